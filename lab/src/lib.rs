@@ -1,0 +1,1 @@
+//! Hosts, links, loss and captures in network namespaces.

@@ -1,0 +1,299 @@
+//! Building a lab: namespaces, links, addresses, settings.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Host, Lab, Namespace, VIP};
+use crate::wait::wait_for;
+use crate::wire::{Impairment, Wire};
+
+/// The offloads that a host's `eth0` needs for native XDP at the gateway's end of a veth pair: with `gro on` redirected
+/// frames arrive, with `tx off` checksums are whole.
+const XDP_READY: &str = "gro on tx off";
+/// What a link needs whose frames a program forwards: whole checksums, no super-packets.
+const WIRE_READY: &str = "tx off tso off gso off";
+
+/// How hosts learn each other's hardware addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Neighbours {
+    /// By ARP, as anywhere; each host has pinged the gateway once before [`LabBuilder::up`] returns.
+    #[default]
+    Learned,
+    /// Permanent entries.
+    Static,
+}
+
+/// The link between the gateway and one host.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LinkSpec {
+    /// Maximum transmission unit in bytes; 1500 if not given.
+    pub mtu: Option<u32>,
+    /// Forward the link's frames by a program that can delay, lose, reorder and duplicate them.
+    pub wire: Option<Impairment>,
+}
+
+impl LinkSpec {
+    /// A plain veth pair of another MTU.
+    pub fn mtu(bytes: u32) -> Self {
+        Self { mtu: Some(bytes), wire: None }
+    }
+
+    /// A link whose frames pass a program of the lab's.
+    pub fn wire(impairment: Impairment) -> Self {
+        Self { mtu: None, wire: Some(impairment) }
+    }
+}
+
+/// What the lab shall be like.
+#[derive(Debug, Clone, Default)]
+pub struct LabBuilder {
+    name: Option<String>,
+    forwarding: bool,
+    xdp_ready: bool,
+    neighbours: Neighbours,
+    links: Vec<(Host, LinkSpec)>,
+    offloads: Vec<(Host, String)>,
+}
+
+impl LabBuilder {
+    /// The prefix of the namespaces' names; without it one is made that nobody else has.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Lets the gateway's kernel forward packets (`ip_forward`); off if not given.
+    #[must_use]
+    pub fn forwarding(mut self, on: bool) -> Self {
+        self.forwarding = on;
+        self
+    }
+
+    /// Sets the hosts' offloads as native XDP at the gateway needs them: `gro on`, `tx off`.
+    #[must_use]
+    pub fn xdp_ready(mut self, on: bool) -> Self {
+        self.xdp_ready = on;
+        self
+    }
+
+    /// How hosts learn each other's hardware addresses.
+    #[must_use]
+    pub fn neighbours(mut self, how: Neighbours) -> Self {
+        self.neighbours = how;
+        self
+    }
+
+    /// The link to `host`; a plain veth pair if not given.
+    #[must_use]
+    pub fn link(mut self, host: Host, spec: LinkSpec) -> Self {
+        self.links.retain(|(end, _)| *end != host);
+        self.links.push((host, spec));
+        self
+    }
+
+    /// Features for `ethtool -K eth0` on `host`, for example `gro on tx off`.
+    #[must_use]
+    pub fn offloads(mut self, host: Host, features: impl Into<String>) -> Self {
+        self.offloads.push((host, features.into()));
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// If the caller isn't root, the name is taken, or a tool (`ip`, `ethtool`, `ping`) fails. What was built is
+    /// removed again.
+    pub fn up(self) -> Result<Lab> {
+        ensure!(rustix::process::geteuid().is_root(), "a lab needs root: network namespaces are made for it");
+        let name = self.name.clone().unwrap_or_else(Lab::unique_name);
+        ensure!(
+            super::namespaces_of(&name)?.is_empty(),
+            "there is a lab {name} already: `cargo xtask lab down --name {name}` removes it"
+        );
+        let mut lab = Lab::guarded(name);
+        self.make_namespaces(&lab)?;
+        self.make_links(&lab)?;
+        for host in Host::ENDS {
+            self.configure_end(&lab, host)?;
+        }
+        self.configure_gateway(&lab)?;
+        self.set_offloads(&lab)?;
+        self.start_wires(&mut lab)?;
+        self.meet_neighbours(&lab)?;
+        Ok(lab)
+    }
+
+    fn spec(&self, host: Host) -> LinkSpec {
+        self.links.iter().find(|(end, _)| *end == host).map(|(_, spec)| spec.clone()).unwrap_or_default()
+    }
+
+    fn make_namespaces(&self, lab: &Lab) -> Result<()> {
+        let mut batch = String::new();
+        let mut namespaces: Vec<Namespace> = Host::ALL.iter().map(|host| lab.host(*host)).collect();
+        namespaces.extend(self.wired().map(|host| lab.wire_namespace(host)));
+        for namespace in &namespaces {
+            writeln!(batch, "netns add {}", namespace.name())?;
+        }
+        ip_batch(None, &batch)?;
+        for namespace in &namespaces {
+            // The gateway is of IPv4 so far; router solicitations would only clutter the captures.
+            namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
+            namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
+        }
+        Ok(())
+    }
+
+    fn wired(&self) -> impl Iterator<Item = Host> {
+        Host::ENDS.into_iter().filter(|host| self.spec(*host).wire.is_some())
+    }
+
+    fn make_links(&self, lab: &Lab) -> Result<()> {
+        let gateway = lab.host(Host::Gateway);
+        let mut batch = String::new();
+        for host in Host::ENDS {
+            let spec = self.spec(host);
+            let mtu = spec.mtu.unwrap_or(1500);
+            let near = format!("{} address {} mtu {mtu}", host.gateway_device(), host.mac(true));
+            let far = format!("eth0 address {} mtu {mtu}", host.mac(false));
+            let end = lab.host(host);
+            if spec.wire.is_some() {
+                let wire = lab.wire_namespace(host);
+                veth(&mut batch, &near, &gateway, &format!("near mtu {mtu}"), &wire)?;
+                veth(&mut batch, &far, &end, &format!("far mtu {mtu}"), &wire)?;
+            } else {
+                veth(&mut batch, &near, &gateway, &far, &end)?;
+            }
+        }
+        ip_batch(None, &batch)?;
+        for host in self.wired() {
+            ip_batch(Some(&lab.wire_namespace(host)), "link set near up\nlink set far up\n")?;
+        }
+        Ok(())
+    }
+
+    fn configure_end(&self, lab: &Lab, host: Host) -> Result<()> {
+        let (own, router) = (host.address(), host.gateway_address());
+        let mut batch = format!(
+            "link set lo up\naddr add {own}/24 dev eth0\nlink set eth0 up\nroute add default via {router} dev eth0\n"
+        );
+        if self.neighbours == Neighbours::Static {
+            let mut neighbours = vec![router];
+            if host != Host::Client {
+                neighbours.extend(host.nat_pool());
+            }
+            for address in neighbours {
+                writeln!(batch, "neigh replace {address} lladdr {} dev eth0 nud permanent", host.mac(true))?;
+            }
+        }
+        ip_batch(Some(&lab.host(host)), &batch)
+    }
+
+    fn configure_gateway(&self, lab: &Lab) -> Result<()> {
+        let gateway = lab.host(Host::Gateway);
+        let mut batch = String::from("link set lo up\n");
+        for host in Host::ENDS {
+            let device = host.gateway_device();
+            writeln!(batch, "addr add {}/24 dev {device}", host.gateway_address())?;
+            if host == Host::Client {
+                writeln!(batch, "addr add {VIP}/32 dev {device}")?;
+            } else {
+                for address in host.nat_pool() {
+                    writeln!(batch, "addr add {address}/24 dev {device}")?;
+                }
+            }
+            writeln!(batch, "link set {device} up")?;
+            if self.neighbours == Neighbours::Static {
+                let mac = host.mac(false);
+                writeln!(batch, "neigh replace {} lladdr {mac} dev {device} nud permanent", host.address())?;
+            }
+        }
+        ip_batch(Some(&gateway), &batch)?;
+        gateway.sysctl("ipv4/ip_forward", if self.forwarding { "1" } else { "0" })
+    }
+
+    fn set_offloads(&self, lab: &Lab) -> Result<()> {
+        for host in Host::ENDS {
+            if self.xdp_ready {
+                ethtool(&lab.host(host), "eth0", XDP_READY)?;
+            }
+            if self.spec(host).wire.is_some() {
+                ethtool(&lab.host(host), "eth0", WIRE_READY)?;
+                ethtool(&lab.host(Host::Gateway), host.gateway_device(), WIRE_READY)?;
+            }
+        }
+        for (host, features) in &self.offloads {
+            ethtool(&lab.host(*host), "eth0", features)?;
+        }
+        Ok(())
+    }
+
+    fn start_wires(&self, lab: &mut Lab) -> Result<()> {
+        for host in Host::ENDS {
+            if let Some(impairment) = self.spec(host).wire {
+                let wire = Wire::start(&lab.wire_namespace(host), "far", "near", impairment)?;
+                lab.add_wire(host, wire);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until each host answers the gateway. Pings are lost on a lossy link: some tries.
+    fn meet_neighbours(&self, lab: &Lab) -> Result<()> {
+        for host in Host::ENDS {
+            let namespace = lab.host(host);
+            let router = host.gateway_address().to_string();
+            wait_for(&format!("{host} to reach the gateway"), Duration::from_secs(10), || {
+                namespace
+                    .output(Command::new("ping").args(["-c", "1", "-W", "1", "-q", &router]))
+                    .is_ok_and(|output| output.status.success())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds the line that makes a pair of devices, each described by its name and settings.
+fn veth(batch: &mut String, one: &str, one_in: &Namespace, other: &str, other_in: &Namespace) -> Result<()> {
+    writeln!(
+        batch,
+        "link add {one} netns {} type veth peer name {other} netns {}",
+        one_in.name(),
+        other_in.name()
+    )?;
+    Ok(())
+}
+
+/// Sets features of a device with `ethtool -K`.
+fn ethtool(namespace: &Namespace, device: &str, features: &str) -> Result<()> {
+    namespace
+        .check(Command::new("ethtool").arg("-K").arg(device).args(features.split_whitespace()))
+        .map(drop)
+}
+
+/// Runs lines of `ip` commands by one process.
+fn ip_batch(namespace: Option<&Namespace>, lines: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace.name()]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start `ip` (package iproute2)")?;
+    child.stdin.take().context("ip without a standard input")?.write_all(lines.as_bytes()).context("write to ip")?;
+    let output = child.wait_with_output().context("wait for ip")?;
+    ensure!(
+        output.status.success(),
+        "ip -batch: {}; the commands were:\n{lines}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The binary `mirror`.
+
+fn main() {}

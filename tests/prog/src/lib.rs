@@ -1,0 +1,1 @@
+//! Packet fixtures through the loaded programs.

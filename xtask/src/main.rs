@@ -1,0 +1,3 @@
+//! Everything about the project that is more than `cargo build`.
+
+fn main() {}
