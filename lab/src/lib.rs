@@ -1,1 +1,26 @@
-//! Hosts, links, loss and captures in network namespaces.
+//! Hosts, links, loss and captures in network namespaces; an application, a checking client and a proof for them.
+//!
+//! # Overview
+//! | module | for |
+//! |---|---|
+//! | [`net`] | [`net::Lab`]: client, gateway, primary and shadow; running closures and programs in them |
+//! | [`wire`] | a link that delays, loses, reorders and duplicates frames, or asks a filter about each |
+//! | [`capture`] | tcpdump on a host |
+//! | [`wait`] | waiting for a condition with a deadline |
+//! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
+//! | [`http_client`] | one request over one connection |
+//!
+//! ```no_run
+//! use lab::net::{Host, Lab};
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = Lab::builder().forwarding(true).xdp_ready(true).up()?;
+//! let list = lab.host(Host::Client).run(|| std::net::TcpStream::connect(Host::Primary.service()))?;
+//! # drop(list); Ok(()) }
+//! ```
+
+pub mod capture;
+pub mod http_client;
+pub mod lists;
+pub mod net;
+pub mod wait;
+pub mod wire;

@@ -239,7 +239,10 @@ impl Drop for Lab {
             _ => {}
         }
         if let Err(error) = self.remove() {
-            eprintln!("lab {}: NOT taken down: {error:#}; `cargo xtask lab down --name {0}` tries again", self.name);
+            eprintln!(
+                "lab {}: NOT taken down: {error:#}; `cargo xtask lab down --name {0}` tries again",
+                self.name
+            );
         }
     }
 }
@@ -271,7 +274,8 @@ fn remove_namespaces(names: &[String]) -> Result<()> {
     let mut first_error = None;
     for name in names {
         let result = kill_all(&Namespace::named(name.clone())).and_then(|()| {
-            let output = Command::new("ip").args(["netns", "del", name]).output().context("run `ip netns del`")?;
+            let output =
+                Command::new("ip").args(["netns", "del", name]).output().context("run `ip netns del`")?;
             if output.status.success() {
                 Ok(())
             } else {

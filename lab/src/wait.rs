@@ -29,7 +29,11 @@ pub fn wait_for(what: &str, deadline: Duration, mut condition: impl FnMut() -> b
 ///
 /// # Errors
 /// [`TimedOut`], which names `what` was waited for.
-pub fn wait_for_some<T>(what: &str, deadline: Duration, mut poll: impl FnMut() -> Option<T>) -> Result<T, TimedOut> {
+pub fn wait_for_some<T>(
+    what: &str,
+    deadline: Duration,
+    mut poll: impl FnMut() -> Option<T>,
+) -> Result<T, TimedOut> {
     let began = Instant::now();
     loop {
         if let Some(value) = poll() {

@@ -270,9 +270,7 @@ fn veth(batch: &mut String, one: &str, one_in: &Namespace, other: &str, other_in
 
 /// Sets features of a device with `ethtool -K`.
 fn ethtool(namespace: &Namespace, device: &str, features: &str) -> Result<()> {
-    namespace
-        .check(Command::new("ethtool").arg("-K").arg(device).args(features.split_whitespace()))
-        .map(drop)
+    namespace.check(Command::new("ethtool").arg("-K").arg(device).args(features.split_whitespace())).map(drop)
 }
 
 /// Runs lines of `ip` commands by one process.
@@ -288,7 +286,12 @@ fn ip_batch(namespace: Option<&Namespace>, lines: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("start `ip` (package iproute2)")?;
-    child.stdin.take().context("ip without a standard input")?.write_all(lines.as_bytes()).context("write to ip")?;
+    child
+        .stdin
+        .take()
+        .context("ip without a standard input")?
+        .write_all(lines.as_bytes())
+        .context("write to ip")?;
     let output = child.wait_with_output().context("wait for ip")?;
     ensure!(
         output.status.success(),

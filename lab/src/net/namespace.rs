@@ -70,7 +70,8 @@ impl Namespace {
     /// If the namespace can't be entered or the program can't be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Process> {
         let what = describe(command);
-        let child = self.run(|| command.spawn())?.with_context(|| format!("start {what} in {}", self.name))?;
+        let child =
+            self.run(|| command.spawn())?.with_context(|| format!("start {what} in {}", self.name))?;
         Ok(Process::new(child, what))
     }
 
@@ -80,7 +81,8 @@ impl Namespace {
     /// If the namespace can't be entered or the program can't be started.
     pub fn output(&self, command: &mut Command) -> Result<Output> {
         let what = describe(command);
-        self.run(|| command.stdin(Stdio::null()).output())?.with_context(|| format!("run {what} in {}", self.name))
+        self.run(|| command.stdin(Stdio::null()).output())?
+            .with_context(|| format!("run {what} in {}", self.name))
     }
 
     /// Runs `command` to its end and returns its standard output.
@@ -124,9 +126,13 @@ impl Namespace {
     /// # Errors
     /// If `ip` fails.
     pub fn processes(&self) -> Result<Vec<u32>> {
-        let output = Command::new("ip").args(["netns", "pids", &self.name]).output().context("run `ip netns pids`")?;
+        let output =
+            Command::new("ip").args(["netns", "pids", &self.name]).output().context("run `ip netns pids`")?;
         ensure!(output.status.success(), "ip netns pids: {}", String::from_utf8_lossy(&output.stderr).trim());
-        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect())
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect())
     }
 
     fn open(&self) -> Result<File> {
