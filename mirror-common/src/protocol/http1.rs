@@ -1,0 +1,476 @@
+//! The one parser of HTTP/1.x heads and message lengths (RFC 9112).
+//!
+//! It takes a connection's bytes in any pieces and says, for requests, what each may do ([`Class`]) and where
+//! it ends; for responses, which are final, which carry a body and where that ends. Bodies of known length
+//! are jumped over by arithmetic and never looked at.
+//!
+//! # One reading
+//! Where the RFC and common servers differ, or servers among themselves, the parser doesn't choose: the
+//! message is [`Class::Session`], and the flow opaque for its life. A laxer reading than a server's would be
+//! a way to smuggle a request past the gateway. So lines end in CRLF alone, a name touches its colon, nothing
+//! is folded, a length is said once and in digits.
+//!
+//! # In the kernel
+//! The caller keeps a [`Scanner`] (16 bytes) a stream, and works on a [`Walk`] in memory that it doesn't
+//! share: [`Walk::begin`], then as long as [`Walk::wants`] says so, load the window or [`Walk::step`], then
+//! read the results. A step is short and its state is in the walk, not on the stack, so that a verifier,
+//! which follows each state that it can tell apart, follows it once. On the host `Walk::read` is the whole
+//! loop.
+//!
+//! ```
+//! use mirror_common::protocol::{Class, Kind, http1::{Scanner, Walk}};
+//!
+//! let mut walk = Walk::new();
+//! let mut saved = Scanner::default();
+//! walk.read(Kind::Request, &saved, 0, b"POST /a HTTP/1.1\r\ncontent-le", 0);
+//! assert!(walk.in_head());
+//! saved = walk.scanner();
+//! walk.read(Kind::Request, &saved, 0, b"ngth: 1000\r\n\r\nabc", 0);
+//! assert_eq!((walk.completed, walk.class(), walk.rest()), (1, Some(Class::Write), 997));
+//! ```
+
+use super::{Class, Kind};
+use table::{
+    BYTES, LENGTHS, MATCHES, NEXT, SKIPS, action, is_boundary, is_final, is_head, skip, state, word,
+};
+
+mod ends;
+mod swar;
+mod table;
+
+/// Bytes of a payload that are in view at once. A power of two.
+pub const WINDOW: u32 = 1024;
+const WINDOW_WORDS: usize = WINDOW as usize / 8;
+
+/// Bodies and chunks are shorter than this, in bytes: a message with a longer one is opaque, so that the sum
+/// of a body's end and a window never wraps in sequence arithmetic.
+pub const MAX_LENGTH: u32 = 1 << 30;
+
+/// The longest head, or chunk line with its trailers, in bytes; above, the message is opaque.
+pub const MAX_HEAD: u16 = 16 * 1024;
+
+/// The most requests that may begin in one segment; with more the flow is opaque.
+pub const MAX_REQUESTS: u32 = 16;
+
+/// The most final answers that may end in one segment; with more the flow is opaque.
+pub const MAX_ANSWERS: u32 = 64;
+
+/// What is known of a message whose head is under way, a bit each.
+mod flag {
+    /// The method is GET or HEAD.
+    pub(super) const READ: u16 = 1 << 0;
+    pub(super) const HEAD: u16 = 1 << 1;
+    /// Something in the head makes it no plain read.
+    pub(super) const ODD: u16 = 1 << 2;
+    /// Content-Length was there.
+    pub(super) const LENGTH: u16 = 1 << 3;
+    /// Transfer-Encoding was there.
+    pub(super) const CODED: u16 = 1 << 4;
+    /// HTTP/1.0.
+    pub(super) const OLD: u16 = 1 << 5;
+    pub(super) const CLOSE: u16 = 1 << 6;
+    pub(super) const KEEP_ALIVE: u16 = 1 << 7;
+}
+
+/// What is kept of a stream between its segments.
+///
+/// All zero before the first byte of a message. A body of known length isn't in it: the caller turns
+/// [`Walk::rest`] into the sequence number from which the stream is to be read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Scanner {
+    /// Row of the transition table.
+    state: u8,
+    /// Bytes of the word under way, and whether one was an underscore.
+    position: u8,
+    /// See `flag`.
+    flags: u16,
+    /// Words that the one under way may still be.
+    candidates: u16,
+    /// Bytes of the head, or of the chunk line, so far.
+    head_bytes: u16,
+    /// Content-Length, or the chunk's size, so far.
+    length: u32,
+    status: u16,
+    spare: u16,
+}
+
+const _: () = assert!(size_of::<Scanner>() == 16);
+
+impl Scanner {
+    /// A stream that is never read (again), such as one taken up in its middle.
+    pub const OPAQUE: Self = Self {
+        state: state::OPAQUE,
+        position: 0,
+        flags: 0,
+        candidates: 0,
+        head_bytes: 0,
+        length: 0,
+        status: 0,
+        spare: 0,
+    };
+
+    /// Whether the next byte (behind a body of known length) is the first of a message.
+    #[must_use]
+    pub const fn is_boundary(&self) -> bool {
+        is_boundary(self.state)
+    }
+
+    /// Whether the stream's framing is lost, for good.
+    #[must_use]
+    pub const fn is_opaque(&self) -> bool {
+        self.state == state::OPAQUE
+    }
+
+    /// Whether a head has begun and not ended.
+    #[must_use]
+    pub const fn in_head(&self) -> bool {
+        is_head(self.state)
+    }
+
+    /// Whether the answer under way ends with its connection.
+    #[must_use]
+    pub const fn until_close(&self) -> bool {
+        self.state == state::UNTIL_CLOSE
+    }
+}
+
+/// What a walk needs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Want {
+    /// Nothing: the results stand.
+    Done = 0,
+    /// The payload's bytes from [`Walk::at`] on, [`WINDOW`] of them or as many as there are, in
+    /// [`Walk::window`], and [`Walk::window_at`] and [`Walk::window_len`] to match.
+    Window = 1,
+    /// A call of [`Walk::step`].
+    Step = 2,
+}
+
+/// The reading of one segment: its place, and what was found.
+///
+/// Counts are of this segment alone. `completed` and the like count *heads*: a message whose head is complete
+/// has a known end (except a chunked answer), which may lie beyond the segment.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Walk {
+    /// The payload's bytes from `window_at` on, in memory order.
+    pub window: [u64; WINDOW_WORDS],
+    /// Requests only: bit i set, the i-th completed here is a HEAD.
+    pub heads: u64,
+    /// Responses only: bit i set, the i-th outstanding request is a HEAD.
+    head_requests: u64,
+    /// Offset of the window in the payload, in bytes.
+    pub window_at: u32,
+    /// Bytes in the window, at most [`WINDOW`].
+    pub window_len: u32,
+    /// Offset in the payload of the next byte to be read, in bytes; beyond its end when a body is.
+    pub at: u32,
+    payload_len: u32,
+    scanner: Scanner,
+    /// [`Kind`], as a number.
+    kind: u32,
+    /// Requests whose first byte is in this segment.
+    pub begun: u32,
+    /// Requests whose head ends in it.
+    pub completed: u32,
+    /// Offset in the payload of the first request that begins here; says nothing when none does.
+    pub first_begin: u32,
+    /// The same of the last one.
+    pub last_begin: u32,
+    /// The highest class of the completed ones, as a number.
+    completed_class: u32,
+    /// Final answers whose end became known here: with their head where they have no body or a known length,
+    /// with the last byte where they are chunked. An answer that ends with the connection isn't counted.
+    pub answered: u32,
+    /// Interim answers (1xx).
+    pub interim: u32,
+    /// Statuses of the first and the last final answer whose head ends here; 0: there was none.
+    pub first_status: u16,
+    /// See `first_status`.
+    pub last_status: u16,
+    /// Final answers with a status of 500 and above, by their heads.
+    pub errors: u32,
+    /// 1 when the server said, in a final answer, that it will close the connection.
+    pub close: u32,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Walk {
+    /// A walk that has read nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            window: [0; WINDOW_WORDS],
+            heads: 0,
+            head_requests: 0,
+            window_at: 0,
+            window_len: 0,
+            at: 0,
+            payload_len: 0,
+            scanner: Scanner { state: state::START, ..Scanner::OPAQUE },
+            kind: Kind::Request as u32,
+            begun: 0,
+            completed: 0,
+            first_begin: 0,
+            last_begin: 0,
+            completed_class: 0,
+            answered: 0,
+            interim: 0,
+            first_status: 0,
+            last_status: 0,
+            errors: 0,
+            close: 0,
+        }
+    }
+
+    /// Begins the reading of a segment of `payload_len` bytes, of which the first `skip` are body of the
+    /// message under way, or read already.
+    ///
+    /// `scanner` is what the stream's last segment left. `head_requests` (responses only) has bit i set when
+    /// the i-th outstanding request, counted from the oldest that isn't answered, is a HEAD.
+    #[inline(always)]
+    pub fn begin(&mut self, kind: Kind, scanner: &Scanner, skip: u32, payload_len: u32, head_requests: u64) {
+        self.scanner = *scanner;
+        if is_boundary(scanner.state) {
+            self.scanner.state = start_of(kind as u32);
+        }
+        self.kind = kind as u32;
+        self.at = skip;
+        self.payload_len = payload_len;
+        self.window_at = 0;
+        self.window_len = 0;
+        self.heads = 0;
+        self.head_requests = head_requests;
+        self.begun = 0;
+        self.completed = 0;
+        self.first_begin = 0;
+        self.last_begin = 0;
+        self.completed_class = 0;
+        self.answered = 0;
+        self.interim = 0;
+        self.first_status = 0;
+        self.last_status = 0;
+        self.errors = 0;
+        self.close = 0;
+    }
+
+    /// What the walk needs next.
+    #[inline(always)]
+    #[must_use]
+    pub fn wants(&self) -> Want {
+        if is_final(self.scanner.state) || self.at >= self.payload_len {
+            Want::Done
+        } else if self.at.wrapping_sub(self.window_at) < self.window_len {
+            Want::Step
+        } else {
+            Want::Window
+        }
+    }
+
+    /// Reads a little further: skips the bytes of one word that change nothing, then reads one byte.
+    ///
+    /// Each call that [`Walk::wants`] asks for moves `at` forward or ends the walk.
+    #[inline(always)]
+    pub fn step(&mut self) {
+        let offset = self.at.wrapping_sub(self.window_at);
+        let in_word = offset & 7;
+        let bytes = u64::from_le(self.window[(offset >> 3) as usize & (WINDOW_WORDS - 1)]) >> (in_word * 8);
+        let have = (8 - in_word).min(self.window_len.wrapping_sub(offset));
+        if have == 0 {
+            return;
+        }
+        let skipped = swar::run(bytes, have, SKIPS[(self.scanner.state & 63) as usize]);
+        if skipped >= have {
+            self.advance(have);
+        } else {
+            self.advance(skipped + 1);
+            self.take((bytes >> (skipped * 8)) as u8);
+        }
+        if self.scanner.head_bytes > MAX_HEAD {
+            self.lose();
+        }
+    }
+
+    /// One transition.
+    #[inline(always)]
+    fn take(&mut self, byte: u8) {
+        let entry = BYTES[byte as usize];
+        let next = NEXT[(self.scanner.state & 63) as usize][(entry & 31) as usize];
+        self.scanner.state = next as u8;
+        self.act((next >> 8) as u8, byte, (entry >> 8) as u8);
+    }
+
+    /// What the stream's next segment is to begin with.
+    #[inline(always)]
+    #[must_use]
+    pub fn scanner(&self) -> Scanner {
+        let at = self.scanner.state;
+        if is_boundary(at) {
+            Scanner { state: state::START, ..Scanner::OPAQUE }
+        } else if is_final(at) {
+            Scanner { state: at, ..Scanner::OPAQUE }
+        } else {
+            self.scanner
+        }
+    }
+
+    /// Bytes beyond this segment's end that needn't be read: the rest of the last message's body, or of its
+    /// chunk.
+    #[inline(always)]
+    #[must_use]
+    pub fn rest(&self) -> u32 {
+        self.at.saturating_sub(self.payload_len)
+    }
+
+    /// Whether the segment ends within a head (one byte of it at least was seen).
+    #[inline(always)]
+    #[must_use]
+    pub fn in_head(&self) -> bool {
+        self.scanner.in_head()
+    }
+
+    /// Whether the segment ends exactly between two messages.
+    #[inline(always)]
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.scanner.is_boundary() && self.at <= self.payload_len
+    }
+
+    /// Whether the stream's framing is lost, for good.
+    #[inline(always)]
+    #[must_use]
+    pub fn opaque(&self) -> bool {
+        self.scanner.is_opaque()
+    }
+
+    /// Whether the answer under way ends with its connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn until_close(&self) -> bool {
+        self.scanner.until_close()
+    }
+
+    /// Requests: the highest class of those that begin or complete here, as [`Class::from_number`] reads it.
+    ///
+    /// A head that isn't complete counts as a write: what it will be isn't known.
+    #[inline(always)]
+    #[must_use]
+    pub fn class_number(&self) -> u8 {
+        if self.opaque() {
+            Class::Session as u8
+        } else if self.in_head() {
+            (self.completed_class as u8).max(Class::Write as u8)
+        } else {
+            self.completed_class as u8
+        }
+    }
+
+    /// [`Walk::class_number`] as a class; `None`: no request begins or completes here.
+    #[must_use]
+    pub fn class(&self) -> Option<Class> {
+        Class::from_number(self.class_number())
+    }
+
+    /// The direction that is read.
+    #[inline(always)]
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        if self.kind == Kind::Response as u32 { Kind::Response } else { Kind::Request }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, bytes: u32) {
+        self.at = self.at.wrapping_add(bytes);
+        self.scanner.head_bytes = self.scanner.head_bytes.saturating_add(bytes as u16);
+    }
+
+    /// The framing can't be known or trusted: the walk ends, and no segment of the stream is read again.
+    #[inline(always)]
+    fn lose(&mut self) {
+        self.scanner.state = state::OPAQUE;
+    }
+
+    /// What a transition does besides moving on.
+    #[inline(always)]
+    fn act(&mut self, what: u8, byte: u8, letter: u8) {
+        match what {
+            action::BEGIN => self.begin_message(byte, letter),
+            action::FIRST => self.first_letter(letter),
+            action::MATCH => self.match_letter(letter),
+            action::NO_MATCH => self.scanner.candidates = 0,
+            action::METHOD_END => self.end_method(),
+            action::ODD => self.scanner.flags |= flag::ODD,
+            action::OLD => self.scanner.flags |= flag::OLD,
+            action::NAME_END => self.end_name(),
+            action::DECIMAL => self.decimal_digit(byte),
+            action::HEX_FIRST => self.hex_digit(0, byte),
+            action::HEX => self.hex_digit(self.scanner.length, byte),
+            action::STATUS_FIRST => self.status_digit(0, byte),
+            action::STATUS => self.status_digit(self.scanner.status, byte),
+            action::OPTION_END => self.end_option(),
+            action::CODING_END => self.end_coding(),
+            action::HEAD_END => self.end_head(),
+            action::CHUNK_BEGIN => self.begin_chunk(),
+            action::CHUNKED_END => self.end_chunked(),
+            _ => {}
+        }
+    }
+}
+
+/// The state before the first byte of a message of this kind.
+#[inline(always)]
+const fn start_of(kind: u32) -> u8 {
+    if kind == Kind::Response as u32 { state::RESPONSE_START } else { state::START }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl Walk {
+    /// Reads a whole segment: the loop that the kernel's programs write down themselves. Arguments as of
+    /// [`Walk::begin`]. Returns the steps that it took, fewer than the payload has bytes.
+    ///
+    /// A payload of 4 GiB and more is cut.
+    pub fn read(
+        &mut self,
+        kind: Kind,
+        scanner: &Scanner,
+        skip: u32,
+        payload: &[u8],
+        head_requests: u64,
+    ) -> u32 {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.begin(kind, scanner, skip, length, head_requests);
+        let mut steps = 0;
+        loop {
+            match self.wants() {
+                Want::Done => return steps,
+                Want::Window => self.load(payload),
+                Want::Step => {
+                    self.step();
+                    steps += 1;
+                }
+            }
+        }
+    }
+
+    /// Fills the window from `at` on.
+    fn load(&mut self, payload: &[u8]) {
+        let ahead = payload.get(self.at as usize..).unwrap_or_default();
+        let ahead = ahead.get(..WINDOW as usize).unwrap_or(ahead);
+        for (word, bytes) in self.window.iter_mut().zip(ahead.chunks(8)) {
+            let mut whole = [0; 8];
+            for (to, from) in whole.iter_mut().zip(bytes) {
+                *to = *from;
+            }
+            *word = u64::from_ne_bytes(whole);
+        }
+        self.window_at = self.at;
+        self.window_len = ahead.len() as u32;
+    }
+}

@@ -1,0 +1,84 @@
+//! Eight bytes at a time: how many of a word's bytes change nothing.
+
+use super::skip;
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x80 * ONES;
+const LOWS: u64 = 0x7f * ONES;
+
+/// How many of the first `have` bytes (1 to 8) of `bytes`, the lowest first, may be skipped in the way `how`.
+#[inline(always)]
+pub(super) fn run(bytes: u64, have: u32, how: u8) -> u32 {
+    let stops = match how {
+        skip::TEXT => below(bytes, 0x20) | equal(bytes, 0x7f),
+        skip::VISIBLE => below(bytes, 0x21) | equal(bytes, 0x7f) | (bytes & HIGHS),
+        skip::NAME => HIGHS & !(letters(bytes) | equal(bytes, b'-')),
+        _ => return 0,
+    };
+    // A stop behind the last byte; for eight bytes it falls out of the word.
+    let stops = stops | (0x8000 << ((have.wrapping_sub(1) & 7) * 8));
+    if stops == 0 { 8 } else { first(stops) }
+}
+
+/// The high bit of each byte that is below `bound` (at most 0x80).
+#[inline(always)]
+const fn below(bytes: u64, bound: u64) -> u64 {
+    // No byte borrows from the next one: each has its high bit set before the subtraction.
+    !(((bytes | HIGHS) - bound * ONES) | bytes) & HIGHS
+}
+
+/// The high bit of each byte that equals `wanted`.
+#[inline(always)]
+const fn equal(bytes: u64, wanted: u8) -> u64 {
+    let other = bytes ^ (wanted as u64 * ONES);
+    !(((other & LOWS) + LOWS) | other) & HIGHS
+}
+
+/// The high bit of each byte that is a letter.
+#[inline(always)]
+const fn letters(bytes: u64) -> u64 {
+    let small = (bytes & LOWS) | (0x20 * ONES);
+    let from_a = small + (0x80 - b'a' as u64) * ONES;
+    let past_z = small + (0x7f - b'z' as u64) * ONES;
+    from_a & !past_z & !bytes & HIGHS
+}
+
+/// The number of the lowest byte whose high bit is set; one is. (The target has no instruction for it.)
+#[inline(always)]
+const fn first(stops: u64) -> u32 {
+    let lowest = (stops & stops.wrapping_neg()) >> 7;
+    (lowest.wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn may_skip(byte: u8, how: u8) -> bool {
+        match how {
+            skip::TEXT => byte >= 0x20 && byte != 0x7f,
+            skip::VISIBLE => (0x21..0x7f).contains(&byte),
+            skip::NAME => byte.is_ascii_alphabetic() || byte == b'-',
+            _ => false,
+        }
+    }
+
+    /// Every pair of neighbours at every place: a carry or a borrow out of a byte would show.
+    #[test]
+    fn a_run_is_what_byte_by_byte_gives() {
+        for how in [skip::NOTHING, skip::TEXT, skip::VISIBLE, skip::NAME] {
+            for pair in 0..=u16::MAX {
+                for place in 0..7 {
+                    let mut bytes = [b'x'; 8];
+                    bytes[place..place + 2].copy_from_slice(&pair.to_le_bytes());
+                    for have in [1, place as u32 + 1, 8] {
+                        let expected =
+                            bytes[..have as usize].iter().take_while(|&&byte| may_skip(byte, how)).count();
+                        let got = run(u64::from_le_bytes(bytes), have, how).min(have);
+                        assert_eq!(got as usize, expected, "{bytes:x?} {have} {how}");
+                    }
+                }
+            }
+        }
+    }
+}
