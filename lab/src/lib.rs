@@ -8,6 +8,7 @@
 //! | [`capture`] | tcpdump on a host |
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
+//! | [`checker`] | the checking client (binary `checker`) |
 //! | [`http_client`] | one request over one connection |
 //!
 //! ```no_run
@@ -19,6 +20,8 @@
 //! ```
 
 pub mod capture;
+pub mod checker;
+mod clock;
 pub mod http_client;
 pub mod lists;
 pub mod net;

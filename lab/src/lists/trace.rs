@@ -1,13 +1,9 @@
 //! When a server got each request and when it had answered it, on the machine's monotonic clock.
-//!
-//! The clock is one for all network namespaces: lines of two servers and of a client can be compared.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
 
 /// A file with a line `REQUEST-ID RECEIVED ANSWERED` (microseconds) for each request that had an id.
 #[derive(Debug)]
@@ -27,10 +23,4 @@ impl Trace {
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
-}
-
-/// Time since the machine started.
-pub(crate) fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -9,9 +9,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::http::{Answer, Head, Method, parse_head};
-use super::super::trace::monotonic;
 use super::Shared;
 use super::routes::{self, Body};
+use crate::clock::monotonic;
 
 /// How much to read at once.
 const READ: usize = 16 << 10;
