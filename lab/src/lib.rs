@@ -9,6 +9,7 @@
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
 //! | [`checker`] | the checking client (binary `checker`) |
+//! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
 //! | [`http_client`] | one request over one connection |
 //!
 //! ```no_run
@@ -25,5 +26,6 @@ mod clock;
 pub mod http_client;
 pub mod lists;
 pub mod net;
+pub mod proof;
 pub mod wait;
 pub mod wire;
