@@ -1,3 +1,49 @@
 //! Everything about the project that is more than `cargo build`.
+//!
+//! Kept light on purpose: on a bare machine this is compiled before anything else can happen.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod command;
+mod ebpf;
+mod test;
+mod tidy;
+mod toolchain;
+mod verifier;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask build-ebpf --yes     install what is missing, build the kernel side
+  cargo xtask verifier             what each program costs the verifier, or why it refuses
+  cargo xtask test                 everything, as root
+  cargo xtask test --only netns    one stage";
+
+/// Builds, checks and shows the gateway.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the kernel side into target/bpf/mirror.o, installing the toolchain if it is missing
+    BuildEbpf(ebpf::Args),
+    /// Load every program and print what it costs the verifier, or why it is refused (needs root)
+    Verifier(verifier::Args),
+    /// Check what a program can check about the style of the sources
+    Tidy,
+    /// Format, lints, unit tests, fixtures through the loaded programs, network scenarios (needs root)
+    Test(test::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::BuildEbpf(args) => ebpf::build(&args).map(drop),
+        Task::Verifier(args) => verifier::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Test(args) => test::run(&args),
+    }
+}

@@ -1,1 +1,3 @@
-//! Packet fixtures through the loaded programs.
+//! Packet fixtures through the loaded programs, and what the programs cost the verifier.
+
+pub mod verifier;
