@@ -30,11 +30,10 @@
 //! ```
 
 use super::{Class, Kind};
-use table::{
-    BYTES, LENGTHS, MATCHES, NEXT, SKIPS, action, is_boundary, is_final, is_head, skip, state, word,
-};
+use table::{is_boundary, is_final, is_head, state};
 
 mod ends;
+mod step;
 mod swar;
 mod table;
 
@@ -141,8 +140,7 @@ impl Scanner {
 pub enum Want {
     /// Nothing: the results stand.
     Done = 0,
-    /// The payload's bytes from [`Walk::at`] on, [`WINDOW`] of them or as many as there are, in
-    /// [`Walk::window`], and [`Walk::window_at`] and [`Walk::window_len`] to match.
+    /// [`Walk::ahead`] bytes of the payload from [`Walk::at`] on in [`Walk::window`], and then [`Walk::loaded`].
     Window = 1,
     /// A call of [`Walk::step`].
     Step = 2,
@@ -162,9 +160,9 @@ pub struct Walk {
     /// Responses only: bit i set, the i-th outstanding request is a HEAD.
     head_requests: u64,
     /// Offset of the window in the payload, in bytes.
-    pub window_at: u32,
+    window_at: u32,
     /// Bytes in the window, at most [`WINDOW`].
-    pub window_len: u32,
+    window_len: u32,
     /// Offset in the payload of the next byte to be read, in bytes; beyond its end when a body is.
     pub at: u32,
     payload_len: u32,
@@ -274,37 +272,19 @@ impl Walk {
         }
     }
 
-    /// Reads a little further: skips the bytes of one word that change nothing, then reads one byte.
-    ///
-    /// Each call that [`Walk::wants`] asks for moves `at` forward or ends the walk.
+    /// Bytes that the window is to be loaded with: of the payload from `at` on, 1 to [`WINDOW`] where
+    /// [`Walk::wants`] says [`Want::Window`].
     #[inline(always)]
-    pub fn step(&mut self) {
-        let offset = self.at.wrapping_sub(self.window_at);
-        let in_word = offset & 7;
-        let bytes = u64::from_le(self.window[(offset >> 3) as usize & (WINDOW_WORDS - 1)]) >> (in_word * 8);
-        let have = (8 - in_word).min(self.window_len.wrapping_sub(offset));
-        if have == 0 {
-            return;
-        }
-        let skipped = swar::run(bytes, have, SKIPS[(self.scanner.state & 63) as usize]);
-        if skipped >= have {
-            self.advance(have);
-        } else {
-            self.advance(skipped + 1);
-            self.take((bytes >> (skipped * 8)) as u8);
-        }
-        if self.scanner.head_bytes > MAX_HEAD {
-            self.lose();
-        }
+    #[must_use]
+    pub fn ahead(&self) -> u32 {
+        self.payload_len.saturating_sub(self.at).min(WINDOW)
     }
 
-    /// One transition.
+    /// Notes that the window holds `bytes` bytes of the payload from `at` on.
     #[inline(always)]
-    fn take(&mut self, byte: u8) {
-        let entry = BYTES[byte as usize];
-        let next = NEXT[(self.scanner.state & 63) as usize][(entry & 31) as usize];
-        self.scanner.state = next as u8;
-        self.act((next >> 8) as u8, byte, (entry >> 8) as u8);
+    pub fn loaded(&mut self, bytes: u32) {
+        self.window_at = self.at;
+        self.window_len = bytes;
     }
 
     /// What the stream's next segment is to begin with.
@@ -385,42 +365,10 @@ impl Walk {
         if self.kind == Kind::Response as u32 { Kind::Response } else { Kind::Request }
     }
 
-    #[inline(always)]
-    fn advance(&mut self, bytes: u32) {
-        self.at = self.at.wrapping_add(bytes);
-        self.scanner.head_bytes = self.scanner.head_bytes.saturating_add(bytes as u16);
-    }
-
     /// The framing can't be known or trusted: the walk ends, and no segment of the stream is read again.
     #[inline(always)]
     fn lose(&mut self) {
         self.scanner.state = state::OPAQUE;
-    }
-
-    /// What a transition does besides moving on.
-    #[inline(always)]
-    fn act(&mut self, what: u8, byte: u8, letter: u8) {
-        match what {
-            action::BEGIN => self.begin_message(byte, letter),
-            action::FIRST => self.first_letter(letter),
-            action::MATCH => self.match_letter(letter),
-            action::NO_MATCH => self.scanner.candidates = 0,
-            action::METHOD_END => self.end_method(),
-            action::ODD => self.scanner.flags |= flag::ODD,
-            action::OLD => self.scanner.flags |= flag::OLD,
-            action::NAME_END => self.end_name(),
-            action::DECIMAL => self.decimal_digit(byte),
-            action::HEX_FIRST => self.hex_digit(0, byte),
-            action::HEX => self.hex_digit(self.scanner.length, byte),
-            action::STATUS_FIRST => self.status_digit(0, byte),
-            action::STATUS => self.status_digit(self.scanner.status, byte),
-            action::OPTION_END => self.end_option(),
-            action::CODING_END => self.end_coding(),
-            action::HEAD_END => self.end_head(),
-            action::CHUNK_BEGIN => self.begin_chunk(),
-            action::CHUNKED_END => self.end_chunked(),
-            _ => {}
-        }
     }
 }
 
@@ -470,7 +418,6 @@ impl Walk {
             }
             *word = u64::from_ne_bytes(whole);
         }
-        self.window_at = self.at;
-        self.window_len = ahead.len() as u32;
+        self.loaded(ahead.len() as u32);
     }
 }

@@ -1,10 +1,7 @@
 //! What the parser does at the bytes that matter: words, digits, and the ends of things.
 
-use super::table::{LAST_POSITION, UNDERSCORE};
-use super::{
-    Class, Kind, LENGTHS, MATCHES, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, Walk, flag, start_of,
-    state, word,
-};
+use super::table::{LAST_POSITION, LENGTHS, MATCHES, UNDERSCORE, state, word};
+use super::{Class, Kind, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, Walk, flag, start_of};
 
 /// Switching protocols (RFC 9110, 15.2.2): what follows is no HTTP.
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -58,8 +55,16 @@ impl Walk {
         self.scanner.position =
             ((self.scanner.position | letter) & UNDERSCORE) | (position + 1).min(LAST_POSITION);
         if left == 0 && self.scanner.state == state::NAME {
-            self.scanner.state = state::OTHER_NAME;
+            self.other_name();
         }
+    }
+
+    /// The name under way is none of those that matter.
+    #[inline(always)]
+    pub(super) fn other_name(&mut self) {
+        self.scanner.candidates = 0;
+        self.scanner.position = 0;
+        self.scanner.state = state::OTHER_NAME;
     }
 
     /// The word that ended here; 0: none of those that matter.

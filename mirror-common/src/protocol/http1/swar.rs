@@ -1,23 +1,20 @@
-//! Eight bytes at a time: how many of a word's bytes change nothing.
+//! Eight bytes at a time: which of a word's bytes change nothing.
 
-use super::skip;
+use super::table::skip;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x80 * ONES;
 const LOWS: u64 = 0x7f * ONES;
 
-/// How many of the first `have` bytes (1 to 8) of `bytes`, the lowest first, may be skipped in the way `how`.
+/// The high bit of each byte of `bytes` that may not be skipped in the way `how`.
 #[inline(always)]
-pub(super) fn run(bytes: u64, have: u32, how: u8) -> u32 {
-    let stops = match how {
+pub(super) const fn stops(bytes: u64, how: u8) -> u64 {
+    match how {
         skip::TEXT => below(bytes, 0x20) | equal(bytes, 0x7f),
         skip::VISIBLE => below(bytes, 0x21) | equal(bytes, 0x7f) | (bytes & HIGHS),
         skip::NAME => HIGHS & !(letters(bytes) | equal(bytes, b'-')),
-        _ => return 0,
-    };
-    // A stop behind the last byte; for eight bytes it falls out of the word.
-    let stops = stops | (0x8000 << ((have.wrapping_sub(1) & 7) * 8));
-    if stops == 0 { 8 } else { first(stops) }
+        _ => HIGHS,
+    }
 }
 
 /// The high bit of each byte that is below `bound` (at most 0x80).
@@ -45,7 +42,7 @@ const fn letters(bytes: u64) -> u64 {
 
 /// The number of the lowest byte whose high bit is set; one is. (The target has no instruction for it.)
 #[inline(always)]
-const fn first(stops: u64) -> u32 {
+pub(super) const fn first(stops: u64) -> u32 {
     let lowest = (stops & stops.wrapping_neg()) >> 7;
     (lowest.wrapping_mul(0x0001_0203_0405_0607) >> 56) as u32
 }
@@ -65,17 +62,17 @@ mod tests {
 
     /// Every pair of neighbours at every place: a carry or a borrow out of a byte would show.
     #[test]
-    fn a_run_is_what_byte_by_byte_gives() {
+    fn stops_are_what_byte_by_byte_gives() {
         for how in [skip::NOTHING, skip::TEXT, skip::VISIBLE, skip::NAME] {
             for pair in 0..=u16::MAX {
                 for place in 0..7 {
                     let mut bytes = [b'x'; 8];
                     bytes[place..place + 2].copy_from_slice(&pair.to_le_bytes());
-                    for have in [1, place as u32 + 1, 8] {
-                        let expected =
-                            bytes[..have as usize].iter().take_while(|&&byte| may_skip(byte, how)).count();
-                        let got = run(u64::from_le_bytes(bytes), have, how).min(have);
-                        assert_eq!(got as usize, expected, "{bytes:x?} {have} {how}");
+                    let expected = bytes.map(|byte| if may_skip(byte, how) { 0 } else { 0x80 });
+                    let got = stops(u64::from_le_bytes(bytes), how);
+                    assert_eq!(got.to_le_bytes(), expected, "{bytes:x?} {how}");
+                    if let Some(at) = expected.iter().position(|&stop| stop != 0) {
+                        assert_eq!(first(got) as usize, at, "{bytes:x?} {how}");
                     }
                 }
             }
