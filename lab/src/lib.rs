@@ -9,6 +9,7 @@
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
 //! | [`checker`] | the checking client (binary `checker`) |
+//! | [`programs`] | the binaries, started on hosts |
 //! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
 //! | [`http_client`] | one request over one connection |
 //!
@@ -26,6 +27,7 @@ mod clock;
 pub mod http_client;
 pub mod lists;
 pub mod net;
+pub mod programs;
 pub mod proof;
 pub mod wait;
 pub mod wire;

@@ -1,7 +1,8 @@
 //! Building a lab: namespaces, links, addresses, settings.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -17,10 +18,13 @@ const XDP_READY: &str = "gro on tx off";
 /// What a link needs whose frames a program forwards: whole checksums, no super-packets.
 const WIRE_READY: &str = "tx off tso off gso off";
 
+/// Where nothing listens.
+const DISCARD_PORT: u16 = 9;
+
 /// How hosts learn each other's hardware addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Neighbours {
-    /// By ARP, as anywhere; each host has pinged the gateway once before [`LabBuilder::up`] returns.
+    /// By ARP, as anywhere; each host has reached the gateway once before [`LabBuilder::up`] returns.
     #[default]
     Learned,
     /// Permanent entries.
@@ -106,7 +110,7 @@ impl LabBuilder {
     /// Builds it.
     ///
     /// # Errors
-    /// If the caller isn't root, the name is taken, or a tool (`ip`, `ethtool`, `ping`) fails. What was built is
+    /// If the caller isn't root, the name is taken, or a tool (`ip`, `ethtool`) fails. What was built is
     /// removed again.
     pub fn up(self) -> Result<Lab> {
         ensure!(rustix::process::geteuid().is_root(), "a lab needs root: network namespaces are made for it");
@@ -242,16 +246,16 @@ impl LabBuilder {
         Ok(())
     }
 
-    /// Waits until each host answers the gateway. Pings are lost on a lossy link: some tries.
+    /// Waits until each host has reached the gateway: nothing listens there, and its reset is the answer.
     fn meet_neighbours(&self, lab: &Lab) -> Result<()> {
         for host in Host::ENDS {
-            let namespace = lab.host(host);
-            let router = host.gateway_address().to_string();
-            wait_for(&format!("{host} to reach the gateway"), Duration::from_secs(10), || {
-                namespace
-                    .output(Command::new("ping").args(["-c", "1", "-W", "1", "-q", &router]))
-                    .is_ok_and(|output| output.status.success())
-            })?;
+            let router = SocketAddr::from((host.gateway_address(), DISCARD_PORT));
+            let reached = || match TcpStream::connect_timeout(&router, Duration::from_secs(1)) {
+                Ok(_) => true,
+                Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+            };
+            let what = format!("{host} to reach the gateway");
+            lab.host(host).run(|| wait_for(&what, Duration::from_secs(20), reached))??;
         }
         Ok(())
     }
