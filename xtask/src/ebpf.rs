@@ -18,7 +18,7 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// How to build the kernel side.
 #[derive(clap::Args, Clone, Default)]
-pub(crate) struct Args {
+pub(crate) struct BuildArgs {
     /// Install what is missing without asking (so does the variable CI)
     #[arg(long, short)]
     pub(crate) yes: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// When there is no toolchain, or the compiler or linker fails.
-pub(crate) fn build(args: &Args) -> Result<PathBuf> {
+pub(crate) fn build(args: &BuildArgs) -> Result<PathBuf> {
     let start = Instant::now();
     let mut toolchain = toolchain::find_or_install(args.way, args.yes)?;
     let build_dir = bpf_dir().join("build");

@@ -30,20 +30,38 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Build the kernel side into target/bpf/mirror.o, installing the toolchain if it is missing
-    BuildEbpf(ebpf::Args),
+    BuildEbpf(ebpf::BuildArgs),
     /// Load every program and print what it costs the verifier, or why it is refused (needs root)
-    Verifier(verifier::Args),
+    Verifier(verifier::VerifierArgs),
     /// Check what a program can check about the style of the sources
     Tidy,
     /// Format, lints, unit tests, fixtures through the loaded programs, network scenarios (needs root)
-    Test(test::Args),
+    Test(test::TestArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().task {
         Task::BuildEbpf(args) => ebpf::build(&args).map(drop),
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
+    };
+    // Not by returning it: that prints a backtrace where RUST_BACKTRACE is set.
+    result.map_or_else(
+        |error| {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        },
+        |()| std::process::ExitCode::SUCCESS,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -2,8 +2,8 @@
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct TestArgs {}
 
-pub(crate) fn run(_: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(_: &TestArgs) -> anyhow::Result<()> {
     Ok(())
 }

@@ -11,9 +11,9 @@ use crate::{
 
 /// What to load and what to show.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct VerifierArgs {
     #[command(flatten)]
-    build: ebpf::Args,
+    build: ebpf::BuildArgs,
     /// Load this object instead of building one
     #[arg(long, value_name = "FILE")]
     object: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub(crate) fn load(object: &Path, rest: &[String]) -> Result<()> {
     )
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &VerifierArgs) -> Result<()> {
     let object = match &args.object {
         Some(object) => std::path::absolute(object)?,
         None => ebpf::build(&args.build)?,
