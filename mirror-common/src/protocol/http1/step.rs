@@ -9,10 +9,14 @@ const WORDS: u32 = 8;
 /// The version as a word, and what of it follows an answer's first byte.
 const VERSION: u64 = u64::from_le_bytes(*b"HTTP/1.1");
 const VERSION_OF_ANSWER: u64 = u64::from_le_bytes(*b"TTP/1.1 ");
+/// The rest of the commonest status line.
+const STATUS_OK: u64 = u64::from_le_bytes(*b"200 OK\r\n");
+/// The last two bytes of a head.
+const BLANK_LINE: u16 = u16::from_le_bytes(*b"\r\n");
 
 impl Walk {
     /// Reads a little further: skips some bytes that change nothing, then reads one that may, and those after it that
-    /// go with it (a line feed, letters of a word).
+    /// go with it (a line feed, letters of a word, digits of a length).
     ///
     /// Each call that [`Walk::wants`] asks for moves `at` forward or ends the walk.
     #[inline(always)]
@@ -23,15 +27,22 @@ impl Walk {
             return;
         }
         let word = self.word_at(start);
-        if end - start >= 8 {
-            self.reject_name(word);
-            if self.take_version(word) {
-                return;
-            }
+        let ahead = if end - start >= 8 { self.short_cut(word) } else { 0 };
+        self.advance(ahead);
+        if ahead < 8 {
+            self.skip_and_take(start + ahead, end);
         }
+        if self.scanner.head_bytes > MAX_HEAD {
+            self.lose();
+        }
+    }
+
+    /// Skips from offset `start` of the window on, which is before its `end`, and takes what stops it.
+    #[inline(always)]
+    fn skip_and_take(&mut self, start: u32, end: u32) {
         let how = SKIPS[(self.scanner.state & 63) as usize];
         let mut at = start;
-        let mut word = word;
+        let mut word = self.word_at(at);
         let mut stops = swar::stops(word, how);
         for _ in 1..WORDS {
             if stops != 0 {
@@ -45,16 +56,14 @@ impl Walk {
             stops = swar::stops(word, how);
         }
         let skipped = if stops == 0 { 8 } else { swar::first(stops) };
-        if at.wrapping_add(skipped) >= end {
+        let stop = at.wrapping_add(skipped);
+        if stop >= end {
             self.advance(end - start);
         } else if stops == 0 {
-            self.advance(at.wrapping_add(8) - start);
+            self.advance(stop - start);
         } else {
-            self.advance(at.wrapping_add(skipped) - start);
-            self.take_some(word >> (skipped * 8), end.wrapping_sub(at.wrapping_add(skipped)).min(8 - skipped));
-        }
-        if self.scanner.head_bytes > MAX_HEAD {
-            self.lose();
+            self.advance(stop - start);
+            self.take_some(word >> (skipped * 8), (end - stop).min(8 - skipped));
         }
     }
 
@@ -71,9 +80,6 @@ impl Walk {
     /// Most names are none of those that matter by their first three letters: they are skipped from the first on.
     #[inline(always)]
     fn reject_name(&mut self, bytes: u64) {
-        if self.scanner.state != state::LINE {
-            return;
-        }
         let letter = |place: usize| (BYTES[(bytes >> (8 * place)) as u8 as usize] >> 8) as usize & 31;
         let first = letter(0);
         let left = word::NAMES & MATCHES[0][first] & MATCHES[1][letter(1)] & MATCHES[2][letter(2)];
@@ -82,17 +88,35 @@ impl Walk {
         }
     }
 
-    /// Takes the version whole, where it is next.
+    /// What the transition table would come to by several bytes of `bytes`, at once. Returns how many: 8 when that is
+    /// all that there is to do, else 0 or 1.
     #[inline(always)]
-    fn take_version(&mut self, bytes: u64) -> bool {
-        let next = match (self.scanner.state, bytes) {
-            (state::VERSION_H, VERSION) => state::REQUEST_LINE_CR,
-            (state::ANSWER_T1, VERSION_OF_ANSWER) => state::STATUS_1,
-            _ => return false,
-        };
-        self.advance(8);
-        self.scanner.state = next;
-        true
+    fn short_cut(&mut self, bytes: u64) -> u32 {
+        match self.scanner.state {
+            state::LINE if bytes as u16 == BLANK_LINE => {
+                self.scanner.state = state::HEAD_LF;
+                1
+            }
+            state::LINE => {
+                self.reject_name(bytes);
+                0
+            }
+            state::LENGTH_FIRST | state::OPTION_FIRST | state::CODING_FIRST => u32::from(bytes as u8 == b' '),
+            state::VERSION_H if bytes == VERSION => {
+                self.scanner.state = state::REQUEST_LINE_CR;
+                8
+            }
+            state::ANSWER_T1 if bytes == VERSION_OF_ANSWER => {
+                self.scanner.state = state::STATUS_1;
+                8
+            }
+            state::STATUS_1 if bytes == STATUS_OK => {
+                self.scanner.status = 200;
+                self.scanner.state = state::LINE;
+                8
+            }
+            _ => 0,
+        }
     }
 
     /// Takes the first of `have` bytes (1 to 8), and those behind it that go with it.
@@ -100,32 +124,48 @@ impl Walk {
     fn take_some(&mut self, bytes: u64, have: u32) {
         self.advance(1);
         self.take(bytes as u8);
-        let now = self.scanner.state;
-        if now == state::LINE_LF && have > 1 && (bytes >> 8) as u8 == b'\n' {
-            self.advance(1);
-            self.scanner.state = state::LINE;
-            return;
+        let behind = bytes >> 8;
+        let left = have.wrapping_sub(1);
+        match self.scanner.state {
+            state::LINE_LF if left > 0 && behind as u8 == b'\n' => {
+                self.advance(1);
+                self.scanner.state = state::LINE;
+            }
+            state::NAME | state::METHOD | state::OPTION | state::CODING => self.match_run(behind, left),
+            state::LENGTH => self.digit_run(behind, left),
+            _ => {}
         }
-        self.match_run(bytes >> 8, have.wrapping_sub(1));
     }
 
     /// Takes letters as long as they only go on with the word under way: at most seven, and at most `have`.
     #[inline(always)]
     fn match_run(&mut self, bytes: u64, have: u32) {
         let row = self.scanner.state;
-        if !matches!(row, state::NAME | state::METHOD) {
-            return;
-        }
-        let goes_on = u16::from(row) | u16::from(action::MATCH) << 8;
+        // Small letters don't go on with a method: those are case-sensitive.
+        let small = if row == state::METHOD { 0x20 } else { 0 };
         let mut bytes = bytes;
         for taken in 0..7 {
-            let entry = BYTES[bytes as u8 as usize];
-            let goes_on = NEXT[(row & 63) as usize][(entry & 31) as usize] == goes_on;
-            if taken >= have || !goes_on || self.scanner.state != row {
+            let letter = (BYTES[bytes as u8 as usize] >> 8) as u8;
+            if taken >= have || letter & 31 == 0 || bytes as u8 & small != 0 || self.scanner.state != row {
                 return;
             }
             self.advance(1);
-            self.match_letter((entry >> 8) as u8);
+            self.match_letter(letter);
+            bytes >>= 8;
+        }
+    }
+
+    /// Takes digits of Content-Length: at most seven, and at most `have`.
+    #[inline(always)]
+    fn digit_run(&mut self, bytes: u64, have: u32) {
+        let mut bytes = bytes;
+        for taken in 0..7 {
+            let byte = bytes as u8;
+            if taken >= have || byte.wrapping_sub(b'0') > 9 || self.scanner.state != state::LENGTH {
+                return;
+            }
+            self.advance(1);
+            self.decimal_digit(byte);
             bytes >>= 8;
         }
     }

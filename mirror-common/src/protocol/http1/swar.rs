@@ -7,21 +7,19 @@ const HIGHS: u64 = 0x80 * ONES;
 const LOWS: u64 = 0x7f * ONES;
 
 /// The high bit of each byte of `bytes` that may not be skipped in the way `how`.
+///
+/// The sums are of seven bits a byte, so that none carries into the next.
 #[inline(always)]
 pub(super) const fn stops(bytes: u64, how: u8) -> u64 {
-    match how {
-        skip::TEXT => below(bytes, 0x20) | equal(bytes, 0x7f),
-        skip::VISIBLE => below(bytes, 0x21) | equal(bytes, 0x7f) | (bytes & HIGHS),
-        skip::NAME => HIGHS & !(letters(bytes) | equal(bytes, b'-')),
+    let low = bytes & LOWS;
+    // Up to 0x1f the sum with 0x60 stays below 0x80; 0x7f is the one that reaches it by one more.
+    let stops = match how {
+        skip::TEXT => (!(low + 0x60 * ONES) | (low + ONES)) & !bytes,
+        skip::VISIBLE => !(low + 0x5f * ONES) | (low + ONES) | bytes,
+        skip::NAME => !(letters(bytes) | equal(bytes, b'-')),
         _ => HIGHS,
-    }
-}
-
-/// The high bit of each byte that is below `bound` (at most 0x80).
-#[inline(always)]
-const fn below(bytes: u64, bound: u64) -> u64 {
-    // No byte borrows from the next one: each has its high bit set before the subtraction.
-    !(((bytes | HIGHS) - bound * ONES) | bytes) & HIGHS
+    };
+    stops & HIGHS
 }
 
 /// The high bit of each byte that equals `wanted`.
