@@ -38,7 +38,7 @@ pub enum Host {
     /// Where the clients run.
     Client,
     /// The router between all others; owns the VIP and the NAT pools.
-    #[value(alias = "gw")]
+    #[value(name = "gw", alias = "gateway")]
     Gateway,
     /// The application's present server.
     Primary,

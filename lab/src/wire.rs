@@ -92,10 +92,18 @@ impl Wire {
     /// # Errors
     /// If there is no such device, or the caller lacks `CAP_NET_RAW`.
     pub fn start(namespace: &Namespace, far: &str, near: &str, impairment: Impairment) -> Result<Self> {
-        let sockets =
-            namespace.run(|| Ok::<_, io::Error>([PacketSocket::open(far)?, PacketSocket::open(near)?]))?;
-        let sockets = sockets
-            .with_context(|| format!("open packet sockets on {far} and {near} in {}", namespace.name()))?;
+        let open = || Self::start_here(far, near, impairment);
+        namespace.run(open)?.with_context(|| format!("in {}", namespace.name()))
+    }
+
+    /// The same between devices of the network namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// As [`Wire::start`].
+    pub fn start_here(far: &str, near: &str, impairment: Impairment) -> Result<Self> {
+        let open =
+            |device| PacketSocket::open(device).with_context(|| format!("open a packet socket on {device}"));
+        let sockets = [open(far)?, open(near)?];
         let (wake, stop) = pipe_with(PipeFlags::CLOEXEC).context("make a pipe")?;
         let control = Arc::new(Mutex::new(Control {
             impairment,
@@ -106,7 +114,7 @@ impl Wire {
         }));
         let shared = Arc::clone(&control);
         let thread = std::thread::Builder::new()
-            .name(format!("wire {}", namespace.name()))
+            .name("wire".into())
             .spawn(move || {
                 if let Err(error) = forward(&sockets, &wake, &shared) {
                     lock(&shared).failed = Some(error.to_string());

@@ -5,6 +5,7 @@
 
 mod command;
 mod ebpf;
+mod lab;
 mod test;
 mod tidy;
 mod toolchain;
@@ -37,6 +38,8 @@ enum Task {
     Tidy,
     /// Format, lints, unit tests, fixtures through the loaded programs, network scenarios (needs root)
     Test(test::TestArgs),
+    /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
+    Lab(lab::LabArgs),
 }
 
 fn main() -> std::process::ExitCode {
@@ -45,6 +48,7 @@ fn main() -> std::process::ExitCode {
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
+        Task::Lab(args) => lab::start(&args),
     };
     // Not by returning it: that prints a backtrace where RUST_BACKTRACE is set.
     result.map_or_else(

@@ -1,16 +1,17 @@
 //! Building a lab: namespaces, links, addresses, settings.
 
 use std::fmt::Write as _;
-use std::io::{ErrorKind, Write as _};
+use std::io::{BufRead, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Host, Lab, Namespace, VIP};
 use crate::wait::wait_for;
-use crate::wire::{Impairment, Wire};
+use crate::wire::{Fault, Impairment, Wire};
 
 /// The offloads that a host's `eth0` needs for native XDP at the gateway's end of a veth pair: with `gro on` redirected
 /// frames arrive, with `tx off` checksums are whole.
@@ -52,6 +53,50 @@ impl LinkSpec {
     }
 }
 
+impl FromStr for LinkSpec {
+    type Err = String;
+
+    /// Reads `rtt=20,jitter=1,loss=0.01,duplicate=0.01,reorder=0.02,late=2,seed=7,mtu=1400`, each part as you like: times
+    /// in milliseconds, shares from 0 to 1, each direction alike.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut mtu, mut seed, mut impaired) = (None, 0, false);
+        let mut fault = Fault::default();
+        for part in text.split(',') {
+            let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=VALUE"))?;
+            let number: f64 = value.parse().map_err(|_| format!("{value:?} in {part:?} is not a number"))?;
+            let us = || {
+                let time =
+                    Duration::try_from_secs_f64(number / 1e3).map_err(|error| format!("{part}: {error}"))?;
+                u64::try_from(time.as_micros()).map_err(|error| format!("{part}: {error}"))
+            };
+            let share = || {
+                (0.0..=1.0)
+                    .contains(&number)
+                    .then_some(number)
+                    .ok_or_else(|| format!("{part}: a share is 0 to 1"))
+            };
+            let whole = || value.parse::<u32>().map_err(|error| format!("{part}: {error}"));
+            impaired |= name != "mtu";
+            match name {
+                "rtt" => fault.delay_us = us()? / 2,
+                "jitter" => fault.jitter_us = us()?,
+                "loss" => fault.loss = share()?,
+                "duplicate" => fault.duplicate = share()?,
+                "reorder" => fault.reorder = share()?,
+                "late" => fault.reorder_us = us()?,
+                "seed" => seed = whole()?,
+                "mtu" => mtu = Some(whole()?),
+                _ => {
+                    return Err(format!(
+                        "{name:?} is none of rtt, jitter, loss, duplicate, reorder, late, seed, mtu"
+                    ));
+                }
+            }
+        }
+        Ok(Self { mtu, wire: impaired.then(|| Impairment::both(fault, seed.into())) })
+    }
+}
+
 /// What the lab shall be like.
 #[derive(Debug, Clone, Default)]
 pub struct LabBuilder {
@@ -61,6 +106,7 @@ pub struct LabBuilder {
     neighbours: Neighbours,
     links: Vec<(Host, LinkSpec)>,
     offloads: Vec<(Host, String)>,
+    detached_wires: bool,
 }
 
 impl LabBuilder {
@@ -104,6 +150,14 @@ impl LabBuilder {
     #[must_use]
     pub fn offloads(mut self, host: Host, features: impl Into<String>) -> Self {
         self.offloads.push((host, features.into()));
+        self
+    }
+
+    /// Forwards the frames of impaired links by processes that outlive this one, instead of threads: for a lab that is
+    /// left standing. [`Lab::wire`] doesn't know them.
+    #[must_use]
+    pub fn detached_wires(mut self, on: bool) -> Self {
+        self.detached_wires = on;
         self
     }
 
@@ -238,7 +292,10 @@ impl LabBuilder {
 
     fn start_wires(&self, lab: &mut Lab) -> Result<()> {
         for host in Host::ENDS {
-            if let Some(impairment) = self.spec(host).wire {
+            let Some(impairment) = self.spec(host).wire else { continue };
+            if self.detached_wires {
+                start_detached(&lab.wire_namespace(host), impairment)?;
+            } else {
                 let wire = Wire::start(&lab.wire_namespace(host), "far", "near", impairment)?;
                 lab.add_wire(host, wire);
             }
@@ -259,6 +316,19 @@ impl LabBuilder {
         }
         Ok(())
     }
+}
+
+/// Starts the program `wire` in `namespace` and returns once it forwards.
+fn start_detached(namespace: &Namespace, impairment: Impairment) -> Result<()> {
+    let mut command = Command::new(crate::programs::binary("wire")?);
+    command.args(["far", "near", "--impairment", &serde_json::to_string(&impairment)?]);
+    let mut process = namespace.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let mut line = String::new();
+    let stdout = process.child().stdout.take().context("a wire without a standard output")?;
+    BufReader::new(stdout).read_line(&mut line).context("read what the wire says")?;
+    ensure!(line.starts_with("forwarding"), "the wire in {} ended: {line:?}", namespace.name());
+    process.leave();
+    Ok(())
 }
 
 /// Adds the line that makes a pair of devices, each described by its name and settings.
@@ -303,4 +373,20 @@ fn ip_batch(namespace: Option<&Namespace>, lines: &str) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_read_from_text() {
+        let spec: LinkSpec = "rtt=20,loss=0.01,late=1.5,mtu=1400,seed=7".parse().unwrap();
+        let fault = Fault { delay_us: 10_000, loss: 0.01, reorder_us: 1_500, ..Fault::default() };
+        assert_eq!(spec, LinkSpec { mtu: Some(1400), wire: Some(Impairment::both(fault, 7)) });
+        assert_eq!("mtu=9000".parse(), Ok(LinkSpec::mtu(9000)));
+        for wrong in ["", "loss", "loss=2", "loss=x", "rtt=-1", "colour=1", "mtu=1.5"] {
+            assert!(wrong.parse::<LinkSpec>().is_err(), "{wrong:?}");
+        }
+    }
 }
