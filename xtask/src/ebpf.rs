@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Instant,
 };
 
@@ -38,21 +39,8 @@ pub(crate) struct BuildArgs {
 pub(crate) fn build(args: &BuildArgs) -> Result<PathBuf> {
     let start = Instant::now();
     let mut toolchain = toolchain::find_or_install(args.way, args.yes)?;
-    let build_dir = bpf_dir().join("build");
-    let cargo = &mut toolchain.cargo;
-    cargo
-        .current_dir(root().join("mirror-ebpf"))
-        .args(["build", "--release", "-Z", "build-std=core", "--target", TARGET])
-        .env("CARGO_TARGET_DIR", &build_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags());
-    if std::env::var_os("CI").is_some() {
-        cargo.arg("--locked");
-    }
-    if let Some(features) = &args.features {
-        cargo.args(["--features", features]);
-    }
-    run(cargo)?;
-    let built = build_dir.join(TARGET).join("release/mirror");
+    run(with_target(&mut toolchain.cargo, "build", args))?;
+    let built = build_dir().join(TARGET).join("release/mirror");
     let object = bpf_dir().join("mirror.o");
     install(&built, &object)?;
     let size = fs::metadata(&object)?.len();
@@ -64,6 +52,36 @@ pub(crate) fn build(args: &BuildArgs) -> Result<PathBuf> {
         toolchain.name
     );
     Ok(object)
+}
+
+/// Lints the kernel side, with the toolchain that builds it.
+///
+/// # Errors
+/// When there is no clippy for that toolchain, or it has something to say.
+pub(crate) fn clippy(args: &BuildArgs) -> Result<()> {
+    let mut toolchain = toolchain::find_or_install(args.way, args.yes)?;
+    toolchain.ensure_clippy()?;
+    run(with_target(&mut toolchain.cargo, "clippy", args).args(["--quiet", "--", "-Dwarnings"]))
+}
+
+fn build_dir() -> PathBuf {
+    bpf_dir().join("build")
+}
+
+/// `cargo TASK` for the kernel side's target.
+fn with_target<'a>(cargo: &'a mut Command, task: &str, args: &BuildArgs) -> &'a mut Command {
+    cargo
+        .current_dir(root().join("mirror-ebpf"))
+        .args([task, "--release", "-Z", "build-std=core", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", build_dir())
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags());
+    if std::env::var_os("CI").is_some() {
+        cargo.arg("--locked");
+    }
+    if let Some(features) = &args.features {
+        cargo.args(["--features", features]);
+    }
+    cargo
 }
 
 /// Flags for the compiler, in cargo's encoding (separated by 0x1f).

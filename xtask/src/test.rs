@@ -1,9 +1,175 @@
-//! All checks in their order.
+//! All checks, in an order in which the cheap ones fail first.
+
+mod count;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    command::{self, cargo, is_root, output},
+    ebpf, tidy,
+    toolchain::ensure_packages,
+    verifier,
+};
+use count::Count;
 
 /// What to run.
 #[derive(clap::Args)]
-pub(crate) struct TestArgs {}
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    build: ebpf::BuildArgs,
+    /// Only these stages, separated by commas
+    #[arg(long, value_name = "STAGES", value_delimiter = ',')]
+    only: Vec<Stage>,
+    /// Go on after a stage has failed
+    #[arg(long)]
+    keep_going: bool,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
 
-pub(crate) fn run(_: &TestArgs) -> anyhow::Result<()> {
+/// One kind of check.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// rustfmt agrees
+    Fmt,
+    /// `cargo xtask tidy`
+    Tidy,
+    /// The kernel side builds, without a warning
+    Ebpf,
+    /// clippy has nothing to say, at both sides
+    Clippy,
+    /// Unit, property and model tests: no root, no network
+    Unit,
+    /// Every program loads within its budget (root)
+    Verifier,
+    /// Fixtures through the loaded programs (root)
+    Prog,
+    /// Scenarios in network namespaces (root)
+    Netns,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn needs_root(self) -> bool {
+        matches!(self, Self::Verifier | Self::Prog | Self::Netns)
+    }
+
+    fn run(self, args: &TestArgs) -> Result<Count> {
+        match self {
+            Self::Fmt => format().map(|()| Count::default()),
+            Self::Tidy => tidy::run().map(|()| Count::default()),
+            Self::Ebpf => ebpf::build(&args.build).map(|_| Count::default()),
+            Self::Clippy => clippy(&args.build).map(|()| Count::default()),
+            Self::Unit => {
+                tests(args, &["--workspace", "--exclude", "netns-tests", "--exclude", "prog-tests"], &[])
+            }
+            Self::Verifier => verifier::load(&ebpf::build(&args.build)?, &[]).map(|()| Count::default()),
+            Self::Prog => tests(args, &["--package", "prog-tests"], &[]),
+            Self::Netns => netns(args),
+        }
+    }
+}
+
+/// Runs the stages and prints each one's time and tests.
+///
+/// # Errors
+/// When a stage fails, or needs root and this isn't root's.
+pub(crate) fn run(args: &TestArgs) -> Result<()> {
+    let stages = if args.only.is_empty() { Stage::value_variants().to_vec() } else { args.only.clone() };
+    if let Some(stage) = stages.iter().find(|stage| stage.needs_root())
+        && !is_root()
+    {
+        bail!(
+            "the stage {} loads programs and makes network namespaces: run this as root, \
+             or `cargo xtask test --only fmt,tidy,ebpf,clippy,unit`",
+            stage.name()
+        );
+    }
+    let start = Instant::now();
+    let mut lines = Vec::new();
+    let mut failed = Vec::new();
+    let mut total = Count::default();
+    for stage in stages {
+        println!("==> {}", stage.name());
+        let begun = Instant::now();
+        let result = stage.run(args);
+        let seconds = begun.elapsed().as_secs_f64();
+        let end = match result {
+            Ok(count) => {
+                total += count;
+                count.to_string()
+            }
+            Err(error) => {
+                failed.push(stage.name());
+                format!("FAILED: {error:#}")
+            }
+        };
+        lines.push(format!("{:9} {seconds:7.1} s  {end}", stage.name()));
+        println!("<== {}", lines.last().expect("just pushed"));
+        if !failed.is_empty() && !args.keep_going {
+            break;
+        }
+    }
+    println!("\n{}\n{:9} {:7.1} s  {total}", lines.join("\n"), "all", start.elapsed().as_secs_f64());
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
     Ok(())
+}
+
+/// The two workspaces' manifests.
+const MANIFESTS: [&str; 2] = ["Cargo.toml", "mirror-ebpf/Cargo.toml"];
+
+fn format() -> Result<()> {
+    if output(cargo().args(["fmt", "--version"])).is_none() {
+        ensure_packages(&["rustfmt-web"]).context("there is no rustfmt")?;
+    }
+    for manifest in MANIFESTS {
+        command::run(cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(())
+}
+
+fn clippy(build: &ebpf::BuildArgs) -> Result<()> {
+    if output(cargo().args(["clippy", "--version"])).is_none() {
+        ensure_packages(&["rust-web-clippy"]).context("there is no clippy")?;
+    }
+    command::run(
+        cargo()
+            .args(["clippy", "--quiet", "--workspace", "--all-targets"])
+            .args(locked())
+            .args(["--", "-Dwarnings"]),
+    )?;
+    ebpf::clippy(build)
+}
+
+/// On a machine that only checks, a lock file that doesn't fit is a fault.
+fn locked() -> &'static [&'static str] {
+    if std::env::var_os("CI").is_some() { &["--locked"] } else { &[] }
+}
+
+fn netns(args: &TestArgs) -> Result<Count> {
+    // The scenarios start the real binaries.
+    command::run(
+        cargo()
+            .args(["build", "--quiet", "--package", "mirror-user", "--package", "lab", "--bins"])
+            .args(locked()),
+    )?;
+    // A scenario is several processes on few cores: side by side, they would measure each other.
+    tests(args, &["--package", "netns-tests"], &["--test-threads=1"])
+}
+
+/// Runs `cargo test`, passes its output on and counts.
+fn tests(args: &TestArgs, packages: &[&str], harness: &[&str]) -> Result<Count> {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--no-fail-fast"]).args(locked()).args(packages);
+    command.arg("--").args(&args.name).args(harness);
+    count::run(&mut command)
 }

@@ -33,10 +33,24 @@ pub(crate) enum Way {
 
 /// A toolchain that is complete.
 pub(crate) struct Toolchain {
+    way: Way,
     /// What was chosen, for people.
     pub(crate) name: String,
     /// `cargo` of that toolchain with everything set that finds its compiler and linker.
     pub(crate) cargo: Command,
+}
+
+impl Toolchain {
+    /// Installs the toolchain's clippy if it isn't there.
+    ///
+    /// # Errors
+    /// When the package or component can't be installed.
+    pub(crate) fn ensure_clippy(&self) -> Result<()> {
+        match self.way {
+            Way::Rustup => rustup::ensure_clippy(),
+            Way::Debian => ensure_packages(&["rust-web-clippy"]),
+        }
+    }
 }
 
 /// What has to be done before a way can be used.

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::{BPF_LINKER, Missing, Toolchain, linker_version, path_with, tools};
+use super::{BPF_LINKER, Missing, Toolchain, Way, linker_version, path_with, tools};
 use crate::command::{is_root, output, outside, run};
 
 const PACKAGES: &[&str] = &[
@@ -32,7 +32,7 @@ pub(super) fn look() -> Result<Missing> {
     if linker_version(&tools("debian").join("bin/bpf-linker")).as_deref() != Some(BPF_LINKER) {
         what.push(format!("bpf-linker {BPF_LINKER} (cargo install, into target/tools/debian)"));
     }
-    Ok(Missing { what: what.into_iter().collect() })
+    Ok(Missing { what })
 }
 
 /// Which of these packages aren't installed.
@@ -66,10 +66,14 @@ pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
 fn apt() -> Command {
     let mut command = if is_root() { outside("apt-get") } else { outside("sudo") };
     if !is_root() {
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]);
     }
     // Another apt may be at work: wait for it.
-    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=600"]);
+    // RUNLEVEL=1: no package starts a service because it was installed.
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("RUNLEVEL", "1")
+        .args(["-o", "DPkg::Lock::Timeout=600"]);
     command
 }
 
@@ -116,5 +120,9 @@ pub(super) fn ready() -> Result<Toolchain> {
         // A stable compiler, used as a nightly: `-Z build-std` and the intrinsics.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", path_with(&["/usr/bin".into(), tools("debian").join("bin")])?);
-    Ok(Toolchain { name: format!("Debian's {}, bpf-linker {BPF_LINKER}", version.trim()), cargo })
+    Ok(Toolchain {
+        way: Way::Debian,
+        name: format!("Debian's {}, bpf-linker {BPF_LINKER}", version.trim()),
+        cargo,
+    })
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use super::{BPF_LINKER, Missing, Toolchain, linker_version, path_with, tools};
+use super::{BPF_LINKER, Missing, Toolchain, Way, linker_version, path_with, tools};
 use crate::command::{output, outside, run};
 
 /// Dated: the intrinsics that the kernel side uses move between nightlies.
@@ -68,5 +68,9 @@ pub(super) fn ready() -> Result<Toolchain> {
     let linker = linker().context("bpf-linker was installed but doesn't start")?;
     let mut cargo = outside("cargo");
     cargo.arg(format!("+{NIGHTLY}")).env("PATH", path_with(&[linker])?);
-    Ok(Toolchain { name: format!("rustup's {NIGHTLY}, bpf-linker {BPF_LINKER}"), cargo })
+    Ok(Toolchain { way: Way::Rustup, name: format!("rustup's {NIGHTLY}, bpf-linker {BPF_LINKER}"), cargo })
+}
+
+pub(super) fn ensure_clippy() -> Result<()> {
+    run(outside("rustup").args(["component", "add", "clippy", "--toolchain", NIGHTLY]))
 }

@@ -1,0 +1,98 @@
+//! How many tests ran, from what the harness prints.
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader},
+    ops::AddAssign,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::shown;
+
+/// Tests by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return f.write_str("ok");
+        }
+        write!(f, "{} tests passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
+    }
+}
+
+impl Count {
+    /// Reads a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`.
+    fn of_line(line: &str) -> Option<Self> {
+        let (_, rest) = line.strip_prefix("test result: ")?.split_once(". ")?;
+        let number = |word: &str| -> Option<u64> {
+            rest.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+        };
+        Some(Self { passed: number("passed")?, failed: number("failed")?, ignored: number("ignored")? })
+    }
+}
+
+/// Runs a test command, passes its output on and counts.
+///
+/// # Errors
+/// When it fails, or prints no result at all: then no test ran, which isn't a success.
+pub(super) fn run(command: &mut Command) -> Result<Count> {
+    let name = shown(command);
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("can't start `{name}`"))?;
+    let mut total = Count::default();
+    let mut results = 0;
+    for line in BufReader::new(child.stdout.take().expect("piped above")).lines() {
+        let line = line?;
+        if let Some(count) = Count::of_line(&line) {
+            total += count;
+            results += 1;
+        }
+        println!("{line}");
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{name}`: {total}; {status}");
+    }
+    if results == 0 {
+        bail!("`{name}` ran no test");
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.1s";
+        assert_eq!(Count::of_line(line), Some(Count { passed: 12, failed: 3, ignored: 1 }));
+        assert_eq!(Count::of_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn a_command_that_runs_no_test_is_no_success() {
+        assert!(run(&mut Command::new("true")).is_err());
+        assert!(
+            run(Command::new("sh")
+                .args(["-c", "echo 'test result: ok. 1 passed; 0 failed; 0 ignored'; exit 1"]))
+            .is_err()
+        );
+    }
+}
