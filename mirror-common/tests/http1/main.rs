@@ -5,5 +5,6 @@
 mod agreement;
 mod requests;
 mod responses;
+mod speed;
 mod splits;
 mod stream;

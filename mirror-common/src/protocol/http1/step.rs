@@ -182,7 +182,8 @@ impl Walk {
     #[inline(always)]
     fn advance(&mut self, bytes: u32) {
         self.at = self.at.wrapping_add(bytes);
-        self.scanner.head_bytes = self.scanner.head_bytes.saturating_add(bytes as u16);
+        // At most a step's bytes above `MAX_HEAD`, which is looked at after each.
+        self.scanner.head_bytes = self.scanner.head_bytes.wrapping_add(bytes as u16);
     }
 
     /// What a transition does besides moving on.
