@@ -9,7 +9,10 @@ fn main() {
     println!("cargo::rustc-check-cfg=cfg(embedded_object)");
     println!("cargo::rerun-if-env-changed=MIRROR_BPF_OBJECT");
     let object = env::var_os("MIRROR_BPF_OBJECT").map_or_else(
-        || PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../target/bpf/mirror.o"),
+        || {
+            PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
+                .join("../target/bpf/mirror.o")
+        },
         PathBuf::from,
     );
     // While the file isn't there cargo runs this every time, so that it is found as soon as it is.

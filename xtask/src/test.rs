@@ -117,7 +117,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             break;
         }
     }
-    println!("\n{}\n{:9} {:7.1} s  {total}", lines.join("\n"), "all", start.elapsed().as_secs_f64());
+    let end = if failed.is_empty() { total.to_string() } else { format!("FAILED: {}", failed.join(", ")) };
+    println!("\n{}\n{:9} {:7.1} s  {end}", lines.join("\n"), "all", start.elapsed().as_secs_f64());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
