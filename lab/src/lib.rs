@@ -11,6 +11,7 @@
 //! | [`checker`] | the checking client (binary `checker`) |
 //! | [`programs`] | the binaries, started on hosts |
 //! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
+//! | [`nginx`], [`load`] | nginx on a host; wrk and oha with their results as numbers; busy time |
 //! | [`http_client`] | one request over one connection |
 //!
 //! ```no_run
@@ -26,7 +27,9 @@ pub mod checker;
 mod clock;
 pub mod http_client;
 pub mod lists;
+pub mod load;
 pub mod net;
+pub mod nginx;
 pub mod programs;
 pub mod proof;
 pub mod wait;
