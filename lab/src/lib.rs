@@ -26,6 +26,7 @@ pub mod capture;
 pub mod checker;
 mod clock;
 pub mod http_client;
+mod limits;
 pub mod lists;
 pub mod load;
 pub mod net;

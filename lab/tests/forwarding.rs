@@ -6,10 +6,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use lab::capture::{Capture, CaptureSpec};
-use lab::checker::{Config, Event, Summary, run, send_command};
+use lab::checker::{Config, Event, Summary, read_journals, run, send_command};
 use lab::http_client::{get, post, put};
 use lab::net::{Host, Lab, LinkSpec, Neighbours, SERVICE_PORT};
 use lab::programs::ListsServer;
+use lab::proof::{parse_trace, settled_reads};
 use lab::wait::wait_for;
 use rustix::process::Signal;
 
@@ -184,6 +185,33 @@ fn marks_divide_a_run_into_windows() {
     let counts: Vec<u64> =
         summary.windows[1..].iter().map(|window| window.servers["primary"].reads.count).collect();
     assert!(counts[0] > counts[1] && counts[1] > 0, "two visits against one: {counts:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_trace_tells_settled_reads_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let [journals, trace] = ["journals", "trace"].map(|name| dir.path().join(name));
+    let lab = Lab::builder().forwarding(true).up().unwrap();
+    let options = ["--volatile", "--trace", trace.to_str().unwrap()];
+    let mut server = ListsServer::on(&lab, Host::Primary, &options).unwrap();
+    let config = Config {
+        log: Some(journals.clone()),
+        think: Duration::from_millis(2),
+        ..config(Host::Primary, 1000)
+    };
+    let summary = check(&lab, config);
+    assert!(summary.is_ok(), "{:?}", summary.failures);
+    server.process().signal(Signal::TERM).unwrap();
+    server.process().wait(Duration::from_secs(5)).unwrap();
+    let trace = parse_trace(&std::fs::read_to_string(&trace).unwrap()).unwrap();
+    assert_eq!(trace.len(), 1000);
+    let settled = settled_reads(&read_journals(&journals).unwrap(), &[trace]);
+    let window = &settled.windows["start"];
+    assert_eq!(window.reads["primary"], summary.reads);
+    // With one server a request never begins before it has answered the last one.
+    assert_eq!(window.unsettled, 0);
+    assert!(window.settled["primary"] > summary.reads / 2, "{window:?}");
 }
 
 #[test]

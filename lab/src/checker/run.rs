@@ -15,6 +15,7 @@ use super::control::Command;
 use super::journal::Writer;
 use super::stats::Stats;
 use super::{Config, Event, Reason, Summary, tcp_info};
+use crate::limits::raise_open_files;
 
 /// How often what happened is said.
 const PULSE: Duration = Duration::from_millis(100);
@@ -32,6 +33,7 @@ pub fn run(config: Config, say: impl FnMut(&Event)) -> Result<Summary> {
         "say when to end: after requests, or a duration"
     );
     ensure!(config.connections > 0 && config.pipeline > 0, "connections and pipeline are at least 1");
+    raise_open_files();
     if let Some(directory) = &config.log {
         std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     }

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 
 use super::store::Store;
 use super::trace::Trace;
+use crate::limits::raise_open_files;
 use crate::wire::Dice;
 
 mod connection;
@@ -75,6 +76,7 @@ struct Shared {
 /// # Errors
 /// If the file or the address can't be used.
 pub fn serve(config: ServerConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+    raise_open_files();
     let store = match &config.file {
         Some(path) => Store::durable(path)?,
         None => Store::volatile(),
