@@ -412,7 +412,8 @@ impl Walk {
         let ahead = payload.get(self.at as usize..).unwrap_or_default();
         let ahead = ahead.get(..WINDOW as usize).unwrap_or(ahead);
         for (word, bytes) in self.window.iter_mut().zip(ahead.chunks(8)) {
-            let mut whole = [0; 8];
+            // What lies behind the last byte stays, as it does where the kernel copies.
+            let mut whole = word.to_ne_bytes();
             for (to, from) in whole.iter_mut().zip(bytes) {
                 *to = *from;
             }
