@@ -1,6 +1,9 @@
 //! Debian 12 with packages only: `rustc-web` brings the library's sources, `llvm-22-dev` the linker's LLVM.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -59,7 +62,7 @@ pub(crate) fn ensure_packages(packages: &[&str]) -> Result<()> {
     eprintln!("apt: installing {}", packages.join(" "));
     // Lists that are old name files that the mirror no longer has.
     run(apt().args(["-qq", "update"]))?;
-    run(apt().args(["-qq", "-y", "--no-install-recommends", "install"]).args(packages))
+    run(apt().args(["-qq", "-y", "--no-install-recommends", "install"]).args(packages).stdout(Stdio::null()))
         .context("apt-get failed; is this Debian 12 with its security updates among its sources?")
 }
 
