@@ -1,0 +1,304 @@
+//! What lies in the maps: their names, capacities and records, and the version of all that.
+//!
+//! Addresses and ports are in network byte order, as they lie in a packet; everything else is the host's.
+
+use crate::flow::Flow;
+
+/// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
+pub mod maps {
+    /// Array of one `u32`: [`super::ABI_VERSION`].
+    pub const ABI: &str = "ABI";
+    /// Array of [`super::App`], one an application.
+    pub const APPS: &str = "APPS";
+    /// Array of `u64`, one an application, mmapable: the switch word.
+    pub const SWITCH: &str = "SWITCH";
+    /// Hash of [`super::ServiceKey`] to [`super::Service`].
+    pub const SERVICES: &str = "SERVICES";
+    /// Array of [`super::Flow`].
+    pub const FLOWS: &str = "FLOWS";
+    /// Queue of `u32`: free slots of [`FLOWS`].
+    pub const SLOTS: &str = "SLOTS";
+    /// Queue of `u32`: free ports ([`super::nat`]), the oldest first, of the primary's legs.
+    pub const PORTS_PRIMARY: &str = "PORTS_PRIMARY";
+    /// The same for the shadow's legs.
+    pub const PORTS_SHADOW: &str = "PORTS_SHADOW";
+    /// Hash of [`super::Tuple`] to `u64` ([`super::Entry`]).
+    pub const TUPLES: &str = "TUPLES";
+    /// Per-CPU array of `u64`: one a [`crate::verdict::Verdict`].
+    pub const COUNTERS: &str = "COUNTERS";
+    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a side and class, microseconds.
+    pub const LATENCY: &str = "LATENCY";
+    /// Ring buffer of [`super::Event`].
+    pub const EVENTS: &str = "EVENTS";
+    /// Array of one [`super::Config`].
+    pub const CONFIG: &str = "CONFIG";
+    /// Array of one [`super::SweepState`]: what the daemon asks of a sweep, and what it found.
+    pub const SWEEP: &str = "SWEEP";
+    /// Queue of `u64` ([`super::Entry`]): flows for which a packet must be made without one.
+    pub const TODO: &str = "TODO";
+    /// Every map, in the order in which they are pinned.
+    pub const ALL: [&str; 15] = [
+        ABI, APPS, SWITCH, SERVICES, FLOWS, SLOTS, PORTS_PRIMARY, PORTS_SHADOW, TUPLES, COUNTERS, LATENCY, EVENTS, CONFIG,
+        SWEEP, TODO,
+    ];
+}
+
+/// Applications at most.
+pub const MAX_APPS: u32 = 64;
+/// Services at most.
+pub const MAX_SERVICES: u32 = 256;
+/// Flows when the policy names no number; the daemon resizes the maps at load.
+pub const DEFAULT_FLOWS: u32 = 65_536;
+/// Flows at most.
+pub const MAX_FLOWS: u32 = 4_194_304;
+/// Slots that one run of the sweep visits at most.
+pub const SWEEP_SLOTS: u32 = 4_096;
+/// Bytes of the event ring.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+
+/// Key of [`maps::SERVICES`]: 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct ServiceKey {
+    /// IPv4 address that clients talk to.
+    pub addr: u32,
+    /// Its port.
+    pub port: u16,
+    /// IP protocol number: 6.
+    pub protocol: u16,
+}
+
+/// One side's server of a service: 16 bytes. Writer: daemon.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Endpoint {
+    /// IPv4 address of the server; 0: the side doesn't exist.
+    pub addr: u32,
+    /// The gateway's own address that its legs come from.
+    pub nat: u32,
+    /// The server's port.
+    pub port: u16,
+    /// Largest segment that the path to it takes, in bytes of payload: SYNs are clamped to the smaller side's.
+    pub mss: u16,
+    /// Requests that the server answers on one connection before it closes it; 0: no limit.
+    pub max_requests: u32,
+}
+
+/// A service: value of [`maps::SERVICES`], 48 bytes. Writer: daemon; the datapath reads it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Service {
+    /// Index in [`maps::APPS`] and [`maps::SWITCH`].
+    pub app: u32,
+    /// [`Service::SHADOWED`] and others.
+    pub flags: u32,
+    /// By side.
+    pub endpoints: [Endpoint; 2],
+    /// How long a side without authority may keep a flow waiting, in milliseconds.
+    pub stall_ms: u32,
+    /// How long a flow without a packet lives, in milliseconds.
+    pub idle_ms: u32,
+}
+
+impl Service {
+    /// The policy names a shadow: handshakes carry only the options that two legs can share.
+    pub const SHADOWED: u32 = 1;
+    /// A restarted server still knows what was written to it.
+    pub const DURABLE: u32 = 2;
+}
+
+/// One application: element of [`maps::APPS`], 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct App {
+    /// Writes begun and not finished on every member. Writer: datapath, atomic adds only.
+    pub open_writes: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds, at which a freeze ends by itself. Writer: daemon, before the freezing swap.
+    pub freeze_deadline: u64,
+    /// Epoch of the frozen word that the deadline is for. Writer: daemon, before the freezing swap.
+    pub freeze_epoch: u32,
+    /// Low half of the word that the first packet past the deadline swaps in. Writer: daemon, before the freezing swap.
+    pub thaw_state: u32,
+    /// Nanoseconds (`CLOCK_MONOTONIC`) at which a side fell out of sync the last time. Writer: datapath.
+    pub out_of_sync_at: u64,
+}
+
+/// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// Interface index of the TAP that holds packets; 0: nothing is held, everything is deferred.
+    pub tap: u32,
+    /// Flow slots in use: the size of [`maps::FLOWS`].
+    pub flows: u32,
+    /// Mixed into the choice of port and first sequence numbers. Random at load.
+    pub secret: u64,
+}
+
+/// What the daemon asks of a run of the sweep program, and what the run found: 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SweepState {
+    /// First slot to visit. Writer: daemon.
+    pub first: u32,
+    /// Slots to visit. Writer: daemon.
+    pub count: u32,
+    /// Flows in use among them. Writer: sweep.
+    pub live: u32,
+    /// Flows with both legs open. Writer: sweep.
+    pub two_legs: u32,
+    /// Flows that were freed. Writer: sweep.
+    pub freed: u32,
+    /// Flows with a counted write that isn't finished. Writer: sweep.
+    pub open_writes: u32,
+    /// Flows for which a packet was queued. Writer: sweep.
+    pub queued: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Tuple {
+    /// Source address.
+    pub saddr: u32,
+    /// Destination address.
+    pub daddr: u32,
+    /// Source port.
+    pub sport: u16,
+    /// Destination port.
+    pub dport: u16,
+}
+
+/// From whom a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum From {
+    /// The primary's server.
+    Primary = 0,
+    /// The shadow's server.
+    Shadow = 1,
+    /// The client.
+    Client = 2,
+}
+
+/// Value of [`maps::TUPLES`]: slot (bits 0–23), direction (24–25), generation (32–63).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Entry(pub u64);
+
+impl Entry {
+    /// Packs.
+    #[inline(always)]
+    pub const fn new(slot: u32, generation: u32, from: u32) -> Entry {
+        Entry(((generation as u64) << 32) | (((from & 3) as u64) << 24) | (slot & 0xff_ffff) as u64)
+    }
+
+    /// Index in [`maps::FLOWS`].
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        self.0 as u32 & 0xff_ffff
+    }
+
+    /// Which use of the slot is meant.
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// 0, 1: the side whose leg it is; 2: the client.
+    #[inline(always)]
+    pub const fn from(self) -> u32 {
+        (self.0 >> 24) as u32 & 3
+    }
+}
+
+/// A port of the gateway's own: bits 0–15 the port (host order), 16–31 which address of the pool.
+pub mod nat {
+    /// The port, in host order.
+    #[inline(always)]
+    pub const fn port(id: u32) -> u16 {
+        id as u16
+    }
+
+    /// Lowest port that is handed out.
+    pub const FIRST_PORT: u16 = 1_024;
+}
+
+/// What happened to a flow or an application: 32 bytes of [`maps::EVENTS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Event {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub at: u64,
+    /// [`EventKind`].
+    pub kind: u32,
+    /// Index in [`maps::APPS`].
+    pub app: u32,
+    /// The flow's slot and generation.
+    pub slot: u32,
+    /// See `slot`.
+    pub generation: u32,
+    /// The side that it is about, where it is about one.
+    pub side: u32,
+    /// [`crate::flow::LossReason`] where a leg was lost.
+    pub reason: u32,
+}
+
+/// Kinds of [`Event`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// Packets of the flow that are held may go on now.
+    Wake = 1,
+    /// A leg was lost.
+    LegLost = 2,
+    /// A leg is open.
+    LegOpen = 3,
+    /// A side fell out of sync.
+    OutOfSync = 4,
+    /// A freeze's deadline passed and the datapath ended it.
+    Thawed = 5,
+    /// No free slot, or no free port.
+    TableFull = 6,
+}
+
+const _: () = {
+    assert!(size_of::<ServiceKey>() == 8);
+    assert!(size_of::<Endpoint>() == 16);
+    assert!(size_of::<Service>() == 48);
+    assert!(size_of::<App>() == 32);
+    assert!(size_of::<Config>() == 16);
+    assert!(size_of::<SweepState>() == 32);
+    assert!(size_of::<Tuple>() == 12);
+    assert!(size_of::<Event>() == 32);
+};
+
+/// Bytes that one flow costs in all maps: its slot, and three tuples in a preallocated hash (key, value, link and
+/// pointers: 64 bytes each on 64-bit kernels).
+pub const BYTES_A_FLOW: usize = size_of::<Flow>() + 3 * 64;
+
+#[cfg(feature = "user")]
+mod pod {
+    #![allow(unsafe_code, reason = "marks plain records as such")]
+    // SAFETY: all are `repr(C)` of integers without padding (asserted above), valid for every bit pattern.
+    unsafe impl aya::Pod for super::ServiceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Service {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::App {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Config {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SweepState {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Tuple {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Event {}
+    // SAFETY: as above; `Flow` is checked in its own module.
+    unsafe impl aya::Pod for super::Flow {}
+}

@@ -1,0 +1,456 @@
+//! A client's connection over two legs, in lock-step: every request goes to both, one of them answers.
+//!
+//! The transition functions take the flow (under its lock) and one segment, change the flow, and say in a [`Step`] which
+//! packets leave. They are pure but for [`Switch`], through which they count writes and read the switch word at the one
+//! moment at which it is known that a turn begins.
+//!
+//! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Leg::delta`], fixed while
+//! the leg is the authority.
+
+mod client;
+mod clock;
+mod close;
+mod handshake;
+mod leg;
+mod loss;
+mod redial;
+mod settled;
+
+pub use client::on_client;
+pub use clock::{Due, on_sweep};
+pub use handshake::{open, on_client_syn};
+pub use leg::on_leg;
+pub use loss::LossReason;
+pub use redial::{Dial, on_dialled};
+pub use settled::settled;
+
+use crate::abi::{Service, Tuple};
+use crate::protocol::http1::Scanner;
+use crate::switch_word::{Side, SwitchWord};
+use crate::verdict::Verdict;
+
+/// TCP flags as they lie in the header.
+pub mod tcp {
+    /// Sender has finished.
+    pub const FIN: u8 = 1;
+    /// First sequence number.
+    pub const SYN: u8 = 2;
+    /// Connection refused, or given up.
+    pub const RST: u8 = 4;
+    /// Push.
+    pub const PSH: u8 = 8;
+    /// The acknowledgement field means something.
+    pub const ACK: u8 = 16;
+    /// Urgent pointer.
+    pub const URG: u8 = 32;
+}
+
+/// The kernel's own lock type: BTF finds it by this name.
+#[allow(non_camel_case_types, reason = "the verifier looks the type up by this name")]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct bpf_spin_lock {
+    /// The kernel's.
+    pub val: u32,
+}
+
+/// How far a stream has been read: 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parse {
+    /// State within a head; idle at a message's boundary.
+    pub scanner: Scanner,
+    /// Sequence number of the next byte that must be looked at; what lies before it is body, or has been read.
+    pub at: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+/// States of a [`Leg`].
+pub mod leg_state {
+    /// The flow has no such leg.
+    pub const NONE: u8 = 0;
+    /// A SYN was sent; bytes from [`super::Leg::from`] on are owed.
+    pub const DIALLING: u8 = 1;
+    /// Established.
+    pub const OPEN: u8 = 2;
+    /// Gone; bytes from [`super::Leg::from`] on are owed to the next one.
+    pub const DOWN: u8 = 3;
+}
+
+/// One side's half of a flow: 96 bytes. Every field is the datapath's, under the flow's lock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leg {
+    /// How far the answers have been read.
+    pub parse: Parse,
+    /// [`leg_state`].
+    pub state: u8,
+    /// Window scale of the server; 0 without the option.
+    pub scale: u8,
+    /// [`Leg::FIN`] and others.
+    pub flags: u8,
+    /// Dials in a row that failed.
+    pub failures: u8,
+    /// The port that the leg comes from ([`crate::abi::nat`]).
+    pub port: u32,
+    /// Leg's number = client's number + offset.
+    pub offset: u32,
+    /// Client's number of the first byte that this leg is fed.
+    pub from: u32,
+    /// What the server has acknowledged, in the client's numbers.
+    pub acked: u32,
+    /// Right edge of the server's window, in the client's numbers.
+    pub edge: u32,
+    /// What we have acknowledged to the server, in its numbers; the authority's is the client's.
+    pub rcv_nxt: u32,
+    /// Highest number that the server has sent, its FIN included.
+    pub sent_max: u32,
+    /// Client's view = leg's number + delta, while it is the authority.
+    pub delta: u32,
+    /// First number of the leg that the client is shown; what lies before it was absorbed.
+    pub shown_from: u32,
+    /// Turns whose answer's end is known, counted like [`Flow::turns`].
+    pub answered: u32,
+    /// Turns fed to this leg since it was dialled.
+    pub fed: u32,
+    /// Number behind the server's FIN.
+    pub fin: u32,
+    /// The clock: the client's number that must be acknowledged, ...
+    pub mark: u32,
+    /// ... the turn that must be answered, ...
+    pub mark_turn: u32,
+    /// ... since when, in milliseconds; 0: the leg isn't behind.
+    pub behind_since: u32,
+    /// When the last SYN was sent, in milliseconds.
+    pub dialled_ms: u32,
+    /// When the server sent the last time, in milliseconds.
+    pub heard_ms: u32,
+}
+
+impl Leg {
+    /// The server's FIN has been seen.
+    pub const FIN: u8 = 1;
+    /// Where its answer ends is not known: the flow never settles again.
+    pub const UNKNOWN: u8 = 2;
+    /// An answer said that the connection will be closed.
+    pub const CLOSING: u8 = 4;
+}
+
+/// States of a [`Flow`].
+pub mod flow_state {
+    /// The slot is free.
+    pub const FREE: u8 = 0;
+    /// The client's SYN was sent on.
+    pub const OPENING: u8 = 1;
+    /// The client's handshake is done.
+    pub const OPEN: u8 = 2;
+    /// The client sees it as ended; a leg may still owe an answer.
+    pub const ENDED: u8 = 3;
+}
+
+/// A client's connection: the value of a slot. Written by the datapath alone, under the lock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Guards all that follows.
+    pub lock: bpf_spin_lock,
+    /// Which use of the slot this is; raised when it is freed.
+    pub generation: u32,
+    /// Addresses and ports of the client's segments.
+    pub tuple: Tuple,
+    /// Index of the application.
+    pub app: u32,
+    /// [`flow_state`].
+    pub state: u8,
+    /// The [`Side`] that the client hears.
+    pub authority: u8,
+    /// The client's window scale; 0 without the option.
+    pub client_scale: u8,
+    /// The window scale that the client was told; 0 without the option.
+    pub shown_scale: u8,
+    /// [`Flow::MOVED`] and others.
+    pub flags: u32,
+    /// The client's first sequence number.
+    pub iss: u32,
+    /// Behind the client's last byte that was sent on, its FIN included.
+    pub client_next: u32,
+    /// The acknowledgement shown to the client. Never goes back.
+    pub shown: u32,
+    /// The right edge shown to the client. Never goes back.
+    pub shown_edge: u32,
+    /// What the client has acknowledged, in its view.
+    pub client_acked: u32,
+    /// Behind the last byte that the client was shown, in its view.
+    pub view_next: u32,
+    /// `view_next` when the last turn began.
+    pub turn_view: u32,
+    /// The client's number at which the last turn began.
+    pub turn_begin: u32,
+    /// Turns begun.
+    pub turns: u32,
+    /// Turns whose request's head is complete.
+    pub completed: u32,
+    /// Bit n modulo 64: the n-th request is a HEAD.
+    pub heads: u64,
+    /// How far the requests have been read.
+    pub parse: Parse,
+    /// The client's last window field, unscaled.
+    pub client_window: u16,
+    /// The segment size that both sides may use, in bytes.
+    pub mss: u16,
+    /// When the last packet came, in milliseconds.
+    pub last_ms: u32,
+    /// When the last turn began, in microseconds.
+    pub turn_us: u32,
+    /// When the flow began, in milliseconds.
+    pub opened_ms: u32,
+    /// By [`Side`].
+    pub legs: [Leg; 2],
+}
+
+impl Flow {
+    /// The last turn is a read that another side than the switch word's was asked, and its answer hasn't begun.
+    pub const MOVED: u32 = 1;
+    /// The flow has a counted write that isn't finished.
+    pub const COUNTED: u32 = 2;
+    /// Requests can't be told apart (any more): both legs, one authority, for life.
+    pub const OPAQUE: u32 = 4;
+    /// The client has sent its FIN.
+    pub const CLIENT_FIN: u32 = 8;
+    /// A client's probe was sent on: its answer is shown.
+    pub const PROBED: u32 = 16;
+    /// Something of the flow is held.
+    pub const HELD: u32 = 32;
+    /// The authority's leg is lost; the other takes over when it has finished.
+    pub const RETURNING: u32 = 64;
+    /// The read of the last turn must be asked of the authority again.
+    pub const ASK_AGAIN: u32 = 128;
+    /// The client's SYN carried a window scale.
+    pub const CLIENT_SCALES: u32 = 256;
+    /// The last turn began with a write.
+    pub const TURN_WRITES: u32 = 512;
+    /// The last turn's latency is yet to be counted.
+    pub const TIMED: u32 = 1024;
+
+    /// The leg of a side.
+    #[inline(always)]
+    pub fn leg(&self, side: Side) -> &Leg {
+        &self.legs[side as usize & 1]
+    }
+
+    /// The leg of a side.
+    #[inline(always)]
+    pub fn leg_mut(&mut self, side: Side) -> &mut Leg {
+        &mut self.legs[side as usize & 1]
+    }
+
+    /// The side that the client hears.
+    #[inline(always)]
+    pub fn authority(&self) -> Side {
+        Side::from_bit(self.authority as u32)
+    }
+
+    /// Whether a flag is set.
+    #[inline(always)]
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets or clears a flag.
+    #[inline(always)]
+    pub fn set(&mut self, flag: u32, on: bool) {
+        if on { self.flags |= flag } else { self.flags &= !flag }
+    }
+}
+
+/// What one reading of a segment's payload found; filled before the lock is taken, from [`crate::protocol`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The parser as it was when the payload was read: must still be so under the lock, else the reading is void.
+    pub before: Parse,
+    /// The parser behind this segment.
+    pub after: Parse,
+    /// Bit i: the i-th request whose head was completed here is a HEAD.
+    pub heads: u64,
+    /// [`Flow::completed`] (requests), [`Leg::answered`] (answers) as it was when the payload was read.
+    pub base: u32,
+    /// Requests begun here.
+    pub begun: u32,
+    /// Requests whose head was completed here.
+    pub completed: u32,
+    /// Answers whose end became known here.
+    pub answered: u32,
+    /// Answers of status 500 and above.
+    pub errors: u32,
+    /// Highest class of the requests begun or completed here: [`crate::protocol::Class`] as a number, 0 none.
+    pub class: u8,
+    /// [`Reading::DONE`] and others.
+    pub flags: u8,
+    /// Status of the last answer.
+    pub status: u16,
+}
+
+impl Reading {
+    /// The payload was read.
+    pub const DONE: u8 = 1;
+    /// What follows can't be told apart.
+    pub const OPAQUE: u8 = 2;
+    /// The answer ends with the connection.
+    pub const UNTIL_CLOSE: u8 = 4;
+    /// The server said that it will close.
+    pub const CLOSE: u8 = 8;
+    /// In a head: its end hasn't come yet.
+    pub const IN_HEAD: u8 = 16;
+}
+
+/// One TCP segment as it came in, numbers in host order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// What its payload says.
+    pub reading: Reading,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number; meaningless without [`tcp::ACK`].
+    pub ack: u32,
+    /// Bytes of payload.
+    pub payload: u32,
+    /// Now, in milliseconds; never 0.
+    pub now_ms: u32,
+    /// Now, in microseconds.
+    pub now_us: u32,
+    /// Window field, unscaled.
+    pub window: u16,
+    /// SYN and SYN-ACK: maximum segment size; 0 without the option.
+    pub mss: u16,
+    /// [`tcp`] flags.
+    pub flags: u8,
+    /// SYN and SYN-ACK: window scale; [`Segment::NO_SCALE`] without the option.
+    pub scale: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+impl Segment {
+    /// No window scale option.
+    pub const NO_SCALE: u8 = 0xff;
+
+    /// Whether a flag is set.
+    #[inline(always)]
+    pub fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The number behind its last byte, SYN and FIN counted.
+    #[inline(always)]
+    pub fn end(&self) -> u32 {
+        let phantom = (self.flags & tcp::FIN != 0) as u32 + (self.flags & tcp::SYN != 0) as u32;
+        self.seq.wrapping_add(self.payload).wrapping_add(phantom)
+    }
+}
+
+/// Kinds of [`Emit`].
+pub mod emit {
+    /// Nothing leaves.
+    pub const NONE: u8 = 0;
+    /// The packet at hand, its payload and flags, with the numbers given.
+    pub const FORWARD: u8 = 1;
+    /// A packet of 40 bytes made from it: no payload, no options, flags as given.
+    pub const BARE: u8 = 2;
+    /// A SYN or SYN-ACK made from it: `mss` and `scale` as options, nothing else. For the packet at hand when that is a
+    /// SYN too, and for dials.
+    pub const SYN: u8 = 3;
+}
+
+/// A packet that leaves: 24 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Emit {
+    /// Sequence number, in the receiver's numbers.
+    pub seq: u32,
+    /// Acknowledgement number, in the receiver's numbers.
+    pub ack: u32,
+    /// For a leg: its port ([`crate::abi::nat`]).
+    pub port: u32,
+    /// Window field.
+    pub window: u16,
+    /// For [`emit::SYN`].
+    pub mss: u16,
+    /// [`emit`].
+    pub kind: u8,
+    /// [`tcp`] flags, for [`emit::BARE`] and [`emit::SYN`].
+    pub flags: u8,
+    /// For [`emit::SYN`]; [`Segment::NO_SCALE`]: no option.
+    pub scale: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// What one segment leads to. At most two packets leave for one that came; and a copy may be held.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// By side.
+    pub to_leg: [Emit; 2],
+    /// To the client.
+    pub to_client: Emit,
+    /// [`Verdict`] as a number: see [`Step::verdict`].
+    pub verdict: u8,
+    /// A copy of the packet as it came goes into the TAP.
+    pub hold_copy: u8,
+    /// [`Step::WAKE`] and others.
+    pub events: u8,
+    /// 1 + the side that must be dialled: the caller gets a port and calls [`on_dialled`]; 0: none.
+    pub dial: u8,
+    /// [`LossReason`] of an event that tells of a lost leg.
+    pub reason: u8,
+    /// The side of the events.
+    pub side: u8,
+    /// 1 + the side whose answer ended a turn; 0: none.
+    pub timed: u8,
+    /// Class of that turn: 1 read, 2 write.
+    pub timed_class: u8,
+    /// Its latency, in microseconds.
+    pub timed_us: u32,
+}
+
+impl Step {
+    /// What is held of the flow may go on.
+    pub const WAKE: u8 = 1;
+    /// A leg was lost.
+    pub const LEG_LOST: u8 = 2;
+    /// A leg opened.
+    pub const LEG_OPEN: u8 = 4;
+    /// A side fell out of sync.
+    pub const OUT_OF_SYNC: u8 = 8;
+
+    /// Ends the step with a verdict.
+    #[inline(always)]
+    pub fn end(&mut self, verdict: Verdict) {
+        self.verdict = verdict as u8;
+    }
+}
+
+/// The application's shared words, as the datapath reaches them.
+///
+/// `begin_write` before `word`: a full barrier lies between, so that "no open write" read after a freeze is final.
+pub trait Switch {
+    /// Counts a write that may begin.
+    fn begin_write(&mut self);
+    /// Takes it back, or says that it is finished on every member.
+    fn end_write(&mut self);
+    /// The switch word; a freeze whose deadline has passed is ended first.
+    fn word(&mut self) -> SwitchWord;
+    /// Swaps the word to one without `side` among the members, if it is one and hasn't the authority. Returns whether it did.
+    fn out_of_sync(&mut self, side: Side) -> bool;
+}
+
+/// What a transition needs besides the flow and the segment.
+pub struct Terms<'a, S: Switch> {
+    /// The application's words.
+    pub switch: S,
+    /// The service.
+    pub service: &'a Service,
+}
