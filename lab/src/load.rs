@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn wrk_is_understood() {
-        let said = "Running ...\n\nRESULT {\"requests\":300,\"duration\":1500000,\"errors\":2,\"p50\":195,\"p99\":400,\"max\":4000}\n";
+        let said = "Running ...\n\n\
+            RESULT {\"requests\":300,\"duration\":1500000,\"errors\":2,\"p50\":195,\"p99\":400,\"max\":4000}\n";
         let expected = LoadResult {
             requests: 300,
             requests_per_second: 200.0,
