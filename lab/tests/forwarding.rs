@@ -172,8 +172,7 @@ fn marks_divide_a_run_into_windows() {
         wait_for("the control socket", Duration::from_secs(10), || socket.exists()).unwrap();
         for mark in ["w25", "w50", "w25"] {
             send_command(&socket, &format!("mark {mark}")).unwrap();
-            // not synchronisation: each visit lasts a while, so that requests begin in it
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50)); // not synchronisation: requests begin in each visit
         }
         assert!(send_command(&socket, "dance").unwrap_err().to_string().contains("mark NAME"));
         send_command(&socket, "stop").unwrap();
