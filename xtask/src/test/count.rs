@@ -50,18 +50,16 @@ impl Count {
 /// Runs a test command, passes its output on and counts.
 ///
 /// # Errors
-/// When it fails, or prints no result at all: then no test ran, which isn't a success.
+/// When it fails, or no test ran: that isn't a success.
 pub(super) fn run(command: &mut Command) -> Result<Count> {
     let name = shown(command);
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("can't start `{name}`"))?;
     let mut total = Count::default();
-    let mut results = 0;
     for line in BufReader::new(child.stdout.take().expect("piped above")).lines() {
         let line = line?;
         if let Some(count) = Count::of_line(&line) {
             total += count;
-            results += 1;
         }
         println!("{line}");
     }
@@ -69,7 +67,7 @@ pub(super) fn run(command: &mut Command) -> Result<Count> {
     if !status.success() {
         bail!("`{name}`: {total}; {status}");
     }
-    if results == 0 {
+    if total.passed == 0 {
         bail!("`{name}` ran no test");
     }
     Ok(total)

@@ -1,6 +1,7 @@
 //! Debian 12 with packages only: `rustc-web` brings the library's sources, `llvm-22-dev` the linker's LLVM.
 
 use std::{
+    ffi::OsString,
     path::Path,
     process::{Command, Stdio},
 };
@@ -21,14 +22,22 @@ const PACKAGES: &[&str] = &[
     "gcc",
     "libc6-dev",
 ];
+/// What building bpf-linker needs besides a Rust compiler.
+const LINKER_PACKAGES: &[&str] =
+    &["llvm-22-dev", "libpolly-22-dev", "libzstd-dev", "zlib1g-dev", "gcc", "libc6-dev"];
 /// bpf-linker reads the compiler's bitcode, so both have this LLVM.
 const LLVM_MAJOR: &str = "22";
 const LLVM: &str = "/usr/lib/llvm-22";
 const RUSTC: &str = "/usr/bin/rustc";
 const CARGO: &str = "/usr/bin/cargo";
 
+/// Whether packages can be asked for here.
+pub(super) fn is_debian() -> bool {
+    output(Command::new("dpkg-query").arg("--version")).is_some()
+}
+
 pub(super) fn look() -> Result<Missing> {
-    if output(Command::new("dpkg-query").arg("--version")).is_none() {
+    if !is_debian() {
         bail!("this isn't a Debian machine");
     }
     let mut what = missing(PACKAGES);
@@ -83,23 +92,43 @@ fn apt() -> Command {
 pub(super) fn install() -> Result<()> {
     ensure_packages(PACKAGES)?;
     check_llvm()?;
-    let root = tools("debian");
-    if linker_version(&root.join("bin/bpf-linker")).as_deref() == Some(BPF_LINKER) {
+    if linker_version(&tools("debian").join("bin/bpf-linker")).as_deref() == Some(BPF_LINKER) {
         return Ok(());
     }
+    let mut cargo = outside(CARGO);
+    cargo.env("RUSTC", RUSTC).env("PATH", path_with(&["/usr/bin".into()])?);
+    build_linker(cargo, "debian")
+}
+
+/// Builds bpf-linker with the packages' LLVM and a way's cargo, into target/tools/WAY.
+///
+/// # Errors
+/// When apt or the build fails.
+pub(super) fn build_linker(mut cargo: Command, way: &str) -> Result<()> {
+    ensure_packages(LINKER_PACKAGES)?;
+    let root = tools(way);
     let build = root.join("build");
     // All three name the same LLVM: where Debian's `llvm` 14 is installed too, the build finds that one first.
-    run(outside(CARGO)
+    let path = std::env::join_paths(
+        std::iter::once(Path::new(LLVM).join("bin")).chain(std::env::split_paths(&path_of(&cargo))),
+    )?;
+    cargo
         .args(["install", "bpf-linker", "--version", BPF_LINKER, "--locked", "--force", "--quiet"])
         .args(["--no-default-features", "--features", "llvm-22", "--root"])
         .arg(&root)
-        .env("RUSTC", RUSTC)
         .env("LLVM_PREFIX", LLVM)
         .env("LLVM_SYS_221_PREFIX", LLVM)
         .env("RUSTFLAGS", format!("-L {LLVM}/lib"))
         .env("CARGO_TARGET_DIR", &build)
-        .env("PATH", path_with(&[Path::new(LLVM).join("bin"), "/usr/bin".into()])?))?;
+        .env("PATH", path);
+    run(&mut cargo)?;
     std::fs::remove_dir_all(&build).with_context(|| format!("can't remove {}", build.display()))
+}
+
+/// The `PATH` that a command will see.
+fn path_of(command: &Command) -> OsString {
+    let own = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value);
+    own.map_or_else(|| std::env::var_os("PATH").unwrap_or_default(), ToOwned::to_owned)
 }
 
 /// The compiler's LLVM and the linker's must be the same.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::{BPF_LINKER, Missing, Toolchain, Way, linker_version, path_with, tools};
+use super::{BPF_LINKER, Missing, Toolchain, Way, debian, linker_version, path_with, tools};
 use crate::command::{output, outside, run};
 
 /// Dated: the intrinsics that the kernel side uses move between nightlies.
@@ -47,21 +47,19 @@ pub(super) fn install() -> Result<()> {
         "--component",
         "rust-src",
     ]))?;
-    if linker().is_none() {
-        let toolchain = format!("+{NIGHTLY}");
-        run(outside("cargo")
-            .args([
-                toolchain.as_str(),
-                "install",
-                "bpf-linker",
-                "--version",
-                BPF_LINKER,
-                "--locked",
-                "--root",
-            ])
-            .arg(tools("rustup")))?;
+    if linker().is_some() {
+        return Ok(());
     }
-    Ok(())
+    if !debian::is_debian() {
+        bail!(
+            "put bpf-linker {BPF_LINKER} on PATH: cargo binstall bpf-linker@{BPF_LINKER}, or the archive for this \
+             machine from its releases page"
+        );
+    }
+    // Built with the same LLVM major as the nightly's: its bitcode is what bpf-linker reads.
+    let mut cargo = outside("cargo");
+    cargo.arg(format!("+{NIGHTLY}"));
+    debian::build_linker(cargo, "rustup")
 }
 
 pub(super) fn ready() -> Result<Toolchain> {
