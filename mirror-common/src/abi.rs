@@ -41,8 +41,21 @@ pub mod maps {
     pub const TODO: &str = "TODO";
     /// Every map, in the order in which they are pinned.
     pub const ALL: [&str; 15] = [
-        ABI, APPS, SWITCH, SERVICES, FLOWS, SLOTS, PORTS_PRIMARY, PORTS_SHADOW, TUPLES, COUNTERS, LATENCY, EVENTS, CONFIG,
-        SWEEP, TODO,
+        ABI,
+        APPS,
+        SWITCH,
+        SERVICES,
+        FLOWS,
+        SLOTS,
+        PORTS_PRIMARY,
+        PORTS_SHADOW,
+        TUPLES,
+        COUNTERS,
+        LATENCY,
+        EVENTS,
+        CONFIG,
+        SWEEP,
+        TODO,
     ];
 }
 

@@ -18,7 +18,7 @@ mod settled;
 
 pub use client::on_client;
 pub use clock::{Due, on_sweep};
-pub use handshake::{open, on_client_syn};
+pub use handshake::{on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;
 pub use redial::{Dial, on_dialled};
@@ -90,8 +90,8 @@ pub struct Leg {
     pub scale: u8,
     /// [`Leg::FIN`] and others.
     pub flags: u8,
-    /// Dials in a row that failed.
-    pub failures: u8,
+    /// Window scale that the server applies to what we tell it: the client's, where both offered one, else 0.
+    pub told: u8,
     /// The port that the leg comes from ([`crate::abi::nat`]).
     pub port: u32,
     /// Leg's number = client's number + offset.

@@ -1,0 +1,497 @@
+//! On a client's segment: turned back, held, routed, sent on; where a turn begins, who answers it.
+
+use super::close::{client_reset, finish_write};
+use super::handshake::{SYN_AGAIN_MS, offered, syn};
+use super::leg::leg_ack;
+use super::loss::check_clock;
+use super::redial::{ask_dial, may_dial, put_down};
+use super::settled::{at_boundary, finished, settled};
+use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use crate::protocol::Class;
+use crate::seq;
+use crate::switch_word::{Side, SwitchWord};
+use crate::verdict::Verdict;
+use crate::weight;
+
+/// Beyond the right edge that was shown, nothing of the client's is believed but this much, in bytes.
+const EDGE_SLACK: u32 = 65_536;
+
+/// A segment of the client's, SYNs excepted ([`super::on_client_syn`]).
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
+    if flow.state == flow_state::ENDED {
+        if !seg.is(tcp::RST) {
+            reset_client(seg, step);
+        }
+        step.end(Verdict::ResetStale);
+        return;
+    }
+    if seg.is(tcp::RST) {
+        client_reset(flow, seg, terms, step);
+        return;
+    }
+    let end = seg.end();
+    let sane = seg.is(tcp::ACK)
+        && flow.state == flow_state::OPEN
+        && !seq::lt(flow.shown_edge.wrapping_add(EDGE_SLACK), end);
+    if !sane {
+        step.end(Verdict::OutOfWindow);
+        return;
+    }
+    flow.last_ms = seg.now_ms;
+    if seq::lt(flow.view_next, seg.ack) {
+        // RFC 9293, 3.10.7.4: an acknowledgement of what was never sent.
+        ack_client(flow, step);
+        step.end(Verdict::TurnedBack);
+        return;
+    }
+    if seq::lt(flow.client_acked, seg.ack) {
+        flow.client_acked = seg.ack;
+        if flow.has(Flow::HELD) {
+            step.events |= Step::WAKE;
+        }
+    }
+    flow.client_window = seg.window;
+    let fin = seg.is(tcp::FIN);
+    if seg.payload <= 1 && !fin && seg.seq == flow.shown.wrapping_sub(1) {
+        probe(flow, seg, step);
+    } else if end == seg.seq {
+        pure_ack(flow, seg, step);
+    } else if seq::lt(seg.seq, flow.shown) {
+        ack_client(flow, step);
+        step.end(Verdict::TurnedBack);
+    } else if seq::le(end, flow.client_next) {
+        again(flow, seg, end, step);
+    } else {
+        new_bytes(flow, seg, end, terms, step);
+    }
+    check_clock(flow, seg.now_ms, terms, step);
+}
+
+/// An acknowledgement with all that the client may know, made from the packet at hand.
+#[inline(always)]
+pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
+    raise_edge(flow);
+    step.to_client = Emit {
+        kind: emit::BARE,
+        flags: tcp::ACK,
+        seq: flow.view_next,
+        ack: flow.shown,
+        port: 0,
+        window: shown_window(flow),
+        mss: 0,
+        scale: 0,
+        pad: 0,
+    };
+}
+
+/// RFC 9293, 3.10.7.1: the reset for a segment of a connection that isn't.
+#[inline(always)]
+fn reset_client(seg: &Segment, step: &mut Step) {
+    step.to_client = Emit { kind: emit::BARE, flags: tcp::RST, seq: seg.ack, ..Emit::default() };
+}
+
+/// The window field that shows the right edge.
+#[inline(always)]
+pub(super) fn shown_window(flow: &Flow) -> u16 {
+    let bytes = flow.shown_edge.wrapping_sub(flow.shown);
+    if (bytes as i32) < 0 {
+        return 0;
+    }
+    let field = bytes >> (flow.shown_scale & 15);
+    if field > 0xffff { 0xffff } else { field as u16 }
+}
+
+/// The smallest right edge of the open legs; the shown one where none is open.
+#[inline(always)]
+pub(super) fn least_edge(flow: &Flow) -> u32 {
+    let primary = flow.leg(Side::Primary);
+    let shadow = flow.leg(Side::Shadow);
+    match (primary.state == leg_state::OPEN, shadow.state == leg_state::OPEN) {
+        (true, true) => seq::min(primary.edge, shadow.edge),
+        (true, false) => primary.edge,
+        (false, true) => shadow.edge,
+        (false, false) => flow.shown_edge,
+    }
+}
+
+/// Raises the right edge that is shown; it never moves back.
+#[inline(always)]
+pub(super) fn raise_edge(flow: &mut Flow) {
+    flow.shown_edge = seq::max(flow.shown_edge, least_edge(flow));
+}
+
+/// Raises the acknowledgement that is shown to the least of the legs that owe. Returns whether it rose.
+///
+/// A read that another side was asked isn't acknowledged before its answer begins: the client keeps it, and it can be
+/// asked of the other leg.
+#[inline(always)]
+pub(super) fn raise_shown(flow: &mut Flow) -> bool {
+    let mut least = flow.client_next;
+    if flow.leg(Side::Primary).state != leg_state::NONE {
+        least = seq::min(least, flow.leg(Side::Primary).acked);
+    }
+    if flow.leg(Side::Shadow).state != leg_state::NONE {
+        least = seq::min(least, flow.leg(Side::Shadow).acked);
+    }
+    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
+        least = seq::min(least, flow.turn_begin);
+    }
+    let rises = seq::lt(flow.shown, least);
+    if rises {
+        flow.shown = least;
+    }
+    rises
+}
+
+/// The packet at hand, for a leg.
+#[inline(always)]
+fn forward(flow: &Flow, side: Side, seg: &Segment) -> Emit {
+    let leg = flow.leg(side);
+    Emit {
+        kind: emit::FORWARD,
+        flags: 0,
+        seq: seg.seq.wrapping_add(leg.offset),
+        ack: leg_ack(flow, side),
+        port: leg.port,
+        window: super::leg::leg_window(flow, side),
+        mss: 0,
+        scale: 0,
+        pad: 0,
+    }
+}
+
+/// A keep-alive or window probe: to each leg whose window is shut, else to the authority; its answer is shown.
+#[inline(always)]
+fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
+    let authority = flow.authority();
+    let mut sent = false;
+    for side in Side::BOTH {
+        let leg = flow.leg(side);
+        let shut = seq::le(leg.edge, flow.client_next);
+        if leg.state == leg_state::OPEN && (shut || side as u8 == authority as u8) {
+            let mut probe = forward(flow, side, seg);
+            // In the leg's view, too, it must lie just before what the leg expects.
+            probe.seq = leg.acked.wrapping_add(leg.offset).wrapping_sub(1);
+            step.to_leg[side as usize] = probe;
+            sent = true;
+        }
+    }
+    flow.set(Flow::PROBED, sent);
+    step.end(if sent { Verdict::Probe } else { Verdict::NoLeg });
+}
+
+/// An acknowledgement without payload is the authority's alone.
+#[inline(always)]
+fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
+    let side = flow.authority();
+    if flow.leg(side).state == leg_state::OPEN && !flow.has(Flow::RETURNING) {
+        step.to_leg[side as usize] = forward(flow, side, seg);
+        step.end(Verdict::Forwarded);
+    } else {
+        step.end(Verdict::NoLeg);
+    }
+    for other in Side::BOTH {
+        let leg = flow.leg(other);
+        let stale =
+            leg.state == leg_state::DIALLING && seg.now_ms.wrapping_sub(leg.dialled_ms) >= SYN_AGAIN_MS;
+        if stale && step.to_leg[other as usize].kind == emit::NONE {
+            flow.leg_mut(other).dialled_ms = seg.now_ms;
+            step.to_leg[other as usize] = syn(flow, other, offered(flow));
+        }
+    }
+}
+
+/// Bytes that were sent on before: only to the legs that lack them.
+#[inline(always)]
+fn again(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
+    if flow.has(Flow::ASK_AGAIN)
+        && !flow.has(Flow::RETURNING)
+        && seg.seq == flow.turn_begin
+        && end == flow.client_next
+    {
+        ask_again(flow, seg, step);
+        return;
+    }
+    feed(flow, seg, end, step);
+    if step.verdict == Verdict::NoLeg as u8 {
+        ack_client(flow, step);
+        step.end(Verdict::TurnedBack);
+    }
+}
+
+/// Asks the authority a read anew that it has answered to nobody: the same bytes, behind what it has had.
+#[inline(always)]
+fn ask_again(flow: &mut Flow, seg: &Segment, step: &mut Step) {
+    let side = flow.authority();
+    let begin = flow.turn_begin;
+    let turns = flow.turns;
+    let length = flow.client_next.wrapping_sub(begin);
+    let leg = flow.leg_mut(side);
+    leg.offset = leg.offset.wrapping_add(length);
+    leg.edge = leg.edge.wrapping_sub(length);
+    leg.acked = begin;
+    leg.answered = turns.wrapping_sub(1);
+    leg.fed = leg.fed.wrapping_add(1);
+    flow.set(Flow::ASK_AGAIN, false);
+    step.to_leg[side as usize] = forward(flow, side, seg);
+    step.end(Verdict::AskedAgain);
+}
+
+/// Sends a segment on to each leg that lacks some of it.
+#[inline(always)]
+fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
+    let mut sent = 0_u32;
+    for side in Side::BOTH {
+        let leg = flow.leg(side);
+        let lacks = seq::lt(leg.acked, end);
+        match leg.state {
+            leg_state::OPEN if lacks => {
+                step.to_leg[side as usize] = forward(flow, side, seg);
+                sent += 1;
+            }
+            leg_state::DIALLING => {
+                step.hold_copy = 1;
+                flow.set(Flow::HELD, true);
+                if seg.now_ms.wrapping_sub(flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
+                    flow.leg_mut(side).dialled_ms = seg.now_ms;
+                    step.to_leg[side as usize] = syn(flow, side, offered(flow));
+                    sent += 1;
+                }
+            }
+            leg_state::DOWN if lacks => {
+                step.hold_copy = 1;
+                flow.set(Flow::HELD, true);
+                if may_dial(flow.leg(side), seg.now_ms) {
+                    step.dial = 1 + side as u8;
+                }
+            }
+            _ => {}
+        }
+    }
+    step.end(match (sent, step.hold_copy) {
+        (_, 1) => Verdict::HeldDialling,
+        (0, _) => Verdict::NoLeg,
+        (1, _) => Verdict::Forwarded,
+        _ => Verdict::Mirrored,
+    });
+}
+
+/// Bytes that come for the first time.
+#[inline(always)]
+fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Terms<'_, S>, step: &mut Step) {
+    let data_end = seg.seq.wrapping_add(seg.payload);
+    let mut kept = false;
+    let unread = seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE);
+    if unread {
+        if seq::lt(flow.parse.at, seg.seq) {
+            let behind = flow.has(Flow::HELD);
+            step.end(if behind { Verdict::HeldBehind } else { Verdict::DeferredOrder });
+            return;
+        }
+        let reading = &seg.reading;
+        let valid = reading.flags & Reading::DONE != 0
+            && reading.before == flow.parse
+            && reading.base == flow.completed;
+        if !valid {
+            step.end(Verdict::DeferredRaced);
+            return;
+        }
+        if reading.begun > 0 {
+            match begin(flow, seg, data_end, terms, step) {
+                Begun::Wait(verdict) => {
+                    flow.set(Flow::HELD, true);
+                    step.end(verdict);
+                    return;
+                }
+                Begun::Kept => kept = true,
+                Begun::Yes => {}
+            }
+        }
+        accept(flow, reading, terms);
+    } else if seg.is(tcp::FIN) && seq::lt(flow.client_next, seg.seq) {
+        step.end(Verdict::DeferredOrder);
+        return;
+    }
+    if unread && flow.has(Flow::HELD) {
+        // What waited has come through, this very segment or its like.
+        flow.set(Flow::HELD, false);
+    }
+    flow.client_next = end;
+    if seg.is(tcp::FIN) {
+        flow.set(Flow::CLIENT_FIN, true);
+        // A FIN takes a number that no request does.
+        if flow.parse.at == data_end {
+            flow.parse.at = end;
+        }
+    }
+    feed(flow, seg, end, step);
+    if kept && (step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8) {
+        step.end(Verdict::KeptUnsettled);
+    }
+}
+
+/// How a turn may begin.
+enum Begun {
+    /// As chosen.
+    Yes,
+    /// Under the same authority as before, for want of a settled flow.
+    Kept,
+    /// Not yet.
+    Wait(Verdict),
+}
+
+/// A turn begins: counts a write, reads the switch word, chooses who answers. Changes nothing where it must wait.
+#[inline(always)]
+fn begin<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    data_end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Begun {
+    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
+        return Begun::Wait(Verdict::HeldMoved);
+    }
+    if flow.has(Flow::RETURNING) {
+        return Begun::Wait(Verdict::HeldUnsettled);
+    }
+    let reading = &seg.reading;
+    let writes = reading.class >= Class::Write as u8;
+    let counts = writes && !flow.has(Flow::COUNTED);
+    if counts {
+        terms.switch.begin_write();
+    }
+    let word = terms.switch.word();
+    let begun = if writes && word.frozen() {
+        Begun::Wait(Verdict::HeldFrozen)
+    } else {
+        choose(flow, seg, data_end, word, writes, terms, step)
+    };
+    if let Begun::Wait(_) = begun {
+        if counts {
+            terms.switch.end_write();
+        }
+        return begun;
+    }
+    let me = word.authority();
+    flow.set(Flow::COUNTED, writes || flow.has(Flow::COUNTED));
+    flow.set(Flow::MOVED, !writes && flow.authority as u32 != me as u32);
+    flow.set(Flow::TURN_WRITES, writes);
+    flow.set(Flow::TIMED, true);
+    flow.turn_begin = reading.before.at;
+    flow.turn_view = flow.view_next;
+    flow.turn_us = seg.now_us;
+    flow.turns = flow.turns.wrapping_add(reading.begun);
+    for side in Side::BOTH {
+        let leg = flow.leg_mut(side);
+        leg.fed = leg.fed.wrapping_add(reading.begun);
+    }
+    begun
+}
+
+/// Whether a leg has had as many requests as its server answers, less the one in whose answer it would say so.
+#[inline(always)]
+fn capped(flow: &Flow, side: Side, limit: u32) -> bool {
+    limit > 1 && flow.leg(side).fed >= limit - 1
+}
+
+/// Who answers the turn that begins; the other leg is made ready for it.
+#[inline(always)]
+fn choose<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    data_end: u32,
+    word: SwitchWord,
+    writes: bool,
+    terms: &Terms<'_, S>,
+    step: &mut Step,
+) -> Begun {
+    let me = word.authority();
+    let other = me.other();
+    let limit = terms.service.endpoints[other as usize & 1].max_requests;
+    let full = flow.leg(other).state == leg_state::OPEN && capped(flow, other, limit);
+    let wanted = if writes { me } else { reader(flow, seg, data_end, word, full) };
+    let mut kept = false;
+    if wanted as u8 != flow.authority {
+        match settled(flow, wanted) {
+            Some(proof) => flow.set_authority(wanted, proof),
+            None if writes => return Begun::Wait(Verdict::HeldUnsettled),
+            None => kept = true,
+        }
+    }
+    if full {
+        // One more would be its last, and its answer would say so to the client, or to nobody.
+        if flow.authority as u32 == other as u32 || !finished(flow, other) || !at_boundary(flow) {
+            return Begun::Wait(Verdict::HeldCapped);
+        }
+        let (from, turns) = (flow.client_next, flow.turns);
+        put_down(flow, other, from, turns);
+        flow.leg_mut(other).dialled_ms = 0;
+    }
+    let joins = flow.leg(other).state == leg_state::NONE
+        && word.member(other)
+        && terms.service.endpoints[other as usize & 1].addr != 0;
+    if joins && at_boundary(flow) && !flow.has(Flow::OPAQUE) {
+        // Mirroring began after this connection: from this turn on it has a second leg.
+        let (from, turns) = (flow.client_next, flow.turns);
+        put_down(flow, other, from, turns);
+        flow.leg_mut(other).dialled_ms = 0;
+    }
+    if !word.member(other)
+        && flow.leg(other).state != leg_state::NONE
+        && flow.authority as u32 != other as u32
+    {
+        // Out of sync: its leg isn't fed any more. Its server hears of it with its next segment.
+        flow.leg_mut(other).state = leg_state::NONE;
+    }
+    ask_dial(flow, other, seg.now_ms, step);
+    if kept { Begun::Kept } else { Begun::Yes }
+}
+
+/// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.
+#[inline(always)]
+fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, full: bool) -> Side {
+    let me = word.authority();
+    let reading = &seg.reading;
+    let whole = reading.begun == 1
+        && reading.flags & Reading::IN_HEAD == 0
+        && reading.after.at == data_end
+        && at_boundary(flow);
+    if !whole || full || seg.is(tcp::FIN) {
+        return me;
+    }
+    let key = if word.sticky() {
+        u64::from(flow.tuple.saddr)
+    } else {
+        (u64::from(flow.iss ^ flow.tuple.saddr.rotate_left(16) ^ u32::from(flow.tuple.sport)) << 32)
+            | u64::from(flow.turns)
+    };
+    let side = if weight::chosen(key, word.weight()) { Side::Shadow } else { Side::Primary };
+    let leg = flow.leg(side);
+    let fit = word.member(side)
+        && leg.state == leg_state::OPEN
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0;
+    if fit { side } else { me }
+}
+
+/// Takes over what the reading found.
+#[inline(always)]
+fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S>) {
+    flow.parse = reading.after;
+    let shift = flow.completed & 63;
+    let mask = if reading.completed >= 64 { u64::MAX } else { (1_u64 << (reading.completed & 63)) - 1 };
+    flow.heads = (flow.heads & !mask.rotate_left(shift)) | (reading.heads & mask).rotate_left(shift);
+    flow.completed = flow.completed.wrapping_add(reading.completed);
+    if reading.flags & Reading::OPAQUE != 0 {
+        make_opaque(flow, terms);
+    }
+}
+
+/// From here on nothing is told apart: the flow keeps its authority and both legs for life, and isn't waited for.
+#[inline(always)]
+pub(super) fn make_opaque<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>) {
+    flow.set(Flow::OPAQUE, true);
+    flow.set(Flow::MOVED, false);
+    finish_write(flow, true, terms);
+}

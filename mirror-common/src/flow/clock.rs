@@ -1,0 +1,79 @@
+//! What a flow needs when no packet comes: the sweep asks.
+
+use super::close::{closed, finish_write};
+use super::handshake::{SYN_AGAIN_MS, offered, syn};
+use super::loss::{LossReason, late, lose};
+use super::settled::answered;
+use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
+use crate::verdict::Verdict;
+
+/// A flow whose ends have all been seen is kept this long for late segments, in milliseconds.
+const LINGER_MS: u32 = 2_000;
+/// A handshake that doesn't end, in milliseconds.
+const OPENING_MS: u32 = 10_000;
+/// Half-closed and silent, in milliseconds.
+const HALF_CLOSED_MS: u32 = 60_000;
+
+/// What the sweep must do for a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Due {
+    /// Nothing.
+    Nothing = 0,
+    /// Packets must be made: as the step says.
+    Emit = 1,
+    /// The slot must be freed.
+    Free = 2,
+}
+
+/// Looks at a flow without a packet. Without `act` nothing changes where the answer is [`Due::Emit`]: the caller comes back
+/// with a packet in hand.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn on_sweep<S: Switch>(
+    flow: &mut Flow,
+    now_ms: u32,
+    act: bool,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Due {
+    step.end(Verdict::NoneDue);
+    if flow.state == flow_state::FREE {
+        return Due::Nothing;
+    }
+    let quiet = now_ms.wrapping_sub(flow.last_ms);
+    let me = terms.switch.word().authority();
+    let draining = flow.has(Flow::COUNTED);
+    let over = match flow.state {
+        flow_state::ENDED => !draining && quiet >= LINGER_MS,
+        flow_state::OPENING => quiet >= OPENING_MS,
+        _ => (closed(flow) && quiet >= LINGER_MS) || (flow.has(Flow::CLIENT_FIN) && quiet >= HALF_CLOSED_MS),
+    };
+    if over || quiet >= terms.service.idle_ms {
+        if flow.has(Flow::COUNTED) && !answered(flow, me.other()) && terms.switch.out_of_sync(me.other()) {
+            step.events |= Step::OUT_OF_SYNC;
+            step.side = me.other() as u8;
+        }
+        finish_write(flow, true, terms);
+        return Due::Free;
+    }
+    if flow.state == flow_state::OPENING {
+        return Due::Nothing;
+    }
+    let side = me.other();
+    if late(flow, side, now_ms, terms.service.stall_ms) {
+        if act {
+            lose(flow, side, LossReason::Stalled, now_ms, terms, step);
+        }
+        return Due::Emit;
+    }
+    let leg = flow.leg(side);
+    if leg.state == leg_state::DIALLING && now_ms.wrapping_sub(leg.dialled_ms) >= SYN_AGAIN_MS {
+        if act {
+            flow.leg_mut(side).dialled_ms = now_ms;
+            step.to_leg[side as usize] = syn(flow, side, offered(flow));
+            step.end(Verdict::SynAgain);
+        }
+        return Due::Emit;
+    }
+    Due::Nothing
+}

@@ -1,0 +1,237 @@
+//! SYN, SYN-ACK: a connection with one leg or two.
+
+use super::client::ack_client;
+use super::leg::{ack_leg, reset_leg};
+use super::loss::{LossReason, end_with_reset, lose};
+use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use crate::abi::{Service, Tuple};
+use crate::seq;
+use crate::switch_word::Side;
+use crate::verdict::Verdict;
+
+/// RFC 9293, 3.7.1: the segment size of a peer that names none.
+const DEFAULT_MSS: u16 = 536;
+
+/// A SYN that nobody answered is sent again after this, in milliseconds.
+pub(super) const SYN_AGAIN_MS: u32 = 200;
+
+/// Fills a free slot from a client's SYN. `ports` and `leg_iss` by side; a port of 0: no such leg.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn open<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    tuple: &Tuple,
+    terms: &mut Terms<'_, S>,
+    ports: [u32; 2],
+    leg_iss: [u32; 2],
+    step: &mut Step,
+) {
+    let word = terms.switch.word();
+    flow.tuple = *tuple;
+    flow.app = terms.service.app;
+    flow.state = flow_state::OPENING;
+    flow.authority = word.authority() as u8;
+    flow.client_scale = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale };
+    flow.shown_scale = 0;
+    flow.flags = if seg.scale == Segment::NO_SCALE { 0 } else { Flow::CLIENT_SCALES };
+    flow.iss = seg.seq;
+    let first = seg.seq.wrapping_add(1);
+    flow.client_next = first;
+    flow.shown = first;
+    flow.shown_edge = first;
+    flow.client_acked = 0;
+    flow.view_next = 0;
+    flow.turn_view = 0;
+    flow.turn_begin = first;
+    flow.turns = 0;
+    flow.completed = 0;
+    flow.heads = 0;
+    flow.parse = Default::default();
+    flow.parse.at = first;
+    flow.client_window = seg.window;
+    flow.mss = clamp(if seg.mss == 0 { DEFAULT_MSS } else { seg.mss }, terms.service);
+    flow.last_ms = seg.now_ms;
+    flow.turn_us = seg.now_us;
+    flow.opened_ms = seg.now_ms;
+    for side in Side::BOTH {
+        let port = ports[side as usize];
+        let leg = flow.leg_mut(side);
+        *leg = Leg::default();
+        if port != 0 {
+            start(leg, port, leg_iss[side as usize], first, seg.now_ms);
+            let scale = seg.scale;
+            step.to_leg[side as usize] = syn(flow, side, scale);
+        }
+    }
+    step.end(Verdict::SynNew);
+}
+
+/// The smaller segment size of both sides' paths.
+#[inline(always)]
+fn clamp(mss: u16, service: &Service) -> u16 {
+    let mut least = mss;
+    for end in &service.endpoints {
+        if end.mss != 0 && end.mss < least {
+            least = end.mss;
+        }
+    }
+    least
+}
+
+/// A leg that is being dialled, fed from the client's number `from` on.
+#[inline(always)]
+pub(super) fn start(leg: &mut Leg, port: u32, iss: u32, from: u32, now_ms: u32) {
+    leg.state = leg_state::DIALLING;
+    leg.flags = 0;
+    leg.port = port;
+    // The SYN takes the number before the first byte's.
+    leg.offset = iss.wrapping_add(1).wrapping_sub(from);
+    leg.from = from;
+    leg.acked = from;
+    leg.edge = from;
+    leg.fed = 0;
+    leg.dialled_ms = now_ms;
+    leg.heard_ms = now_ms;
+}
+
+/// The SYN of a leg that is being dialled.
+#[inline(always)]
+pub(super) fn syn(flow: &Flow, side: Side, scale: u8) -> Emit {
+    let leg = flow.leg(side);
+    Emit {
+        kind: emit::SYN,
+        flags: tcp::SYN,
+        seq: leg.from.wrapping_add(leg.offset).wrapping_sub(1),
+        ack: 0,
+        port: leg.port,
+        window: flow.client_window,
+        mss: flow.mss,
+        scale,
+        pad: 0,
+    }
+}
+
+/// The scale that a leg's SYN offers: the client's.
+#[inline(always)]
+pub(super) fn offered(flow: &Flow) -> u8 {
+    if flow.has(Flow::CLIENT_SCALES) { flow.client_scale } else { Segment::NO_SCALE }
+}
+
+/// A SYN for which an entry exists. `step.dial` 0xff: the old connection is over; free it, and open a new one.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn on_client_syn<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
+    let _ = terms;
+    if flow.state == flow_state::ENDED || flow.has(Flow::CLIENT_FIN) {
+        step.dial = 0xff;
+        step.end(Verdict::SynNew);
+        return;
+    }
+    flow.last_ms = seg.now_ms;
+    if seg.seq == flow.iss && flow.state == flow_state::OPENING {
+        for side in Side::BOTH {
+            if flow.leg(side).state == leg_state::DIALLING {
+                flow.leg_mut(side).dialled_ms = seg.now_ms;
+                step.to_leg[side as usize] = syn(flow, side, seg.scale);
+            }
+        }
+        step.end(Verdict::SynAgain);
+        return;
+    }
+    // RFC 5961, 4: a SYN on a living connection is answered with where it stands; a client that has forgotten it resets.
+    ack_client(flow, step);
+    step.end(Verdict::TurnedBack);
+}
+
+/// A server's segment on a leg that is being dialled.
+#[inline(always)]
+pub(super) fn on_dialling<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    let expected = flow.leg(side).from.wrapping_add(flow.leg(side).offset);
+    let hit = seg.is(tcp::ACK) && seg.ack == expected;
+    if seg.is(tcp::RST) {
+        if !hit {
+            step.end(Verdict::OutOfWindow);
+        } else if flow.state == flow_state::OPENING && flow.authority as u32 == side as u32 {
+            end_with_reset(flow, terms, step);
+            step.end(Verdict::Reset);
+        } else {
+            lose(flow, side, LossReason::Refused, seg.now_ms, terms, step);
+        }
+        return;
+    }
+    if !seg.is(tcp::SYN) || !hit {
+        // A server that still has the port's last connection: it is told to forget it, and the SYN comes again.
+        reset_leg(flow, side, seg, step);
+        step.end(Verdict::ResetUnknownLeg);
+        return;
+    }
+    opened(flow, side, seg);
+    step.side = side as u8;
+    if flow.state == flow_state::OPENING && flow.authority as u32 == side as u32 {
+        flow.state = flow_state::OPEN;
+        let edge = flow.leg(side).edge;
+        flow.leg_mut(side).delta = 0;
+        flow.view_next = seg.seq.wrapping_add(1);
+        flow.turn_view = flow.view_next;
+        flow.client_acked = seg.seq;
+        flow.shown_edge = edge;
+        if seg.scale == Segment::NO_SCALE {
+            // The client will not scale either (RFC 7323, 2.2).
+            flow.client_scale = 0;
+            flow.set(Flow::CLIENT_SCALES, false);
+        } else {
+            flow.shown_scale = seg.scale;
+        }
+        show_syn_ack(flow, seg, step);
+        step.end(Verdict::SynAckShown);
+    } else {
+        ack_leg(flow, side, step);
+        step.events |= Step::LEG_OPEN | Step::WAKE;
+        step.end(Verdict::SynAckAbsorbed);
+    }
+}
+
+/// Takes a SYN-ACK's numbers over.
+#[inline(always)]
+fn opened(flow: &mut Flow, side: Side, seg: &Segment) {
+    let told = if seg.scale == Segment::NO_SCALE { 0 } else { flow.client_scale };
+    let turns = flow.turns;
+    let leg = flow.leg_mut(side);
+    let next = seg.seq.wrapping_add(1);
+    leg.state = leg_state::OPEN;
+    leg.scale = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale };
+    leg.told = told;
+    leg.rcv_nxt = next;
+    leg.sent_max = next;
+    leg.shown_from = next;
+    leg.fin = 0;
+    leg.parse = Default::default();
+    leg.parse.at = next;
+    leg.edge = leg.acked.wrapping_add(u32::from(seg.window));
+    leg.heard_ms = seg.now_ms;
+    if seq::le(leg.answered, turns) {
+        leg.behind_since = 0;
+    }
+}
+
+/// Shows the client the authority's SYN-ACK.
+#[inline(always)]
+pub(super) fn show_syn_ack(flow: &Flow, seg: &Segment, step: &mut Step) {
+    let mss = if seg.mss == 0 { DEFAULT_MSS } else { seg.mss };
+    step.to_client = Emit {
+        kind: emit::SYN,
+        flags: tcp::SYN | tcp::ACK,
+        seq: seg.seq,
+        ack: flow.iss.wrapping_add(1),
+        port: 0,
+        window: seg.window,
+        mss: if mss < flow.mss { mss } else { flow.mss },
+        scale: seg.scale,
+        pad: 0,
+    };
+}

@@ -1,0 +1,469 @@
+//! On a server's segment: shown, absorbed, or turned into what the client may know.
+
+use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
+use super::close::finish_write;
+use super::handshake::{on_dialling, show_syn_ack};
+use super::loss::{LossReason, check_clock, lose};
+use super::settled::{answered, finished};
+use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use crate::seq;
+use crate::switch_word::Side;
+use crate::verdict::Verdict;
+
+/// How far from what was seen a server's numbers may lie to be believed, in bytes.
+const NEAR: u32 = 1 << 26;
+
+/// A segment of a side's server.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn on_leg<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    flow.last_ms = seg.now_ms;
+    match flow.leg(side).state {
+        leg_state::DIALLING => on_dialling(flow, side, seg, terms, step),
+        leg_state::OPEN => on_open(flow, side, seg, terms, step),
+        _ => {
+            if !seg.is(tcp::RST) {
+                reset_leg(flow, side, seg, step);
+            }
+            step.end(Verdict::ResetUnknownLeg);
+        }
+    }
+}
+
+/// What a leg's server is told that it has reached: the authority's by the client, the other's by us.
+#[inline(always)]
+pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
+    let leg = flow.leg(side);
+    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+        seq::max(flow.client_acked.wrapping_sub(leg.delta), leg.shown_from)
+    } else {
+        leg.rcv_nxt
+    }
+}
+
+/// The window that a leg's server is told: the authority's is the client's; what is absorbed needs no limit.
+#[inline(always)]
+pub(super) fn leg_window(flow: &Flow, side: Side) -> u16 {
+    let leg = flow.leg(side);
+    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+        let field = (u32::from(flow.client_window) << (flow.client_scale & 15)) >> (leg.told & 15);
+        if field > 0xffff { 0xffff } else { field as u16 }
+    } else {
+        0xffff
+    }
+}
+
+/// The acknowledgement of a leg's bytes, made from the packet at hand.
+#[inline(always)]
+pub(super) fn ack_leg(flow: &Flow, side: Side, step: &mut Step) {
+    let leg = flow.leg(side);
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::ACK,
+        seq: flow.client_next.wrapping_add(leg.offset),
+        ack: leg_ack(flow, side),
+        port: leg.port,
+        window: leg_window(flow, side),
+        mss: 0,
+        scale: 0,
+        pad: 0,
+    };
+}
+
+/// The reset for a server's segment that belongs to no living leg (RFC 9293, 3.10.7.1).
+#[inline(always)]
+pub(super) fn reset_leg(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST,
+        seq: seg.ack,
+        port: flow.leg(side).port,
+        ..Emit::default()
+    };
+}
+
+#[inline(always)]
+fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
+    let far = seg.seq.wrapping_sub(flow.leg(side).rcv_nxt.wrapping_sub(NEAR));
+    let reach = flow.leg(side).sent_max.wrapping_sub(flow.leg(side).rcv_nxt).wrapping_add(2 * NEAR);
+    if far > reach {
+        step.end(Verdict::OutOfWindow);
+        return;
+    }
+    if seg.is(tcp::RST) {
+        // What we expect lies between what was acknowledged and a window beyond what was seen (RFC 5961, 3).
+        if seq::lt(seg.seq, leg_ack(flow, side))
+            || seq::lt(flow.leg(side).sent_max.wrapping_add(1 << 20), seg.seq)
+        {
+            step.end(Verdict::OutOfWindow);
+        } else {
+            lose(flow, side, LossReason::Reset, seg.now_ms, terms, step);
+        }
+        return;
+    }
+    let ack = seg.ack.wrapping_sub(flow.leg(side).offset);
+    if !seg.is(tcp::ACK) || seq::lt(flow.client_next, ack) {
+        step.end(Verdict::OutOfWindow);
+        return;
+    }
+    if seg.is(tcp::SYN) {
+        syn_ack_again(flow, side, seg, step);
+        return;
+    }
+    let news = acknowledge(flow, side, ack, seg);
+    let end = seg.end();
+    let authority = flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING);
+    if flow.state == flow_state::ENDED {
+        drain(flow, side, seg, end, terms, step);
+    } else if end == seg.seq {
+        pure_ack(flow, side, seg, news, authority, step);
+    } else if authority {
+        show(flow, side, seg, end, terms, step);
+    } else {
+        absorb(flow, side, seg, end, terms, step);
+        take_over(flow, side, step);
+    }
+    if flow.state == flow_state::OPEN {
+        finish_write(flow, false, terms);
+        if flow.has(Flow::HELD) {
+            step.events |= Step::WAKE;
+        }
+        check_clock(flow, seg.now_ms, terms, step);
+    }
+}
+
+/// A SYN-ACK sent again: its acknowledgement was lost.
+#[inline(always)]
+fn syn_ack_again(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
+    let unseen = flow.view_next == flow.client_acked.wrapping_add(1);
+    if flow.authority as u32 == side as u32 && unseen {
+        show_syn_ack(flow, seg, step);
+        step.end(Verdict::SynAckShown);
+    } else {
+        ack_leg(flow, side, step);
+        step.end(Verdict::SynAckAbsorbed);
+    }
+}
+
+/// What a leg's acknowledgement changed.
+#[derive(Clone, Copy)]
+struct News {
+    /// It says what the last one said, while bytes are owed.
+    same: bool,
+}
+
+/// Takes over acknowledgement and window.
+#[inline(always)]
+fn acknowledge(flow: &mut Flow, side: Side, ack: u32, seg: &Segment) -> News {
+    let owed = seq::lt(ack, flow.client_next);
+    let leg = flow.leg_mut(side);
+    let edge = ack.wrapping_add(u32::from(seg.window) << (leg.scale & 15));
+    let same = owed && ack == leg.acked && edge == leg.edge;
+    leg.acked = seq::max(leg.acked, ack);
+    leg.edge = seq::max(leg.edge, edge);
+    leg.heard_ms = seg.now_ms;
+    News { same }
+}
+
+/// A leg acknowledges without data.
+#[inline(always)]
+fn pure_ack(flow: &mut Flow, side: Side, seg: &Segment, news: News, authority: bool, step: &mut Step) {
+    let raised = raise_shown(flow);
+    let opened = {
+        let edge = least_edge(flow);
+        let step_up = 2 * u32::from(flow.mss);
+        let shut = flow.shown_edge.wrapping_sub(flow.shown) < u32::from(flow.mss);
+        seq::lt(flow.shown_edge, edge) && (shut || edge.wrapping_sub(flow.shown_edge) >= step_up)
+    };
+    let keeps_alive = seq::lt(seg.seq, flow.leg(side).sent_max);
+    if keeps_alive && authority {
+        step.to_client = shown(flow, side, seg);
+        step.end(Verdict::Probe);
+    } else if keeps_alive {
+        ack_leg(flow, side, step);
+        if raised {
+            ack_client(flow, step);
+        }
+        step.end(Verdict::Absorbed);
+    } else if raised || opened || flow.has(Flow::PROBED) || (news.same && flow.leg(side).acked == flow.shown)
+    {
+        // The last is the slowest leg's duplicate acknowledgement: the client's only sign of loss without SACK.
+        flow.set(Flow::PROBED, false);
+        ack_client(flow, step);
+        step.end(Verdict::Raised);
+    } else {
+        // Anything else would look like a duplicate acknowledgement to the client.
+        step.end(Verdict::AbsorbedAck);
+    }
+}
+
+/// The authority's segment as the client sees it.
+#[inline(always)]
+fn shown(flow: &Flow, side: Side, seg: &Segment) -> Emit {
+    Emit {
+        kind: emit::FORWARD,
+        flags: 0,
+        seq: seg.seq.wrapping_add(flow.leg(side).delta),
+        ack: flow.shown,
+        port: 0,
+        window: shown_window(flow),
+        mss: 0,
+        scale: 0,
+        pad: 0,
+    }
+}
+
+/// What reading a leg's payload came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// Taken over, or nothing had to be read.
+    Done,
+    /// A hole lies before what must be read.
+    Hole,
+    /// Another packet came first.
+    Raced,
+}
+
+/// Takes over what the payload says about answers.
+#[inline(always)]
+fn read<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms<'_, S>) -> Read {
+    let data_end = seg.seq.wrapping_add(seg.payload);
+    let turns = flow.turns;
+    let opaque = flow.has(Flow::OPAQUE);
+    let leg = flow.leg_mut(side);
+    if opaque
+        || leg.flags & Leg::UNKNOWN != 0
+        || leg.parse.scanner.until_close()
+        || !seq::lt(leg.parse.at, data_end)
+    {
+        return Read::Done;
+    }
+    if seq::lt(leg.parse.at, seg.seq) {
+        return Read::Hole;
+    }
+    let reading = &seg.reading;
+    if reading.flags & Reading::DONE == 0 || reading.before != leg.parse || reading.base != leg.answered {
+        return Read::Raced;
+    }
+    leg.parse = reading.after;
+    leg.answered = leg.answered.wrapping_add(reading.answered);
+    if reading.flags & Reading::CLOSE != 0 {
+        leg.flags |= Leg::CLOSING;
+    }
+    // An answer that nobody asked for, or one whose end can't be known.
+    if reading.flags & Reading::OPAQUE != 0 || (leg.answered.wrapping_sub(turns) as i32) > 0 {
+        leg.flags |= Leg::UNKNOWN;
+        make_opaque(flow, terms);
+    }
+    Read::Done
+}
+
+/// The end of a leg's stream ends an answer of unknown length.
+#[inline(always)]
+fn note_fin(leg: &mut Leg, end: u32) {
+    if leg.flags & Leg::FIN != 0 {
+        return;
+    }
+    leg.flags |= Leg::FIN;
+    leg.fin = end;
+    if leg.parse.scanner.until_close() {
+        leg.answered = leg.answered.wrapping_add(1);
+        leg.parse = Default::default();
+    }
+    leg.parse.at = end;
+}
+
+/// Bytes of the authority, for the client.
+#[inline(always)]
+fn show<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    if seq::lt(seg.seq, flow.leg(side).shown_from) {
+        // It was absorbed before this leg had the authority, and its acknowledgement was lost.
+        ack_leg(flow, side, step);
+        if raise_shown(flow) {
+            ack_client(flow, step);
+        }
+        step.end(Verdict::Absorbed);
+        return;
+    }
+    if seg.payload > 0 {
+        match read(flow, side, seg, terms) {
+            Read::Done => {}
+            Read::Hole => {
+                step.end(Verdict::BeyondHead);
+                return;
+            }
+            Read::Raced => {
+                step.end(Verdict::DeferredRaced);
+                return;
+            }
+        }
+    }
+    if seg.is(tcp::FIN) && !fin_of_authority(flow, side, seg, end, terms, step) {
+        return;
+    }
+    let leg = flow.leg_mut(side);
+    leg.sent_max = seq::max(leg.sent_max, end);
+    let view = end.wrapping_add(leg.delta);
+    flow.view_next = seq::max(flow.view_next, view);
+    flow.set(Flow::MOVED, false);
+    raise_shown(flow);
+    raise_edge(flow);
+    step.to_client = shown(flow, side, seg);
+    time(flow, side, seg, step);
+    step.end(Verdict::Forwarded);
+}
+
+/// Whether the authority's FIN is the client's. The mirror's close, while it answers reads, isn't: the other takes over.
+#[inline(always)]
+fn fin_of_authority<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> bool {
+    let borrowed =
+        terms.switch.word().authority() as u8 != side as u8 && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN);
+    let leg = flow.leg(side);
+    let quiet = seg.payload == 0 && leg.answered == flow.turns && leg.flags & Leg::CLOSING == 0;
+    if borrowed && quiet && !leg.parse.scanner.until_close() {
+        let all_seen = flow.client_acked == flow.view_next && seg.seq == leg.sent_max;
+        if all_seen && finished(flow, side.other()) {
+            lose(flow, side, LossReason::Closed, seg.now_ms, terms, step);
+        } else {
+            // It comes again.
+            step.end(Verdict::BeyondHead);
+        }
+        return false;
+    }
+    note_fin(flow.leg_mut(side), end);
+    true
+}
+
+/// Notes the latency of a turn whose answer is complete.
+#[inline(always)]
+fn time(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
+    if flow.has(Flow::TIMED) && answered(flow, side) {
+        flow.set(Flow::TIMED, false);
+        step.timed = 1 + side as u8;
+        step.timed_class = if flow.has(Flow::TURN_WRITES) { 2 } else { 1 };
+        step.timed_us = seg.now_us.wrapping_sub(flow.turn_us);
+    }
+}
+
+/// Bytes of the leg without authority: acknowledged, and seen by nobody.
+#[inline(always)]
+fn absorb<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    let verdict = if seg.payload > 0 { read(flow, side, seg, terms) } else { Read::Done };
+    if verdict == Read::Raced {
+        step.end(Verdict::DeferredRaced);
+        return;
+    }
+    let data_end = seg.seq.wrapping_add(seg.payload);
+    let opaque = flow.has(Flow::OPAQUE);
+    let leg = flow.leg_mut(side);
+    // Over holes of a body nobody reads; never over one that hides a head.
+    let whole = verdict == Read::Done
+        && (seq::le(seg.seq, leg.rcv_nxt) || (!opaque && seq::le(data_end, leg.parse.at)));
+    if whole {
+        leg.rcv_nxt = seq::max(leg.rcv_nxt, data_end);
+        leg.sent_max = seq::max(leg.sent_max, data_end);
+    }
+    if whole && seg.is(tcp::FIN) && data_end == leg.rcv_nxt {
+        note_fin(leg, end);
+        leg.rcv_nxt = end;
+        leg.sent_max = end;
+        if !flow.has(Flow::CLIENT_FIN) {
+            fin_of_mirror(flow, side, seg, terms, step);
+            return;
+        }
+    }
+    ack_leg(flow, side, step);
+    if raise_shown(flow) {
+        ack_client(flow, step);
+    }
+    step.end(if seg.is(tcp::FIN) { Verdict::FinAbsorbed } else { Verdict::Absorbed });
+}
+
+/// The mirror closes while the client doesn't: its leg is replaced, or owes what it will never do.
+#[inline(always)]
+fn fin_of_mirror<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0;
+    let mine = terms.switch.word().authority() as u8 == side as u8;
+    if over || mine || flow.has(Flow::OPAQUE) {
+        // The connection's own end is on its way, or this is the end that the client will see.
+        ack_leg(flow, side, step);
+        if raise_shown(flow) {
+            ack_client(flow, step);
+        }
+        step.end(Verdict::FinAbsorbed);
+        return;
+    }
+    lose(flow, side, LossReason::Closed, seg.now_ms, terms, step);
+}
+
+/// The other leg was lost as the authority: this one takes over as soon as it has finished.
+#[inline(always)]
+fn take_over(flow: &mut Flow, side: Side, step: &mut Step) {
+    if flow.has(Flow::RETURNING) && flow.leg(side).state == leg_state::OPEN && finished(flow, side) {
+        flow.hand_over(side);
+        flow.set(Flow::RETURNING, false);
+        step.events |= Step::WAKE;
+    }
+}
+
+/// The client has reset: a leg that still owes a write's answer is followed to its end.
+#[inline(always)]
+fn drain<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    if end != seg.seq {
+        absorb(flow, side, seg, end, terms, step);
+    }
+    if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
+        let leg = flow.leg(side);
+        step.to_leg[side as usize] = Emit {
+            kind: emit::BARE,
+            flags: tcp::RST | tcp::ACK,
+            seq: flow.client_next.wrapping_add(leg.offset),
+            ack: leg.rcv_nxt,
+            port: leg.port,
+            ..Emit::default()
+        };
+        flow.leg_mut(side).state = leg_state::NONE;
+        finish_write(flow, true, terms);
+    }
+    step.to_client = Emit::default();
+    step.end(Verdict::Absorbed);
+}

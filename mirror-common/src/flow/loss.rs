@@ -1,0 +1,202 @@
+//! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
+
+use super::client::{ack_client, raise_shown};
+use super::close::finish_write;
+use super::leg::leg_ack;
+use super::redial::{ask_dial, put_down};
+use super::settled::{answered, at_boundary, finished};
+use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use crate::seq;
+use crate::switch_word::Side;
+use crate::verdict::Verdict;
+
+/// Why a leg was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LossReason {
+    /// Its server closed it.
+    Closed = 1,
+    /// Its server reset it.
+    Reset = 2,
+    /// Its server refused to be dialled.
+    Refused = 3,
+    /// It was behind the other for longer than the stall budget.
+    Stalled = 4,
+}
+
+/// Takes a leg away. The switch word's authority's loss is the connection's end; any other's is hidden, unless the client
+/// was in the middle of its answer.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn lose<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    reason: LossReason,
+    now_ms: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    let word = terms.switch.word();
+    step.side = side as u8;
+    step.reason = reason as u8;
+    let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
+    if word.authority() as u8 == side as u8 || (flow.has(Flow::OPAQUE) && hears_it) {
+        end_with_reset(flow, terms, step);
+        step.end(Verdict::Reset);
+        return;
+    }
+    let owes = (flow.has(Flow::COUNTED) && !answered(flow, side))
+        || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
+    if owes && terms.switch.out_of_sync(side) {
+        step.events |= Step::OUT_OF_SYNC;
+    }
+    step.events |= Step::LEG_LOST | Step::WAKE;
+    step.end(if matches!(reason, LossReason::Refused) { Verdict::Refused } else { Verdict::LegLost });
+    let whole = answered(flow, side);
+    let (next, turns) = (flow.client_next, flow.turns);
+    put_down(flow, side, next, turns);
+    if owes
+        || !word.member(side)
+        || flow.state != flow_state::OPEN
+        || flow.has(Flow::OPAQUE)
+        || !at_boundary(flow)
+    {
+        flow.leg_mut(side).state = leg_state::NONE;
+    }
+    finish_write(flow, false, terms);
+    if hears_it && !give_back(flow, side.other(), whole) {
+        end_with_reset(flow, terms, step);
+        step.end(Verdict::FailedMidAnswer);
+        return;
+    }
+    if flow.state == flow_state::OPEN {
+        if raise_shown(flow) {
+            ack_client(flow, step);
+        }
+        if !matches!(reason, LossReason::Refused) {
+            ask_dial(flow, side, now_ms, step);
+        }
+    }
+}
+
+/// The other leg takes over from a lost authority. `whole`: its last answer had been shown to its end. False: the client
+/// is in the middle of an answer that nobody can end.
+#[inline(always)]
+fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
+    if flow.leg(to).state != leg_state::OPEN {
+        return false;
+    }
+    let unanswered = flow.has(Flow::MOVED);
+    if !unanswered && !whole {
+        return false;
+    }
+    flow.set(Flow::MOVED, false);
+    let leg = flow.leg(to);
+    let fresh = leg.answered.wrapping_add(1) == flow.turns
+        && leg.rcv_nxt == leg.parse.at
+        && leg.parse.scanner.is_boundary();
+    if unanswered && fresh {
+        // It hasn't begun to answer this turn: what comes is the client's.
+        flow.hand_over(to);
+        return true;
+    }
+    flow.set(Flow::ASK_AGAIN, unanswered);
+    if finished(flow, to) {
+        flow.hand_over(to);
+    } else {
+        flow.set(Flow::RETURNING, true);
+    }
+    true
+}
+
+/// Ends the client's connection by a reset, and every leg's.
+#[inline(always)]
+pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
+    let opening = flow.state == flow_state::OPENING;
+    step.to_client = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST | tcp::ACK,
+        seq: if opening { 0 } else { flow.view_next },
+        ack: if opening { flow.iss.wrapping_add(1) } else { flow.shown },
+        ..Emit::default()
+    };
+    let me = terms.switch.word().authority();
+    for side in Side::BOTH {
+        let leg = flow.leg(side);
+        if side as u8 != me as u8
+            && flow.has(Flow::COUNTED)
+            && leg.state != leg_state::NONE
+            && !answered(flow, side)
+        {
+            // Whether it did what the authority may have done isn't known.
+            if terms.switch.out_of_sync(side) {
+                step.events |= Step::OUT_OF_SYNC;
+                step.side = side as u8;
+            }
+        }
+        let leg = flow.leg(side);
+        if leg.state == leg_state::OPEN {
+            step.to_leg[side as usize] = Emit {
+                kind: emit::BARE,
+                flags: tcp::RST | tcp::ACK,
+                seq: flow.client_next.wrapping_add(leg.offset),
+                ack: leg_ack(flow, side),
+                port: leg.port,
+                ..Emit::default()
+            };
+        }
+        flow.leg_mut(side).state = leg_state::NONE;
+    }
+    finish_write(flow, true, terms);
+    flow.state = flow_state::ENDED;
+}
+
+/// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority.
+#[inline(always)]
+pub(super) fn check_clock<S: Switch>(
+    flow: &mut Flow,
+    now_ms: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    if flow.state == flow_state::OPENING {
+        return;
+    }
+    let side = terms.switch.word().authority().other();
+    if late(flow, side, now_ms, terms.service.stall_ms) {
+        lose(flow, side, LossReason::Stalled, now_ms, terms, step);
+    }
+}
+
+/// Whether a leg has been behind for longer than its budget: against a mark, so that a trickle doesn't reset it.
+#[inline(always)]
+pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
+    let other = *flow.leg(side.other());
+    let (next, turns) = (flow.client_next, flow.turns);
+    let silent = flow.authority as u32 == side as u32
+        && flow.client_acked == flow.view_next
+        && seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at);
+    let leg = flow.leg_mut(side);
+    if leg.state == leg_state::NONE {
+        return false;
+    }
+    if silent && leg.state == leg_state::OPEN && now_ms.wrapping_sub(leg.heard_ms) >= stall_ms {
+        return true;
+    }
+    let other_done = other.state == leg_state::OPEN;
+    let behind =
+        seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(other.answered) as i32) < 0);
+    if !behind {
+        leg.behind_since = 0;
+        return false;
+    }
+    let reached = !seq::lt(leg.acked, leg.mark) && (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
+    if leg.behind_since == 0 || reached {
+        leg.behind_since = now_ms;
+        leg.mark = next;
+        leg.mark_turn = if other_done { other.answered } else { turns };
+        return false;
+    }
+    // The other one is as far back, or further: then it isn't this leg that keeps the flow waiting.
+    let other_ahead = other_done && !seq::lt(other.acked, leg.mark);
+    other_ahead && now_ms.wrapping_sub(leg.behind_since) >= stall_ms
+}

@@ -1,0 +1,85 @@
+//! A leg's life is not the connection's: it is dialled anew under the client's connection.
+
+use super::handshake::{offered, start, syn};
+use super::settled::at_boundary;
+use super::{Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state};
+use crate::switch_word::Side;
+use crate::verdict::Verdict;
+
+/// A flow dials at most once in this time, in milliseconds: a closed port's RST must not become a SYN at line rate.
+pub(super) const GAP_MS: u32 = 100;
+
+/// What the caller must get before [`on_dialled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// The side whose server is dialled.
+    pub side: Side,
+}
+
+impl Step {
+    /// The leg that must be dialled, if any.
+    pub fn dial(&self) -> Option<Dial> {
+        match self.dial {
+            1 => Some(Dial { side: Side::Primary }),
+            2 => Some(Dial { side: Side::Shadow }),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a leg that is down may be dialled now.
+#[inline(always)]
+pub(super) fn may_dial(leg: &Leg, now_ms: u32) -> bool {
+    leg.state == leg_state::DOWN && (leg.dialled_ms == 0 || now_ms.wrapping_sub(leg.dialled_ms) >= GAP_MS)
+}
+
+/// Puts a leg down: what the client sends from `from` on is owed to its successor.
+#[inline(always)]
+pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
+    let leg = flow.leg_mut(side);
+    leg.state = leg_state::DOWN;
+    leg.flags = 0;
+    leg.from = from;
+    leg.acked = from;
+    leg.edge = from;
+    leg.answered = answered;
+    leg.fed = 0;
+    leg.behind_since = 0;
+    leg.parse = Default::default();
+    leg.rcv_nxt = 0;
+    leg.sent_max = 0;
+}
+
+/// Asks for a dial at a boundary, where the side is a member and the gap is over.
+#[inline(always)]
+pub(super) fn ask_dial(flow: &Flow, side: Side, now_ms: u32, step: &mut Step) {
+    if may_dial(flow.leg(side), now_ms) && (at_boundary(flow) || flow.leg(side).from != flow.client_next) {
+        step.dial = 1 + side as u8;
+    }
+}
+
+/// The second half of a dial: a port has been claimed. May refuse (nothing to send): the port goes back.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub fn on_dialled<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    port: u32,
+    leg_iss: u32,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    step.dial = 0;
+    let wanted = flow.state == flow_state::OPEN
+        && may_dial(flow.leg(side), seg.now_ms)
+        && terms.switch.word().member(side);
+    if !wanted {
+        return;
+    }
+    let from = flow.leg(side).from;
+    start(flow.leg_mut(side), port, leg_iss, from, seg.now_ms);
+    step.to_leg[side as usize] = syn(flow, side, offered(flow));
+    if step.verdict == Verdict::LegLost as u8 || step.verdict == Verdict::NoLeg as u8 {
+        step.end(Verdict::Dialled);
+    }
+}

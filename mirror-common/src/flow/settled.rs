@@ -1,0 +1,76 @@
+//! When a flow may change its authority or its legs, and how.
+
+use super::{Flow, Leg, flow_state, leg_state};
+use crate::seq;
+use crate::switch_word::Side;
+
+/// Proof that a flow is settled; only [`settled`] makes one.
+pub struct Settled(());
+
+/// Whether a leg has answered every turn, and every byte of the answers has been seen.
+#[inline(always)]
+pub fn answered(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    leg.state == leg_state::OPEN
+        && leg.answered == flow.turns
+        && !seq::lt(leg.sent_max, leg.parse.at)
+        && leg.parse.scanner.is_boundary()
+}
+
+/// Whether a leg has answered all, without a hole, and its stream goes on: a next answer would begin at its next number.
+#[inline(always)]
+pub(super) fn finished(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    let received = if flow.authority as u32 == side as u32 { leg.sent_max } else { leg.rcv_nxt };
+    answered(flow, side) && leg.flags & (Leg::FIN | Leg::UNKNOWN) == 0 && received == leg.parse.at
+}
+
+/// Whether every byte of the client's is a whole request's.
+#[inline(always)]
+pub(super) fn at_boundary(flow: &Flow) -> bool {
+    flow.client_next == flow.parse.at && flow.parse.scanner.is_boundary()
+}
+
+/// Whether a leg owes nothing to the client's bytes so far.
+#[inline(always)]
+fn quiet(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    leg.state == leg_state::NONE || (leg.state == leg_state::OPEN && !seq::lt(leg.acked, flow.client_next))
+}
+
+/// Whether the flow may give its authority to `to` before its next turn.
+///
+/// The only gate to that: callers that find `None` keep everything as it is.
+#[inline(always)]
+pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
+    let open = flow.state == flow_state::OPEN && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN);
+    let client_has_it_all = flow.client_acked == flow.view_next;
+    let legs_quiet = quiet(flow, Side::Primary) && quiet(flow, Side::Shadow);
+    // Both ends of a move must have finished: the old one, or its tail would be shown by the new one's numbers; the new
+    // one, or its last answer would.
+    let ends_finished = finished(flow, flow.authority()) && finished(flow, to);
+    (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
+}
+
+impl Flow {
+    /// Gives `to` the authority of a settled flow.
+    #[inline(always)]
+    pub fn set_authority(&mut self, to: Side, _: Settled) {
+        self.hand_over(to);
+    }
+
+    /// Lets the client hear `to` from its next new byte on. Callers outside this module hold the proof, or have lost the
+    /// other leg.
+    #[inline(always)]
+    pub(super) fn hand_over(&mut self, to: Side) {
+        let view_next = self.view_next;
+        let old = self.leg_mut(to.other());
+        if old.state == leg_state::OPEN {
+            old.rcv_nxt = old.sent_max;
+        }
+        let new = self.leg_mut(to);
+        new.shown_from = new.rcv_nxt;
+        new.delta = view_next.wrapping_sub(new.rcv_nxt);
+        self.authority = to as u8;
+    }
+}
