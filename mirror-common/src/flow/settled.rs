@@ -9,7 +9,7 @@ pub struct Settled(());
 
 /// Whether a leg has answered every turn, and every byte of the answers has been seen.
 #[inline(always)]
-pub fn answered(flow: &Flow, side: Side) -> bool {
+pub(super) fn answered(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     leg.state == leg_state::OPEN
         && leg.answered == flow.turns
