@@ -18,10 +18,10 @@ mod settled;
 
 pub use client::on_client;
 pub use clock::{Due, on_sweep};
-pub use handshake::{on_client_syn, open};
+pub use handshake::{Opening, on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;
-pub use redial::{Dial, on_dialled};
+pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 
 use crate::abi::{Service, Tuple};
@@ -453,4 +453,6 @@ pub struct Terms<'a, S: Switch> {
     pub switch: S,
     /// The service.
     pub service: &'a Service,
+    /// Now, in milliseconds; never 0.
+    pub now_ms: u32,
 }

@@ -65,7 +65,7 @@ pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_
     } else {
         new_bytes(flow, seg, end, terms, step);
     }
-    check_clock(flow, seg.now_ms, terms, step);
+    check_clock(flow, terms, step);
 }
 
 /// An acknowledgement with all that the client may know, made from the packet at hand.

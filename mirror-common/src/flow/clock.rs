@@ -2,7 +2,7 @@
 
 use super::close::{closed, finish_write};
 use super::handshake::{SYN_AGAIN_MS, offered, syn};
-use super::loss::{LossReason, late, lose};
+use super::loss::{Loss, LossReason, late, lose};
 use super::settled::answered;
 use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
 use crate::verdict::Verdict;
@@ -29,13 +29,8 @@ pub enum Due {
 /// Looks at a flow without a packet. Without `act` nothing changes where the answer is [`Due::Emit`]: the caller comes back
 /// with a packet in hand.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn on_sweep<S: Switch>(
-    flow: &mut Flow,
-    now_ms: u32,
-    act: bool,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) -> Due {
+pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>, step: &mut Step) -> Due {
+    let now_ms = terms.now_ms;
     step.end(Verdict::NoneDue);
     if flow.state == flow_state::FREE {
         return Due::Nothing;
@@ -62,7 +57,7 @@ pub fn on_sweep<S: Switch>(
     let side = me.other();
     if late(flow, side, now_ms, terms.service.stall_ms) {
         if act {
-            lose(flow, side, LossReason::Stalled, now_ms, terms, step);
+            lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
         }
         return Due::Emit;
     }

@@ -2,7 +2,7 @@
 
 use super::client::ack_client;
 use super::leg::{ack_leg, reset_leg};
-use super::loss::{LossReason, end_with_reset, lose};
+use super::loss::{Loss, LossReason, end_with_reset, lose};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::abi::{Service, Tuple};
 use crate::seq;
@@ -15,19 +15,29 @@ const DEFAULT_MSS: u16 = 536;
 /// A SYN that nobody answered is sent again after this, in milliseconds.
 pub(super) const SYN_AGAIN_MS: u32 = 200;
 
-/// Fills a free slot from a client's SYN. `ports` and `leg_iss` by side; a port of 0: no such leg.
+/// What a new flow is given, besides its client's SYN.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening {
+    /// Addresses and ports of the SYN.
+    pub tuple: Tuple,
+    /// By side: the leg's port ([`crate::abi::nat`]); 0: no such leg.
+    pub ports: [u32; 2],
+    /// By side: the leg's first sequence number.
+    pub iss: [u32; 2],
+}
+
+/// Fills a free slot from a client's SYN.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn open<S: Switch>(
     flow: &mut Flow,
     seg: &Segment,
-    tuple: &Tuple,
+    opening: &Opening,
     terms: &mut Terms<'_, S>,
-    ports: [u32; 2],
-    leg_iss: [u32; 2],
     step: &mut Step,
 ) {
     let word = terms.switch.word();
-    flow.tuple = *tuple;
+    flow.tuple = opening.tuple;
     flow.app = terms.service.app;
     flow.state = flow_state::OPENING;
     flow.authority = word.authority() as u8;
@@ -54,11 +64,11 @@ pub fn open<S: Switch>(
     flow.turn_us = seg.now_us;
     flow.opened_ms = seg.now_ms;
     for side in Side::BOTH {
-        let port = ports[side as usize];
+        let port = opening.ports[side as usize & 1];
         let leg = flow.leg_mut(side);
         *leg = Leg::default();
         if port != 0 {
-            start(leg, port, leg_iss[side as usize], first, seg.now_ms);
+            start(leg, port, opening.iss[side as usize & 1], first, seg.now_ms);
             let scale = seg.scale;
             step.to_leg[side as usize] = syn(flow, side, scale);
         }
@@ -160,7 +170,7 @@ pub(super) fn on_dialling<S: Switch>(
             end_with_reset(flow, terms, step);
             step.end(Verdict::Reset);
         } else {
-            lose(flow, side, LossReason::Refused, seg.now_ms, terms, step);
+            lose(flow, Loss::new(side, LossReason::Refused), terms, step);
         }
         return;
     }

@@ -3,7 +3,7 @@
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
 use super::close::finish_write;
 use super::handshake::{on_dialling, show_syn_ack};
-use super::loss::{LossReason, check_clock, lose};
+use super::loss::{Loss, LossReason, check_clock, lose};
 use super::settled::{answered, finished};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -102,7 +102,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         {
             step.end(Verdict::OutOfWindow);
         } else {
-            lose(flow, side, LossReason::Reset, seg.now_ms, terms, step);
+            lose(flow, Loss::new(side, LossReason::Reset), terms, step);
         }
         return;
     }
@@ -133,7 +133,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         if flow.has(Flow::HELD) {
             step.events |= Step::WAKE;
         }
-        check_clock(flow, seg.now_ms, terms, step);
+        check_clock(flow, terms, step);
     }
 }
 
@@ -342,7 +342,7 @@ fn fin_of_authority<S: Switch>(
     if borrowed && quiet && !leg.parse.scanner.until_close() {
         let all_seen = flow.client_acked == flow.view_next && seg.seq == leg.sent_max;
         if all_seen && finished(flow, side.other()) {
-            lose(flow, side, LossReason::Closed, seg.now_ms, terms, step);
+            lose(flow, Loss::new(side, LossReason::Closed), terms, step);
         } else {
             // It comes again.
             step.end(Verdict::BeyondHead);
@@ -394,7 +394,7 @@ fn absorb<S: Switch>(
         leg.rcv_nxt = end;
         leg.sent_max = end;
         if !flow.has(Flow::CLIENT_FIN) {
-            fin_of_mirror(flow, side, seg, terms, step);
+            fin_of_mirror(flow, side, terms, step);
             return;
         }
     }
@@ -407,13 +407,7 @@ fn absorb<S: Switch>(
 
 /// The mirror closes while the client doesn't: its leg is replaced, or owes what it will never do.
 #[inline(always)]
-fn fin_of_mirror<S: Switch>(
-    flow: &mut Flow,
-    side: Side,
-    seg: &Segment,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) {
+fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S>, step: &mut Step) {
     let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0;
     let mine = terms.switch.word().authority() as u8 == side as u8;
     if over || mine || flow.has(Flow::OPAQUE) {
@@ -425,7 +419,7 @@ fn fin_of_mirror<S: Switch>(
         step.end(Verdict::FinAbsorbed);
         return;
     }
-    lose(flow, side, LossReason::Closed, seg.now_ms, terms, step);
+    lose(flow, Loss::new(side, LossReason::Closed), terms, step);
 }
 
 /// The other leg was lost as the authority: this one takes over as soon as it has finished.

@@ -24,20 +24,30 @@ pub enum LossReason {
     Stalled = 4,
 }
 
+/// Which leg is lost, and why: one word, as a subprogram takes five.
+#[derive(Clone, Copy)]
+pub(super) struct Loss(u32);
+
+impl Loss {
+    #[inline(always)]
+    pub(super) const fn new(side: Side, reason: LossReason) -> Loss {
+        Loss(side as u32 | (reason as u32) << 8)
+    }
+
+    #[inline(always)]
+    const fn side(self) -> Side {
+        Side::from_bit(self.0)
+    }
+}
+
 /// Takes a leg away. The switch word's authority's loss is the connection's end; any other's is hidden, unless the client
 /// was in the middle of its answer.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn lose<S: Switch>(
-    flow: &mut Flow,
-    side: Side,
-    reason: LossReason,
-    now_ms: u32,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) {
+pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_, S>, step: &mut Step) {
+    let (side, refused) = (loss.side(), loss.0 >> 8 == LossReason::Refused as u32);
     let word = terms.switch.word();
     step.side = side as u8;
-    step.reason = reason as u8;
+    step.reason = (loss.0 >> 8) as u8;
     let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
     if word.authority() as u8 == side as u8 || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, terms, step);
@@ -50,7 +60,7 @@ pub(super) fn lose<S: Switch>(
         step.events |= Step::OUT_OF_SYNC;
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
-    step.end(if matches!(reason, LossReason::Refused) { Verdict::Refused } else { Verdict::LegLost });
+    step.end(if refused { Verdict::Refused } else { Verdict::LegLost });
     let whole = answered(flow, side);
     let (next, turns) = (flow.client_next, flow.turns);
     put_down(flow, side, next, turns);
@@ -72,8 +82,8 @@ pub(super) fn lose<S: Switch>(
         if raise_shown(flow) {
             ack_client(flow, step);
         }
-        if !matches!(reason, LossReason::Refused) {
-            ask_dial(flow, side, now_ms, step);
+        if !refused {
+            ask_dial(flow, side, terms.now_ms, step);
         }
     }
 }
@@ -152,18 +162,13 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
 
 /// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority.
 #[inline(always)]
-pub(super) fn check_clock<S: Switch>(
-    flow: &mut Flow,
-    now_ms: u32,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) {
+pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
     if flow.state == flow_state::OPENING {
         return;
     }
     let side = terms.switch.word().authority().other();
-    if late(flow, side, now_ms, terms.service.stall_ms) {
-        lose(flow, side, LossReason::Stalled, now_ms, terms, step);
+    if late(flow, side, terms.now_ms, terms.service.stall_ms) {
+        lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
     }
 }
 

@@ -9,19 +9,24 @@ use crate::verdict::Verdict;
 /// A flow dials at most once in this time, in milliseconds: a closed port's RST must not become a SYN at line rate.
 pub(super) const GAP_MS: u32 = 100;
 
-/// What the caller must get before [`on_dialled`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dial {
-    /// The side whose server is dialled.
-    pub side: Side,
+/// What the caller has claimed for a dial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dialled {
+    /// The [`Side`] whose server is dialled.
+    pub side: u32,
+    /// The leg's port ([`crate::abi::nat`]).
+    pub port: u32,
+    /// The leg's first sequence number.
+    pub iss: u32,
 }
 
 impl Step {
     /// The leg that must be dialled, if any.
-    pub fn dial(&self) -> Option<Dial> {
+    pub fn dial(&self) -> Option<Side> {
         match self.dial {
-            1 => Some(Dial { side: Side::Primary }),
-            2 => Some(Dial { side: Side::Shadow }),
+            1 => Some(Side::Primary),
+            2 => Some(Side::Shadow),
             _ => None,
         }
     }
@@ -62,14 +67,13 @@ pub(super) fn ask_dial(flow: &Flow, side: Side, now_ms: u32, step: &mut Step) {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn on_dialled<S: Switch>(
     flow: &mut Flow,
-    side: Side,
-    port: u32,
-    leg_iss: u32,
+    dialled: &Dialled,
     seg: &Segment,
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
     step.dial = 0;
+    let side = Side::from_bit(dialled.side);
     let wanted = flow.state == flow_state::OPEN
         && may_dial(flow.leg(side), seg.now_ms)
         && terms.switch.word().member(side);
@@ -77,7 +81,7 @@ pub fn on_dialled<S: Switch>(
         return;
     }
     let from = flow.leg(side).from;
-    start(flow.leg_mut(side), port, leg_iss, from, seg.now_ms);
+    start(flow.leg_mut(side), dialled.port, dialled.iss, from, seg.now_ms);
     step.to_leg[side as usize] = syn(flow, side, offered(flow));
     if step.verdict == Verdict::LegLost as u8 || step.verdict == Verdict::NoLeg as u8 {
         step.end(Verdict::Dialled);
