@@ -17,6 +17,9 @@ pub mod maps {
     pub const SWITCH: &str = "SWITCH";
     /// Hash of [`super::ServiceKey`] to [`super::Service`].
     pub const SERVICES: &str = "SERVICES";
+    /// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses
+    /// legs run, so that a dead leg's segments can be told from a stranger's.
+    pub const PEERS: &str = "PEERS";
     /// Array of [`super::Flow`].
     pub const FLOWS: &str = "FLOWS";
     /// Queue of `u32`: free slots of [`FLOWS`].
@@ -40,7 +43,7 @@ pub mod maps {
     /// Queue of `u64` ([`super::Entry`]): flows for which a packet must be made without one.
     pub const TODO: &str = "TODO";
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         ABI,
         APPS,
         SWITCH,

@@ -1,20 +1,110 @@
 //! Every map: who writes it, who reads it, and why that kind.
 
-use aya_ebpf::{bindings::bpf_spin_lock, btf_maps::Array, macros::btf_map};
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    macros::btf_map,
+};
+use mirror_common::{
+    abi::{
+        App, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_SERVICES, Service, ServiceKey,
+        SweepState, Tuple,
+    },
+    flow::{Dialled, Flow, Opening, Segment, Step},
+    hist,
+    options::SynOptions,
+    protocol::http1::Walk,
+    verdict,
+};
 
-/// A value that two directions change: under its lock.
+/// Writer and reader: the daemon. Which layout the pinned maps have.
+#[btf_map]
+pub static ABI: Array<u32, 1> = Array::new();
+
+/// Writer: the datapath (atomic adds) and the daemon (the deadline, before it freezes). An array: never freed.
+#[btf_map]
+pub static APPS: Array<App, { MAX_APPS as usize }> = Array::new();
+
+/// Writer: the daemon and the datapath, by compare-and-swap alone. Mmapable, so that the daemon can swap too.
+#[btf_map]
+pub static SWITCH: Array<u64, { MAX_APPS as usize }, 1024> = Array::new();
+
+/// Writer: the daemon. One look-up a packet of a flow.
+#[btf_map]
+pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = HashMap::new();
+
+/// Writer: the daemon. Servers' addresses towards ours (destination port 0): what comes from there without an entry is a
+/// dead leg's.
+#[btf_map]
+pub static PEERS: HashMap<Tuple, u32, { 4 * MAX_SERVICES as usize }> = HashMap::new();
+
+/// Writer: the datapath, under each flow's lock. An array with generations: a deleted hash element is used again at once,
+/// and a program could lock another flow's memory.
+#[btf_map]
+pub static FLOWS: Array<Flow, { DEFAULT_FLOWS as usize }> = Array::new();
+
+/// Free slots. Filled by the daemon at the first load; popped and pushed by the datapath.
+#[btf_map]
+pub static SLOTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
+
+/// Free ports of the primary's legs, the oldest first: its server's TIME_WAIT is over when it comes up again.
+#[btf_map]
+pub static PORTS_PRIMARY: Queue<u32, 65_536> = Queue::new();
+
+/// The same for the shadow's legs.
+#[btf_map]
+pub static PORTS_SHADOW: Queue<u32, 65_536> = Queue::new();
+
+/// Writer: the datapath. Any packet's addresses, in one look-up, to its flow; `NOEXIST` claims a leg's port.
+#[btf_map]
+pub static TUPLES: HashMap<Tuple, u64, { 3 * DEFAULT_FLOWS as usize }> = HashMap::new();
+
+/// Writer: the datapath. Reader: the daemon, which adds the CPUs up.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { verdict::COUNTERS }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon. By side, class and bucket.
+#[btf_map]
+pub static LATENCY: PerCpuArray<u64, { 4 * hist::BUCKETS }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon.
+#[btf_map]
+pub static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
+
+/// Writer: the daemon, before it attaches.
+#[btf_map]
+pub static CONFIG: Array<Config, 1> = Array::new();
+
+/// Writer: the daemon and the sweep in turn.
+#[btf_map]
+pub static SWEEP: Array<SweepState, 1> = Array::new();
+
+/// Writer: the sweep. Reader: the emitter. Flows that need a packet which none brings.
+#[btf_map]
+pub static TODO: Queue<u64, 8_192> = Queue::new();
+
+/// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
+/// the verifier's paths. Never used past a redirect.
 #[repr(C)]
-pub struct Slot {
-    /// Taken by the datapath only.
-    pub lock: bpf_spin_lock,
-    /// Writer: the datapath, under the lock.
-    pub highest: u32,
+pub struct Scratch {
+    pub walk: Walk,
+    pub seg: Segment,
+    pub step: Step,
+    pub opening: Opening,
+    pub dialled: Dialled,
+    /// The packet's own addresses and ports.
+    pub tuple: Tuple,
+    /// The flow's client's.
+    pub client: Tuple,
+    /// Where the packet that is being made goes.
+    pub out: Tuple,
+    pub options: SynOptions,
+    /// TCP header length, in bytes.
+    pub tcp_len: u32,
+    /// Ethernet, IPv4 and TCP header as they lie in the packet.
+    pub header: [u8; 64],
+    pub option_bytes: [u8; 40],
 }
 
-/// Writer: the datapath, under each slot's lock. An array: a deleted hash element would be used again at once.
+/// Per-CPU: safe while bottom halves are off.
 #[btf_map]
-pub static SLOTS: Array<Slot, 1024> = Array::new();
-
-/// Writer: the datapath, atomic. Reader: the daemon.
-#[btf_map]
-pub static PACKETS: Array<u64, 1> = Array::new();
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

@@ -1,0 +1,64 @@
+//! Counters, latencies and events.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use mirror_common::{
+    abi::{Event, EventKind},
+    flow::Step,
+    hist,
+    verdict::Verdict,
+};
+
+use crate::maps::{COUNTERS, EVENTS, LATENCY};
+
+/// Counts a packet's end.
+#[inline(always)]
+pub fn verdict(verdict: Verdict) {
+    number(verdict as u32);
+}
+
+/// Counts a packet's end, by the verdict's number.
+#[inline(always)]
+pub fn number(verdict: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(verdict) {
+        // SAFETY: this CPU's own value, and bottom halves are off.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Tells the daemon. A full ring loses the event; the daemon looks at the words and at what it holds anyway.
+#[inline(always)]
+pub fn event(kind: EventKind, app: u32, slot: u32, generation: u32, side: u32, reason: u32) {
+    let Some(mut place) = EVENTS.reserve_untyped::<Event>(0) else { return };
+    // SAFETY: a helper without preconditions.
+    let at = unsafe { bpf_ktime_get_ns() };
+    place.write(Event { at, kind: kind as u32, app, slot, generation, side, reason });
+    place.submit(0);
+}
+
+/// What a step has to tell.
+#[inline(always)]
+pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
+    if step.timed != 0 {
+        let row = ((u32::from(step.timed) - 1) & 1) * 2 + ((u32::from(step.timed_class).wrapping_sub(1)) & 1);
+        let index = row * hist::BUCKETS as u32 + hist::bucket(step.timed_us);
+        if let Some(counter) = LATENCY.get_ptr_mut(index) {
+            // SAFETY: as above.
+            unsafe { *counter += 1 };
+        }
+    }
+    if step.events == 0 {
+        return;
+    }
+    let (side, reason) = (u32::from(step.side), u32::from(step.reason));
+    if step.events & Step::OUT_OF_SYNC != 0 {
+        event(EventKind::OutOfSync, app, slot, generation, side, reason);
+    }
+    if step.events & Step::LEG_LOST != 0 {
+        event(EventKind::LegLost, app, slot, generation, side, reason);
+    }
+    if step.events & Step::LEG_OPEN != 0 {
+        event(EventKind::LegOpen, app, slot, generation, side, reason);
+    } else if step.events & Step::WAKE != 0 {
+        event(EventKind::Wake, app, slot, generation, side, reason);
+    }
+}

@@ -1,0 +1,256 @@
+//! Locks the flow, calls the transition, unlocks; and the application's words as the transitions reach them.
+
+use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
+use mirror_common::{
+    abi::{App, Service, nat},
+    flow::{
+        Due, Flow, Step, Switch, Terms, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
+    },
+    switch_word::{Side, SwitchWord},
+    verdict::Verdict,
+};
+
+use crate::{atomic, maps, maps::Scratch};
+
+/// An application's words.
+pub struct Words {
+    word: *mut u64,
+    app: *mut App,
+    now_ns: u64,
+}
+
+impl Words {
+    /// Those of an application; `None` where the index fits no map.
+    #[inline(always)]
+    pub fn of(app: u32, now_ns: u64) -> Option<Words> {
+        Some(Words { word: maps::SWITCH.get_ptr_mut(app)?, app: maps::APPS.get_ptr_mut(app)?, now_ns })
+    }
+}
+
+impl Switch for Words {
+    #[inline(always)]
+    fn begin_write(&mut self) {
+        // SAFETY: a map's value that every program changes by atomics only. A full barrier.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).open_writes, 1) };
+    }
+
+    #[inline(always)]
+    fn end_write(&mut self) {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).open_writes, u64::MAX) };
+    }
+
+    #[inline(always)]
+    fn word(&mut self) -> SwitchWord {
+        // SAFETY: as above; the deadline's fields are written before the freezing swap alone.
+        unsafe {
+            let word = SwitchWord(atomic::load(self.word));
+            if !word.frozen()
+                || (*self.app).freeze_epoch != word.epoch()
+                || self.now_ns < (*self.app).freeze_deadline
+            {
+                return word;
+            }
+            let thawed = word.next((*self.app).thaw_state);
+            if atomic::compare_and_swap(self.word, word.0, thawed.0) {
+                thawed
+            } else {
+                SwitchWord(atomic::load(self.word))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn out_of_sync(&mut self, side: Side) -> bool {
+        for _ in 0..3 {
+            // SAFETY: as above.
+            unsafe {
+                let word = SwitchWord(atomic::load(self.word));
+                let Some(next) = word.out_of_sync(side) else { return false };
+                if atomic::compare_and_swap(self.word, word.0, next.0) {
+                    (*self.app).out_of_sync_at = self.now_ns;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Which flow a packet is for.
+#[derive(Clone, Copy)]
+pub struct Target {
+    pub flow: *mut Flow,
+    pub generation: u32,
+    /// 0, 1: a side's server; 2: the client.
+    pub from: u32,
+}
+
+/// Empties the step of the last packet.
+#[inline(always)]
+pub fn clear(step: &mut Step) {
+    step.to_leg[0].kind = 0;
+    step.to_leg[1].kind = 0;
+    step.to_client.kind = 0;
+    step.verdict = Verdict::StaleSlot as u8;
+    step.hold_copy = 0;
+    step.events = 0;
+    step.dial = 0;
+    step.reason = 0;
+    step.side = 0;
+    step.timed = 0;
+}
+
+/// A segment of a flow. `scratch.step` says what leaves.
+#[inline(always)]
+pub fn decide(scratch: &mut Scratch, target: Target, service: &Service, words: Words) {
+    clear(&mut scratch.step);
+    let mut terms = Terms { switch: words, service, now_ms: scratch.seg.now_ms };
+    // SAFETY: a value of an array lives as long as the map; its fields are touched under its lock.
+    unsafe {
+        let flow = target.flow;
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        let flow_ref = &mut *flow;
+        let client = flow_ref.tuple;
+        let mut ours = flow_ref.generation == target.generation;
+        if target.from == 2 {
+            ours &= client == scratch.tuple;
+        } else {
+            let port = nat::port(flow_ref.legs[target.from as usize & 1].port);
+            ours &= port.to_be() == scratch.tuple.dport;
+        }
+        if ours {
+            scratch.client = client;
+            let syn = scratch.seg.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
+            if target.from != 2 {
+                on_leg(flow_ref, Side::from_bit(target.from), &scratch.seg, &mut terms, &mut scratch.step);
+            } else if syn {
+                on_client_syn(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
+            } else {
+                on_client(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
+            }
+        }
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+    }
+}
+
+/// Fills a free slot.
+#[inline(always)]
+pub fn begin(scratch: &mut Scratch, flow: *mut Flow, service: &Service, words: Words) {
+    clear(&mut scratch.step);
+    let mut terms = Terms { switch: words, service, now_ms: scratch.seg.now_ms };
+    scratch.client = scratch.tuple;
+    // SAFETY: as above.
+    unsafe {
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        open(&mut *flow, &scratch.seg, &scratch.opening, &mut terms, &mut scratch.step);
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+    }
+}
+
+/// The second half of a dial. Returns the port that isn't needed any more: the leg's last one, or the one just claimed.
+#[inline(always)]
+pub fn dialled(scratch: &mut Scratch, target: Target, service: &Service, words: Words) -> u32 {
+    let mut terms = Terms { switch: words, service, now_ms: scratch.seg.now_ms };
+    let side = scratch.dialled.side & 1;
+    let mut spare = scratch.dialled.port;
+    // SAFETY: as above.
+    unsafe {
+        let flow = target.flow;
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        let flow_ref = &mut *flow;
+        if flow_ref.generation == target.generation {
+            let last = flow_ref.legs[side as usize].port;
+            on_dialled(flow_ref, &scratch.dialled, &scratch.seg, &mut terms, &mut scratch.step);
+            if flow_ref.legs[side as usize].port == scratch.dialled.port {
+                spare = last;
+            }
+        }
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+    }
+    spare
+}
+
+/// What the sweep found in a slot.
+#[derive(Clone, Copy)]
+pub struct Swept {
+    pub due: Due,
+    pub app: u32,
+    pub ports: [u32; 2],
+    pub live: bool,
+    pub two_legs: bool,
+    pub counted: bool,
+}
+
+/// Looks at a slot without a packet. A slot that is due to be freed is so when this returns; its addresses are the caller's.
+#[inline(always)]
+pub fn sweep(
+    scratch: &mut Scratch,
+    target: Target,
+    act: bool,
+    service: &Service,
+    words: Words,
+    now_ms: u32,
+) -> Swept {
+    clear(&mut scratch.step);
+    let mut terms = Terms { switch: words, service, now_ms };
+    // SAFETY: as above.
+    unsafe {
+        let flow = target.flow;
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        let flow_ref = &mut *flow;
+        let due = if flow_ref.generation == target.generation {
+            on_sweep(flow_ref, act, &mut terms, &mut scratch.step)
+        } else {
+            Due::Nothing
+        };
+        scratch.client = flow_ref.tuple;
+        let swept = Swept {
+            due,
+            app: flow_ref.app,
+            ports: [flow_ref.legs[0].port, flow_ref.legs[1].port],
+            live: flow_ref.state != 0,
+            two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,
+            counted: flow_ref.flags & Flow::COUNTED != 0,
+        };
+        if matches!(due, Due::Free) {
+            forget(flow_ref);
+        }
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+        swept
+    }
+}
+
+/// Makes a slot free: what still carries its generation finds another one.
+#[inline(always)]
+fn forget(flow: &mut Flow) {
+    flow.state = 0;
+    flow.generation = flow.generation.wrapping_add(1);
+    flow.legs[0].port = 0;
+    flow.legs[1].port = 0;
+    flow.legs[0].state = 0;
+    flow.legs[1].state = 0;
+}
+
+/// Frees a slot whose connection is over and whose client comes again. Returns its legs' ports.
+#[inline(always)]
+pub fn restart(target: Target, words: Words) -> Option<[u32; 2]> {
+    let mut words = words;
+    // SAFETY: as above.
+    unsafe {
+        let flow = target.flow;
+        let mut ports = None;
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        let flow_ref = &mut *flow;
+        if flow_ref.generation == target.generation {
+            ports = Some([flow_ref.legs[0].port, flow_ref.legs[1].port]);
+            if flow_ref.flags & Flow::COUNTED != 0 {
+                words.end_write();
+            }
+            flow_ref.flags = 0;
+            forget(flow_ref);
+        }
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+        ports
+    }
+}

@@ -1,0 +1,173 @@
+//! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
+
+use mirror_common::{
+    abi::{Entry, EventKind, Service, ServiceKey, Tuple, nat},
+    switch_word::Side,
+    verdict::Verdict,
+    weight,
+};
+
+use crate::{
+    count,
+    decide::Target,
+    maps::{CONFIG, FLOWS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+};
+
+const NOEXIST: u64 = 1;
+
+/// The service that an address and port belong to.
+#[inline(always)]
+pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
+    let key = ServiceKey { addr, port, protocol: 6 };
+    // SAFETY: the daemon changes services by whole entries; a torn read is as good as a packet that came earlier.
+    unsafe { SERVICES.get(&key) }
+}
+
+/// The flow that a packet's addresses belong to.
+#[inline(always)]
+pub fn target(tuple: &Tuple) -> Option<Target> {
+    // SAFETY: the value is one word.
+    let entry = Entry(unsafe { *TUPLES.get(tuple)? });
+    let flow = FLOWS.get_ptr_mut(entry.slot())?;
+    Some(Target { flow, generation: entry.generation(), from: entry.from() })
+}
+
+/// The slot of an entry.
+#[inline(always)]
+pub fn slot(tuple: &Tuple) -> u32 {
+    // SAFETY: as above.
+    match unsafe { TUPLES.get(tuple) } {
+        Some(entry) => Entry(*entry).slot(),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn pop_port(side: u32) -> u32 {
+    let popped = if side == 0 { PORTS_PRIMARY.pop() } else { PORTS_SHADOW.pop() };
+    match popped {
+        Ok(Some(port)) => port,
+        _ => 0,
+    }
+}
+
+/// Gives a port back, behind all others.
+#[inline(always)]
+pub fn push_port(side: u32, port: u32) {
+    if port != 0 {
+        let _ = if side == 0 { PORTS_PRIMARY.push(port, 0) } else { PORTS_SHADOW.push(port, 0) };
+    }
+}
+
+/// The addresses of a leg's packets as they come from its server.
+#[inline(always)]
+pub fn leg_tuple(service: &Service, side: u32, port: u32) -> Tuple {
+    let end = &service.endpoints[side as usize & 1];
+    Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: nat::port(port).to_be() }
+}
+
+/// Takes a leg's entry away and gives its port back.
+#[inline(always)]
+pub fn release(service: &Service, side: u32, port: u32) {
+    if port != 0 {
+        let tuple = leg_tuple(service, side, port);
+        let _ = TUPLES.remove(&tuple);
+        push_port(side, port);
+    }
+}
+
+/// A leg's first sequence number (RFC 6528): a secret's hash of its addresses and a clock of 4 µs, so that it lies above
+/// the port's last.
+#[inline(always)]
+fn first_number(service: &Service, side: u32, port: u32, now_ns: u64) -> u32 {
+    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
+    let end = &service.endpoints[side as usize & 1];
+    let key = (u64::from(end.addr) << 32) | u64::from(port);
+    (weight::mix(key ^ secret) as u32).wrapping_add((now_ns >> 12) as u32)
+}
+
+/// Claims a port for a leg: the oldest free one whose addresses aren't taken. 0: none.
+#[inline(always)]
+fn claim(service: &Service, side: u32, entry: Entry) -> u32 {
+    for _ in 0..3 {
+        let port = pop_port(side);
+        if port == 0 {
+            return 0;
+        }
+        let tuple = leg_tuple(service, side, port);
+        if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
+            return port;
+        }
+        push_port(side, port);
+    }
+    0
+}
+
+/// Claims slot, ports and entries for a new connection: `scratch.opening` is filled. An error is the verdict.
+#[inline(always)]
+pub fn make(
+    scratch: &mut Scratch,
+    service: &Service,
+    second: bool,
+    me: Side,
+    now_ns: u64,
+) -> Result<Target, Verdict> {
+    let slot = match SLOTS.pop() {
+        Ok(Some(slot)) => slot,
+        _ => {
+            count::event(EventKind::TableFull, service.app, 0, 0, 0, 0);
+            return Err(Verdict::TableFull);
+        }
+    };
+    let Some(flow) = FLOWS.get_ptr_mut(slot) else { return Err(Verdict::TableFull) };
+    // SAFETY: a popped slot is nobody else's.
+    let generation = unsafe { (*flow).generation };
+    if TUPLES.insert(&scratch.tuple, &Entry::new(slot, generation, 2).0, NOEXIST).is_err() {
+        let _ = SLOTS.push(slot, 0);
+        return Err(Verdict::PortCollision);
+    }
+    scratch.opening.tuple = scratch.tuple;
+    for side in 0..2_u32 {
+        let asked = service.endpoints[side as usize].addr != 0 && (second || side == me as u32);
+        let mut port = 0;
+        if asked {
+            port = claim(service, side, Entry::new(slot, generation, side));
+            if port == 0 && side == me as u32 {
+                release(service, 0, scratch.opening.ports[0]);
+                let _ = TUPLES.remove(&scratch.tuple);
+                let _ = SLOTS.push(slot, 0);
+                count::event(EventKind::TableFull, service.app, slot, generation, side, 0);
+                return Err(Verdict::PortsFull);
+            }
+        }
+        scratch.opening.ports[side as usize] = port;
+        scratch.opening.iss[side as usize] = first_number(service, side, port, now_ns);
+    }
+    Ok(Target { flow, generation, from: 2 })
+}
+
+/// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
+#[inline(always)]
+pub fn make_leg(
+    scratch: &mut Scratch,
+    service: &Service,
+    side: u32,
+    slot: u32,
+    generation: u32,
+    now_ns: u64,
+) -> bool {
+    let port = claim(service, side, Entry::new(slot, generation, side));
+    scratch.dialled.side = side;
+    scratch.dialled.port = port;
+    scratch.dialled.iss = first_number(service, side, port, now_ns);
+    port != 0
+}
+
+/// Takes a freed flow's entries away and gives slot and ports back.
+#[inline(always)]
+pub fn unmake(client: &Tuple, service: &Service, ports: [u32; 2], slot: u32) {
+    let _ = TUPLES.remove(client);
+    release(service, 0, ports[0]);
+    release(service, 1, ports[1]);
+    let _ = SLOTS.push(slot, 0);
+}

@@ -1,0 +1,117 @@
+//! Flows without packets: clocks, expiry, and packets that nothing brings.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_ktime_get_ns, generated::bpf_loop},
+};
+use mirror_common::{
+    abi::{Entry, SWEEP_SLOTS, SweepState},
+    flow::Due,
+    verdict::Verdict,
+};
+
+use crate::{
+    carry, count,
+    decide::{self, Target, Words},
+    lookup,
+    maps::{FLOWS, SCRATCH, SWEEP, Scratch, TODO},
+};
+
+struct Context {
+    state: *mut SweepState,
+    scratch: *mut Scratch,
+    now_ns: u64,
+}
+
+unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` hands on what `sweep` gave it, which outlives the loop.
+    let (state, scratch, now_ns) = unsafe {
+        let context = &*context.cast::<Context>();
+        (&mut *context.state, &mut *context.scratch, context.now_ns)
+    };
+    if index >= state.count {
+        return 1;
+    }
+    let slot = state.first.wrapping_add(index);
+    let Some(flow) = FLOWS.get_ptr_mut(slot) else { return 1 };
+    // SAFETY: hints: they are looked at again under the lock.
+    let (generation, used, client) = unsafe { ((*flow).generation, (*flow).state, (*flow).tuple) };
+    if used == 0 {
+        return 0;
+    }
+    let Some(service) = lookup::service(client.daddr, client.dport) else { return 0 };
+    let Some(words) = Words::of(service.app, now_ns) else { return 0 };
+    let target = Target { flow, generation, from: 2 };
+    let now_ms = (now_ns / 1_000_000) as u32;
+    let swept = decide::sweep(scratch, target, false, service, words, if now_ms == 0 { 1 } else { now_ms });
+    state.live += swept.live as u32;
+    state.two_legs += swept.two_legs as u32;
+    state.open_writes += swept.counted as u32;
+    match swept.due {
+        Due::Nothing => {}
+        Due::Emit => {
+            if TODO.push(&Entry::new(slot, generation, 2).0, 0).is_ok() {
+                state.queued += 1;
+            }
+        }
+        Due::Free => {
+            state.freed += 1;
+            count::step(&scratch.step, swept.app, slot, generation);
+            let client = scratch.client;
+            lookup::unmake(&client, service, swept.ports, slot);
+        }
+    }
+    0
+}
+
+/// Visits the slots that [`SWEEP`] names.
+#[inline(always)]
+pub fn sweep() -> Option<()> {
+    let state = SWEEP.get_ptr_mut(0)?;
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the daemon runs one sweep at a time.
+    unsafe {
+        (*state).live = 0;
+        (*state).two_legs = 0;
+        (*state).freed = 0;
+        (*state).open_writes = 0;
+        (*state).queued = 0;
+        let context = Context { state, scratch, now_ns: bpf_ktime_get_ns() };
+        bpf_loop(SWEEP_SLOTS, visit as *mut c_void, (&raw const context).cast_mut().cast(), 0);
+    }
+    Some(())
+}
+
+/// Makes the packets that one queued flow is due, out of a stand-in packet.
+#[inline(always)]
+pub fn emit(skb: *mut __sk_buff) -> Option<()> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: per-CPU, bottom halves are off.
+    let scratch = unsafe { &mut *scratch };
+    let entry = Entry(TODO.pop().ok()??);
+    let flow = FLOWS.get_ptr_mut(entry.slot())?;
+    // SAFETY: a hint.
+    let client = unsafe { (*flow).tuple };
+    let service = lookup::service(client.daddr, client.dport)?;
+    // SAFETY: a helper without preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let words = Words::of(service.app, now_ns)?;
+    let now_ms = (now_ns / 1_000_000) as u32;
+    let target = Target { flow, generation: entry.generation(), from: 2 };
+    let swept = decide::sweep(scratch, target, true, service, words, if now_ms == 0 { 1 } else { now_ms });
+    match swept.due {
+        Due::Emit => {
+            count::step(&scratch.step, swept.app, entry.slot(), entry.generation());
+            count::number(u32::from(scratch.step.verdict));
+            carry::carry(skb, scratch, service, true);
+        }
+        Due::Free => {
+            let client = scratch.client;
+            lookup::unmake(&client, service, swept.ports, entry.slot());
+        }
+        Due::Nothing => count::verdict(Verdict::NoneDue),
+    }
+    Some(())
+}
