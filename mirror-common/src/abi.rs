@@ -48,6 +48,7 @@ pub mod maps {
         APPS,
         SWITCH,
         SERVICES,
+        PEERS,
         FLOWS,
         SLOTS,
         PORTS_PRIMARY,

@@ -20,9 +20,10 @@ use mirror_common::{
 #[btf_map]
 pub static ABI: Array<u32, 1> = Array::new();
 
-/// Writer: the datapath (atomic adds) and the daemon (the deadline, before it freezes). An array: never freed.
+/// Writer: the datapath (atomic adds) and the daemon (the deadline, before it freezes). An array: never freed;
+/// mmapable: a write by syscall would lose the datapath's counts.
 #[btf_map]
-pub static APPS: Array<App, { MAX_APPS as usize }> = Array::new();
+pub static APPS: Array<App, { MAX_APPS as usize }, 1024> = Array::new();
 
 /// Writer: the daemon and the datapath, by compare-and-swap alone. Mmapable, so that the daemon can swap too.
 #[btf_map]
