@@ -1,2 +1,4 @@
-//! Pure control logic of the gateway: neither the network nor the kernel can be reached from here.
+//! Pure control logic of the gateway: what to do next, never how. Depends on neither the network nor the kernel.
 #![forbid(unsafe_code)]
+
+pub mod migration;

@@ -1,3 +1,19 @@
 //! The daemon and command line of the gateway, as a library.
+//!
+//! * [`policy`]: a TOML file becomes types that can't be wrong.
+//! * [`datapath`]: loads, attaches, pins and sweeps the kernel side; [`words`]: the shared words, mapped.
+//! * [`tap`], [`hold`]: packets that wait.
+//! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
+//! * [`daemon`], [`api`], [`state`]: what `mirror run` serves; [`cli`]: what a person types.
 
+pub mod api;
+pub mod cli;
+pub mod daemon;
+pub mod datapath;
+pub mod hold;
+pub mod moves;
 pub mod object;
+pub mod policy;
+pub mod state;
+pub mod tap;
+pub mod words;

@@ -1,3 +1,7 @@
 //! The binary `mirror`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mirror_user::cli::main()
+}

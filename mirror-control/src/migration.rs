@@ -1,0 +1,186 @@
+//! The moves: which word a move freezes, and which one it ends with. Every swap of the daemon's is made here.
+//!
+//! ```text
+//!           join              weight > 0
+//!   Idle ────────► Mirroring ◄──────────► Shifting
+//!     ▲                │  cutover             │
+//!     │ out of sync    ├──────────────────────┘
+//!     │ (datapath)     ▼        rollback
+//!     └────────────  Standby ─────────────► RolledBack ──► (as Mirroring)
+//! ```
+//! While a move waits, the phase is Joining or Freezing and writes are frozen. Whoever finds the freeze's deadline passed
+//! swaps the thawed word in: the word before the move, unfrozen.
+
+use mirror_common::switch_word::{Phase, Side, SwitchWord};
+use mirror_common::weight::ALL;
+
+/// What an operator can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Takes the side without authority in.
+    Join,
+    /// Gives the shadow the authority, and all reads.
+    Cutover,
+    /// Gives the primary the authority, and all reads.
+    Rollback,
+}
+
+/// Why a move can't be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another one is under way.
+    #[error("another move is under way (writes are frozen); wait for it")]
+    UnderWay,
+    /// The other side is a member.
+    #[error("the {0} is in sync already")]
+    InSync(&'static str),
+    /// The other side isn't a member.
+    #[error("the {0} is out of sync; join it first: mirror join APP")]
+    OutOfSync(&'static str),
+    /// It has the authority.
+    #[error("the {0} has the authority already")]
+    HasIt(&'static str),
+    /// More than all.
+    #[error("a weight is a share of the reads from 0 to 100 %")]
+    Weight,
+}
+
+/// A move as it will be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The word that it begins with.
+    pub from: SwitchWord,
+    /// What is swapped in first (its low half counts).
+    pub frozen: SwitchWord,
+    /// What a freeze that fails leaves behind.
+    pub thawed: SwitchWord,
+    /// What is swapped in when every begun write is finished, and the hook has run.
+    pub done: SwitchWord,
+}
+
+/// Plans a move from the word as it stands.
+///
+/// # Errors
+/// Why it can't be made.
+pub fn plan(word: SwitchWord, wanted: Move) -> Result<Plan, Refusal> {
+    if word.frozen() {
+        return Err(Refusal::UnderWay);
+    }
+    let me = word.authority();
+    let other = me.other();
+    let done = match wanted {
+        Move::Join => {
+            if word.member(other) {
+                return Err(Refusal::InSync(other.name()));
+            }
+            let phase = if me == Side::Primary { Phase::Mirroring } else { Phase::Standby };
+            word.with_member(other, true).with_weight(reads_of(me)).with_phase(phase)
+        }
+        Move::Cutover | Move::Rollback => {
+            let to = if wanted == Move::Cutover { Side::Shadow } else { Side::Primary };
+            if me == to {
+                return Err(Refusal::HasIt(to.name()));
+            }
+            if !word.member(to) {
+                return Err(Refusal::OutOfSync(to.name()));
+            }
+            let phase = if to == Side::Shadow { Phase::Standby } else { Phase::RolledBack };
+            word.with_authority(to).with_weight(reads_of(to)).with_phase(phase)
+        }
+    };
+    let phase = if wanted == Move::Join { Phase::Joining } else { Phase::Freezing };
+    Ok(Plan { from: word, frozen: word.with_phase(phase).with_frozen(true), thawed: word, done })
+}
+
+/// The word with another read weight, in basis points.
+///
+/// # Errors
+/// Why it can't be had.
+pub fn weigh(word: SwitchWord, weight: u32) -> Result<SwitchWord, Refusal> {
+    if word.frozen() {
+        return Err(Refusal::UnderWay);
+    }
+    if weight > ALL {
+        return Err(Refusal::Weight);
+    }
+    let asked = |side: Side, share: u32| share == 0 || word.member(side);
+    if !asked(Side::Shadow, weight) {
+        return Err(Refusal::OutOfSync(Side::Shadow.name()));
+    }
+    if !asked(Side::Primary, ALL - weight) {
+        return Err(Refusal::OutOfSync(Side::Primary.name()));
+    }
+    let phase = match (word.authority(), weight) {
+        (Side::Shadow, _) => Phase::Standby,
+        (Side::Primary, 0) => Phase::Mirroring,
+        (Side::Primary, _) => Phase::Shifting,
+    };
+    Ok(word.with_weight(weight).with_phase(if word.member(word.authority().other()) {
+        phase
+    } else {
+        word.phase()
+    }))
+}
+
+/// The weight at which all reads are a side's.
+pub const fn reads_of(side: Side) -> u32 {
+    match side {
+        Side::Primary => 0,
+        Side::Shadow => ALL,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn joined() -> SwitchWord {
+        plan(SwitchWord::initial(), Move::Join).unwrap().done
+    }
+
+    #[test]
+    fn there_and_back() {
+        assert_eq!(joined().phase(), Phase::Mirroring);
+        let over = plan(weigh(joined(), 5_000).unwrap(), Move::Cutover).unwrap();
+        assert!(over.frozen.frozen() && over.frozen.authority() == Side::Primary);
+        assert_eq!((over.done.authority(), over.done.weight()), (Side::Shadow, ALL));
+        let back = plan(over.done, Move::Rollback).unwrap().done;
+        assert_eq!((back.authority(), back.weight(), back.phase()), (Side::Primary, 0, Phase::RolledBack));
+    }
+
+    #[test]
+    fn what_is_out_of_sync_gets_neither_reads_nor_authority() {
+        let alone = SwitchWord::initial();
+        assert_eq!(weigh(alone, 1), Err(Refusal::OutOfSync("shadow")));
+        assert_eq!(plan(alone, Move::Cutover), Err(Refusal::OutOfSync("shadow")));
+        let over = plan(joined(), Move::Cutover).unwrap().done;
+        let lost = over.out_of_sync(Side::Primary).unwrap();
+        assert_eq!(plan(lost, Move::Rollback), Err(Refusal::OutOfSync("primary")));
+        assert_eq!(weigh(lost, 5_000), Err(Refusal::OutOfSync("primary")));
+        assert!(plan(lost, Move::Join).is_ok());
+    }
+
+    proptest! {
+        /// Whatever is asked in whatever order: the authority is always a member, a share is only ever a member's, and
+        /// only a frozen word is followed by another authority.
+        #[test]
+        fn no_order_of_moves_splits_writes(moves in proptest::collection::vec(0..6_u32, 1..40)) {
+            let mut word = SwitchWord::initial();
+            for m in moves {
+                let next = match m {
+                    0 => plan(word, Move::Join).map(|p| p.done),
+                    1 => plan(word, Move::Cutover).map(|p| p.done),
+                    2 => plan(word, Move::Rollback).map(|p| p.done),
+                    3 => weigh(word, 2_500),
+                    4 => weigh(word, 0),
+                    _ => Ok(word.out_of_sync(word.authority().other()).unwrap_or(word)),
+                };
+                word = next.unwrap_or(word);
+                prop_assert!(word.member(word.authority()) && !word.frozen());
+                prop_assert!(word.weight() == 0 || word.member(Side::Shadow));
+                prop_assert!(word.weight() == ALL || word.member(Side::Primary));
+            }
+        }
+    }
+}

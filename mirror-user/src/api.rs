@@ -1,0 +1,175 @@
+//! What goes over the control socket: requests, answers, and the client.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::moves::Phases;
+
+/// One side in [`Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SideStatus {
+    /// Gets every write, and may get reads.
+    pub in_sync: bool,
+    /// Seconds that it has been so.
+    pub since: f64,
+    /// Why.
+    pub reason: String,
+    /// Legs lost since the daemon started.
+    pub legs_lost: u64,
+    /// Turns that it answered to clients: reads, writes.
+    pub answered: [u64; 2],
+    /// Median latency of the reads and writes that it answered, in microseconds.
+    pub p50_us: u64,
+    /// 99th percentile of the same.
+    pub p99_us: u64,
+}
+
+/// An application in `status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it stands.
+    pub phase: String,
+    /// Share of the reads that the shadow answers, in percent.
+    pub weight: f64,
+    /// The side that answers writes.
+    pub authority: String,
+    /// Swaps so far.
+    pub epoch: u32,
+    /// Whether writes are frozen.
+    pub frozen: bool,
+    /// Connections.
+    pub flows: u32,
+    /// Of them with both legs open.
+    pub two_legs: u32,
+    /// Writes begun and not finished on every member.
+    pub open_writes: i64,
+    /// Frames held now, and so far, and given up.
+    pub held: [u64; 3],
+    /// The primary.
+    pub primary: SideStatus,
+    /// The shadow.
+    pub shadow: SideStatus,
+    /// What happened, the newest last.
+    pub notices: Vec<String>,
+}
+
+/// Answer of `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// Devices, and the hook that each is attached at.
+    pub devices: Vec<String>,
+    /// Every application.
+    pub apps: Vec<AppStatus>,
+}
+
+/// One verdict in `/counters`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Counter {
+    /// Name of the verdict.
+    pub name: String,
+    /// Packets.
+    pub count: u64,
+    /// What it means.
+    pub help: String,
+}
+
+/// Body of `/weight`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WeightRequest {
+    /// Application.
+    pub app: String,
+    /// Percent.
+    pub weight: f64,
+}
+
+/// Body of the moves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MoveRequest {
+    /// Application.
+    pub app: String,
+    /// Only says what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Answer of the moves and of `/weight`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Moved {
+    /// Phase afterwards.
+    pub phase: String,
+    /// The side that answers writes.
+    pub authority: String,
+    /// Percent.
+    pub weight: f64,
+    /// Swaps so far.
+    pub epoch: u32,
+    /// How long each phase took.
+    #[serde(default)]
+    pub phases: Option<Phases>,
+}
+
+/// Answer of what was refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why, and what to do.
+    pub error: String,
+}
+
+/// Talks to a daemon.
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the daemon behind `socket`.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn new(socket: &Path) -> Result<Self> {
+        let http = reqwest::Client::builder().unix_socket(socket).build()?;
+        Ok(Self { http, socket: socket.to_owned() })
+    }
+
+    fn reach(&self) -> String {
+        format!(
+            "no daemon answers at {}: is `mirror run POLICY` running, with this --socket?",
+            self.socket.display()
+        )
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// When the daemon can't be reached, or refuses.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer =
+            self.http.get(format!("http://mirror{path}")).send().await.with_context(|| self.reach())?;
+        read(answer).await
+    }
+
+    /// Tells.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        let request = self.http.post(format!("http://mirror{path}")).json(body);
+        read(request.send().await.with_context(|| self.reach())?).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(answer: reqwest::Response) -> Result<T> {
+    if answer.status().is_success() {
+        return Ok(answer.json().await?);
+    }
+    match answer.json::<Failure>().await {
+        Ok(failure) => bail!("{}", failure.error),
+        Err(error) => bail!("the daemon's answer can't be read: {error}"),
+    }
+}

@@ -1,0 +1,335 @@
+//! Loads, attaches and pins the kernel side, and adopts what is pinned already.
+
+use std::{
+    fs,
+    net::SocketAddrV4,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue},
+    programs::{
+        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
+        links::{FdLink, LinkOrder, PinnedLink},
+        tc::TcAttachOptions,
+    },
+};
+use mirror_common::{
+    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, Service, ServiceKey, SweepState, Tuple, maps},
+    switch_word::SwitchWord,
+    verdict::Verdict,
+};
+
+use crate::{
+    object,
+    policy::{Endpoint, Policy, WeightBy},
+    words::Words,
+};
+
+/// The loaded kernel side.
+pub struct Datapath {
+    bpf: Ebpf,
+    pins: PathBuf,
+    /// The applications' words.
+    pub words: std::sync::Arc<Words>,
+    /// Nothing was pinned before.
+    pub fresh: bool,
+    flows: u32,
+}
+
+/// What a whole sweep found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Swept {
+    /// Flows in use.
+    pub live: u32,
+    /// Of them with both legs open.
+    pub two_legs: u32,
+    /// Freed by this sweep.
+    pub freed: u32,
+    /// With an unfinished write.
+    pub open_writes: u32,
+    /// Packets that were made.
+    pub queued: u32,
+}
+
+impl Datapath {
+    /// Loads the object; maps that are pinned in `pins` are taken over.
+    ///
+    /// # Errors
+    /// Without an object, or when the kernel or another version's pins refuse.
+    pub fn load(policy: &Policy, pins: &Path) -> Result<Self> {
+        let bytes = object::embedded().context(object::HOW_TO_BUILD)?;
+        fs::create_dir_all(pins.join("links"))
+            .with_context(|| format!("can't make {}: is a bpf file system mounted there?", pins.display()))?;
+        let fresh = !pins.join(maps::ABI).exists();
+        let flows = if fresh { policy.flows.get() } else { pinned_config(pins)?.flows };
+        let paths: Vec<_> = maps::ALL.iter().map(|name| (*name, pins.join(name))).collect();
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &paths {
+            loader.map_pin_path(name, path);
+        }
+        for (name, size) in [(maps::FLOWS, flows), (maps::SLOTS, flows), (maps::TUPLES, 3 * flows)] {
+            loader.map_max_entries(name, size);
+        }
+        let mut bpf = loader.load(bytes).with_context(|| {
+            format!("can't load the kernel side (if {} is of another version: mirror unload)", pins.display())
+        })?;
+        let switch = map_data(&bpf, maps::SWITCH)?;
+        let apps = map_data(&bpf, maps::APPS)?;
+        let words = std::sync::Arc::new(Words::map(switch.fd().as_fd(), apps.fd().as_fd())?);
+        check_version(&mut bpf, fresh)?;
+        for name in ["mirror_tc", "mirror_emit"] {
+            let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        }
+        let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
+        sweep.load().context("the kernel refuses mirror_sweep")?;
+        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows })
+    }
+
+    /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
+    ///
+    /// # Errors
+    /// When the kernel refuses a value.
+    pub fn fill(&mut self, policy: &Policy, tap: u32) -> Result<()> {
+        let mut secret = [0; 8];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        let (fresh, flows) = (self.fresh, self.flows);
+        let mut config: Array<_, Config> = Array::try_from(self.map(maps::CONFIG)?)?;
+        let secret = if fresh { u64::from_ne_bytes(secret) } else { config.get(&0, 0)?.secret };
+        config.set(0, Config { tap, flows, secret }, 0)?;
+        self.fill_services(policy)?;
+        if !fresh {
+            return Ok(());
+        }
+        let mut slots: Queue<_, u32> = Queue::try_from(self.map(maps::SLOTS)?)?;
+        for slot in 0..flows {
+            slots.push(slot, 0)?;
+        }
+        for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
+            let mut ports: Vec<u32> = (u32::from(abi::nat::FIRST_PORT)..=65_535).collect();
+            shuffle(&mut ports, secret ^ name.len() as u64);
+            let mut queue: Queue<_, u32> = Queue::try_from(self.map(name)?)?;
+            for port in ports {
+                queue.push(port, 0)?;
+            }
+        }
+        let state = SwitchWord::initial().with_sticky(policy.weight_by == WeightBy::Client);
+        self.words.swap(0, SwitchWord(0), state).map_err(|_| anyhow::anyhow!("the switch word isn't new"))?;
+        Ok(())
+    }
+
+    fn fill_services(&mut self, policy: &Policy) -> Result<()> {
+        let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
+        service.idle_ms = policy.idle.as_millis() as u32;
+        service.endpoints[0] = endpoint(&policy.primary);
+        if let Some(shadow) = &policy.shadow {
+            service.endpoints[1] = endpoint(shadow);
+            service.flags |= Service::SHADOWED;
+        }
+        if policy.durable {
+            service.flags |= Service::DURABLE;
+        }
+        let key =
+            ServiceKey { addr: ip(policy.service.vip), port: policy.service.vip.port().to_be(), protocol: 6 };
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
+        let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
+        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
+            peers.insert(
+                Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 },
+                service.app,
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Attaches at a device's TC ingress, or replaces the program of the link that is pinned for it.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or would attach in a way that ends with the daemon.
+    pub fn attach(&mut self, device: &str) -> Result<()> {
+        let pin = self.pins.join("links").join(device);
+        let program: &mut SchedClassifier =
+            self.bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
+        if pin.exists() {
+            let link: FdLink = PinnedLink::from_pin(&pin).context("can't open the pinned link")?.into();
+            match program.attach_to_link(link.try_into()?) {
+                Ok(id) => {
+                    // Forgotten, not dropped: the pin keeps it.
+                    let _ = program.take_link(id)?;
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!("the link pinned for {device} is of a device that is no more: {error}")
+                }
+            }
+            fs::remove_file(&pin)?;
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(device, TcAttachType::Ingress, options).with_context(|| {
+            format!("can't attach to {device}: does it exist here? (ip link show {device})")
+        })?;
+        let link: FdLink = program
+            .take_link(id)?
+            .try_into()
+            .context("this kernel attached without a link; 6.6 and later have TCX")?;
+        link.pin(&pin).with_context(|| format!("can't pin the link of {device}"))?;
+        Ok(())
+    }
+
+    /// Visits every flow; then makes the packets that are due.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the programs.
+    pub fn sweep(&mut self) -> Result<Swept> {
+        let mut total = Swept::default();
+        let frame = stand_in();
+        for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
+            let ask =
+                SweepState { first, count: SWEEP_SLOTS.min(self.flows - first), ..SweepState::default() };
+            let mut state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
+            state.set(0, ask, 0)?;
+            let program: &mut Xdp =
+                self.bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
+            program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })?;
+            let state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
+            let found = state.get(&0, 0)?;
+            total.live += found.live;
+            total.two_legs += found.two_legs;
+            total.freed += found.freed;
+            total.open_writes += found.open_writes;
+            total.queued += found.queued;
+        }
+        for _ in 0..total.queued {
+            let program: &mut SchedClassifier =
+                self.bpf.program_mut("mirror_emit").context("mirror_emit")?.try_into()?;
+            program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })?;
+        }
+        Ok(total)
+    }
+
+    /// Every verdict's count, over all CPUs.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn counters(&self) -> Result<Vec<(Verdict, u64)>> {
+        let map = self.bpf.map(maps::COUNTERS).context(maps::COUNTERS)?;
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        Verdict::ALL.iter().map(|v| Ok((*v, counters.get(&(*v as u32), 0)?.iter().sum()))).collect()
+    }
+
+    /// A latency histogram: buckets of a side and class (0 reads, 1 writes), over all CPUs.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn latency(&self, side: u32, class: u32) -> Result<Vec<u64>> {
+        let map = self.bpf.map(maps::LATENCY).context(maps::LATENCY)?;
+        let latency: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        let first = (side * 2 + class) * mirror_common::hist::BUCKETS as u32;
+        (0..mirror_common::hist::BUCKETS as u32)
+            .map(|b| Ok(latency.get(&(first + b), 0)?.iter().sum()))
+            .collect()
+    }
+
+    /// Takes a map out, for a thread of its own.
+    ///
+    /// # Errors
+    /// When it isn't there (any more).
+    pub fn take_map(&mut self, name: &str) -> Result<Map> {
+        self.bpf.take_map(name).with_context(|| format!("no map {name}"))
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut Map> {
+        self.bpf.map_mut(name).with_context(|| format!("no map {name}"))
+    }
+}
+
+/// Removes all that is pinned: the links last, so that flows go on until then.
+///
+/// # Errors
+/// When something can't be removed.
+pub fn unload(pins: &Path) -> Result<usize> {
+    let mut removed = 0;
+    for folder in [pins.join("links"), pins.to_owned()] {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry?.path();
+            if path.is_file() || !path.is_dir() {
+                fs::remove_file(&path).with_context(|| format!("can't remove {}", path.display()))?;
+                removed += 1;
+            }
+        }
+        fs::remove_dir(&folder)?;
+    }
+    Ok(removed)
+}
+
+fn pinned_config(pins: &Path) -> Result<Config> {
+    let data = MapData::from_pin(pins.join(maps::CONFIG)).context("can't open the pinned settings")?;
+    let config: Array<_, Config> = Array::try_from(Map::Array(data))?;
+    let config = config.get(&0, 0)?;
+    ensure!(config.flows > 0, "{} was left half-made: mirror unload", pins.display());
+    Ok(config)
+}
+
+fn check_version(bpf: &mut Ebpf, fresh: bool) -> Result<()> {
+    let mut abi: Array<_, u32> = Array::try_from(bpf.map_mut(maps::ABI).context(maps::ABI)?)?;
+    if fresh {
+        abi.set(0, ABI_VERSION, 0)?;
+    }
+    let found = abi.get(&0, 0)?;
+    if found != ABI_VERSION {
+        bail!(
+            "what is pinned has layout {found}, this binary has {ABI_VERSION}: mirror unload, then run again"
+        );
+    }
+    Ok(())
+}
+
+fn map_data<'a>(bpf: &'a Ebpf, name: &str) -> Result<&'a MapData> {
+    match bpf.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => bail!("no array {name}"),
+    }
+}
+
+fn ip(address: SocketAddrV4) -> u32 {
+    u32::from_ne_bytes(address.ip().octets())
+}
+
+fn endpoint(side: &Endpoint) -> abi::Endpoint {
+    abi::Endpoint {
+        addr: ip(side.address),
+        nat: u32::from_ne_bytes(side.nat.octets()),
+        port: side.address.port().to_be(),
+        mss: side.mss,
+        max_requests: side.max_requests,
+    }
+}
+
+/// Fisher and Yates', by a seeded mixer: ports must not be predictable from outside.
+fn shuffle(ports: &mut [u32], mut seed: u64) {
+    for i in (1..ports.len()).rev() {
+        seed = mirror_common::weight::mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        ports.swap(i, (seed % (i as u64 + 1)) as usize);
+    }
+}
+
+/// A frame of Ethernet, IPv4 and TCP headers, for programs that make a packet out of one.
+fn stand_in() -> [u8; 64] {
+    let mut frame = [0; 64];
+    frame[12] = 8;
+    frame[14] = 0x45;
+    frame[17] = 40;
+    frame[22] = 64;
+    frame[23] = 6;
+    frame[46] = 0x50;
+    let sum = mirror_common::checksum::of(&frame[14..34]).to_ne_bytes();
+    frame[24..26].copy_from_slice(&sum);
+    frame
+}

@@ -1,0 +1,223 @@
+//! Keeps held frames by flow, in order, and lets them go: on the datapath's events, when a freeze ends, and now and then.
+//! Each is decided anew like a retransmission; what dies here is one that the client sends again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    io::{Read, Write},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use aya::maps::{HashMap as BpfHashMap, MapData, RingBuf};
+use mirror_common::abi::{Entry, Event, EventKind, Tuple};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::state::State;
+
+/// Bytes of the virtio header before each frame.
+const VNET: usize = 10;
+/// Held frames are tried again after this, event or not.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Bounds of what is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Frames of one flow.
+    pub frames: usize,
+    /// Bytes in all.
+    pub bytes: usize,
+    /// How long.
+    pub time: Duration,
+}
+
+/// What the holder has counted.
+#[derive(Default)]
+pub struct Counts {
+    /// Frames that came.
+    pub held: AtomicU64,
+    /// Frames in hand now.
+    pub now: AtomicU64,
+    /// Given up: over a bound in number, bytes or time.
+    pub dropped: AtomicU64,
+}
+
+struct Held {
+    frame: Vec<u8>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Queue {
+    frames: VecDeque<Held>,
+    slot: u32,
+    /// When each frame that is on its way through the program came first.
+    released: Vec<(Vec<u8>, Instant)>,
+    tried: Option<Instant>,
+}
+
+/// The holder: one thread.
+pub struct Holder {
+    tap: File,
+    events: RingBuf<MapData>,
+    tuples: BpfHashMap<MapData, Tuple, u64>,
+    thaw: OwnedFd,
+    bounds: Bounds,
+    flows: HashMap<Tuple, Queue>,
+    bytes: usize,
+    state: Arc<Mutex<State>>,
+    counts: Arc<Counts>,
+}
+
+impl Holder {
+    /// A holder; `thaw` is an eventfd that is written when a freeze has ended.
+    pub fn new(
+        tap: File,
+        events: RingBuf<MapData>,
+        tuples: BpfHashMap<MapData, Tuple, u64>,
+        thaw: OwnedFd,
+        bounds: Bounds,
+        state: Arc<Mutex<State>>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        Self { tap, events, tuples, thaw, bounds, flows: HashMap::new(), bytes: 0, state, counts }
+    }
+
+    /// Runs until the TAP fails.
+    ///
+    /// # Errors
+    /// When the TAP or the kernel fails.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            let wait = if self.flows.is_empty() { Duration::from_secs(1) } else { AGAIN / 4 };
+            self.wait(wait)?;
+            self.take_in()?;
+            let all = self.thawed();
+            let woken = self.read_events();
+            self.let_go(all, &woken)?;
+        }
+    }
+
+    fn wait(&self, time: Duration) -> Result<()> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.tap.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.thaw.as_fd(), PollFlags::IN),
+        ];
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        match poll(&mut fds, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a freeze has ended since the last look.
+    fn thawed(&self) -> bool {
+        let mut count = [0; 8];
+        rustix::io::read(&self.thaw, &mut count).is_ok()
+    }
+
+    fn take_in(&mut self) -> Result<()> {
+        let mut buffer = vec![0; 70_000];
+        for _ in 0..4_096 {
+            match self.tap.read(&mut buffer) {
+                Ok(n) => self.keep(&buffer[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, frame: &[u8]) {
+        let Some(tuple) = tuple_of(frame) else { return };
+        self.counts.held.fetch_add(1, Ordering::Relaxed);
+        let slot = self.tuples.get(&tuple, 0).map_or(0, |entry| Entry(entry).slot());
+        let queue = self.flows.entry(tuple).or_default();
+        queue.slot = slot;
+        if queue.frames.iter().any(|held| held.frame == frame) {
+            return;
+        }
+        let full = queue.frames.len() >= self.bounds.frames || self.bytes + frame.len() > self.bounds.bytes;
+        if full {
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let came = queue.released.iter().find(|(known, _)| known == frame).map(|(_, since)| *since);
+        queue.frames.push_back(Held { frame: frame.to_vec(), since: came.unwrap_or_else(Instant::now) });
+        self.bytes += frame.len();
+    }
+
+    fn read_events(&mut self) -> Vec<u32> {
+        let mut woken = Vec::new();
+        while let Some(item) = self.events.next() {
+            let Some(event) = event_of(&item) else { continue };
+            let wakes = [EventKind::Wake as u32, EventKind::LegOpen as u32, EventKind::LegLost as u32];
+            if wakes.contains(&event.kind) {
+                woken.push(event.slot);
+            }
+            if let Ok(mut state) = self.state.lock() {
+                state.note(&event);
+            }
+        }
+        woken
+    }
+
+    /// Writes back what may go: every frame of a woken flow, all after a freeze, and each that has waited for a while.
+    fn let_go(&mut self, all: bool, woken: &[u32]) -> Result<()> {
+        let now = Instant::now();
+        for queue in self.flows.values_mut() {
+            let due = queue.tried.is_none_or(|tried| now - tried >= AGAIN);
+            if !(all || due || woken.contains(&queue.slot)) || queue.frames.is_empty() {
+                continue;
+            }
+            queue.tried = Some(now);
+            queue.released.clear();
+            for held in queue.frames.drain(..) {
+                self.bytes -= held.frame.len();
+                if now - held.since > self.bounds.time {
+                    self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+                if let Err(error) = (&self.tap).write(&held.frame) {
+                    tracing::debug!("a held frame can't be let go: {error}");
+                    self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+                queue.released.push((held.frame, held.since));
+            }
+        }
+        self.flows.retain(|_, queue| {
+            !queue.frames.is_empty() || queue.tried.is_some_and(|tried| now - tried < 2 * AGAIN)
+        });
+        let held = self.flows.values().map(|queue| queue.frames.len() as u64).sum();
+        self.counts.now.store(held, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// The addresses of a frame behind its virtio header.
+fn tuple_of(frame: &[u8]) -> Option<Tuple> {
+    let bytes = frame.get(VNET + 26..VNET + 38)?;
+    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let half = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+    Some(Tuple { saddr: word(0)?, daddr: word(4)?, sport: half(8)?, dport: half(10)? })
+}
+
+fn event_of(bytes: &[u8]) -> Option<Event> {
+    let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let at = u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?);
+    Some(Event {
+        at,
+        kind: word(8)?,
+        app: word(12)?,
+        slot: word(16)?,
+        generation: word(20)?,
+        side: word(24)?,
+        reason: word(28)?,
+    })
+}

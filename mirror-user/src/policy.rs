@@ -1,0 +1,293 @@
+//! A policy file: TOML that becomes types which can't be wrong.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    time::Duration,
+};
+
+use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
+use serde::{Deserialize, Deserializer, de};
+
+/// What is to be mirrored and moved, and within which bounds.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Name of the application.
+    pub name: Name,
+    /// What clients talk to.
+    pub service: Service,
+    /// The present servers.
+    pub primary: Endpoint,
+    /// The copy.
+    pub shadow: Option<Endpoint>,
+    /// How long the side without authority may keep a flow waiting.
+    #[serde(default = "defaults::stall", deserialize_with = "duration")]
+    pub stall: Duration,
+    /// How long writes may be frozen for a cutover or a rollback.
+    #[serde(default = "defaults::freeze", deserialize_with = "duration")]
+    pub freeze: Duration,
+    /// How long writes may be frozen for a join.
+    #[serde(default = "defaults::join_deadline", deserialize_with = "duration")]
+    pub join_deadline: Duration,
+    /// The program, with its arguments, that brings the joining side level while writes are frozen. `MIRROR_FROM` and
+    /// `MIRROR_TO` name the two servers as `address:port`.
+    #[serde(default)]
+    pub join_hook: Vec<String>,
+    /// A restarted server still knows what was written to it.
+    #[serde(default)]
+    pub durable: bool,
+    /// Flows at most.
+    #[serde(default)]
+    pub flows: Flows,
+    /// Frames that are held for one flow at most.
+    #[serde(default = "defaults::hold_frames")]
+    pub hold_frames: usize,
+    /// Bytes that are held in all at most.
+    #[serde(default = "defaults::hold_bytes")]
+    pub hold_bytes: usize,
+    /// Devices to attach to; none: those that the service and the endpoints are reached by.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// Whether a weight chooses by request or by client.
+    #[serde(default)]
+    pub weight_by: WeightBy,
+    /// How long a flow without a packet lives.
+    #[serde(default = "defaults::idle", deserialize_with = "duration")]
+    pub idle: Duration,
+}
+
+/// What clients talk to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Address and port.
+    pub vip: SocketAddrV4,
+}
+
+/// One side's server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Address and port.
+    pub address: SocketAddrV4,
+    /// The gateway's own address that its legs come from.
+    pub nat: Ipv4Addr,
+    /// Requests that the server answers on one connection before it closes it; 0: no limit.
+    #[serde(default)]
+    pub max_requests: u32,
+    /// Largest segment on the way to it, in bytes; 0: whatever the client says.
+    #[serde(default)]
+    pub mss: u16,
+}
+
+/// Chooses by request, or by client.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightBy {
+    /// Each read on its own.
+    #[default]
+    Request,
+    /// Every read of a client's address alike.
+    Client,
+}
+
+/// A name that fits a path and a terminal: letters, digits, `-` and `_`, at most 32.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Name(String);
+
+impl Name {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = (1..=32).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if fits { Ok(Self(text)) } else { Err("a name has 1 to 32 letters, digits, - or _".into()) }
+    }
+}
+
+/// A number of flows: a power of two, so that the sweep's pieces fit.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Flows(u32);
+
+impl Flows {
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self(DEFAULT_FLOWS)
+    }
+}
+
+impl TryFrom<u32> for Flows {
+    type Error = String;
+
+    fn try_from(n: u32) -> Result<Self, String> {
+        if n.is_power_of_two() && (1_024..=MAX_FLOWS).contains(&n) {
+            return Ok(Self(n));
+        }
+        let near = n.clamp(1_024, MAX_FLOWS).next_power_of_two().min(MAX_FLOWS);
+        Err(format!("flows must be a power of two from 1024 to {MAX_FLOWS}; did you mean {near}?"))
+    }
+}
+
+mod defaults {
+    use std::time::Duration;
+
+    pub(super) fn stall() -> Duration {
+        Duration::from_millis(500)
+    }
+    pub(super) fn freeze() -> Duration {
+        Duration::from_millis(750)
+    }
+    pub(super) fn join_deadline() -> Duration {
+        Duration::from_secs(10)
+    }
+    pub(super) fn idle() -> Duration {
+        Duration::from_secs(7_200)
+    }
+    pub(super) fn hold_frames() -> usize {
+        64
+    }
+    pub(super) fn hold_bytes() -> usize {
+        4 << 20
+    }
+}
+
+/// `"500ms"`, `"10s"`, `"2h"`.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad_duration(&text))?;
+    let ms = match unit.trim() {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        _ => None,
+    };
+    match ms {
+        Some(ms) if (1..=86_400_000).contains(&ms) => Ok(Duration::from_millis(ms)),
+        _ => Err(bad_duration(&text)),
+    }
+}
+
+fn bad_duration<E: de::Error>(text: &str) -> E {
+    E::custom(format!(
+        "`{text}` is no duration from 1ms to 24h; write a number and ms, s, m or h, as in \"500ms\""
+    ))
+}
+
+/// Why a policy doesn't hold, with the line that it is about.
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
+#[error("policy {file} doesn't hold")]
+pub struct Invalid {
+    file: String,
+    #[source_code]
+    text: miette::NamedSource<String>,
+    #[label("{what}")]
+    at: Option<miette::SourceSpan>,
+    what: String,
+    #[help]
+    help: Option<String>,
+}
+
+impl Policy {
+    /// Reads and checks a policy's text; `file` is for messages.
+    ///
+    /// # Errors
+    /// The first thing that doesn't hold, with its place.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Box<Invalid>> {
+        let invalid = |at: Option<std::ops::Range<usize>>, what: String, help: Option<String>| {
+            let text = miette::NamedSource::new(file, text.to_owned());
+            Box::new(Invalid { file: file.into(), text, at: at.map(Into::into), what, help })
+        };
+        let policy: Self =
+            toml::from_str(text).map_err(|error| invalid(error.span(), error.message().to_owned(), None))?;
+        let find = |needle: &str| text.find(needle).map(|at| at..at + needle.len());
+        if let Some(shadow) = &policy.shadow {
+            if shadow.address == policy.primary.address {
+                let what = "the shadow is the primary's own server".to_owned();
+                return Err(invalid(find("[shadow]"), what, Some("name another address".into())));
+            }
+            if shadow.nat == policy.primary.nat && shadow.address.ip() == policy.primary.address.ip() {
+                let what = "both sides' legs would have the same addresses".to_owned();
+                return Err(invalid(
+                    find("[shadow]"),
+                    what,
+                    Some("give the shadow another `nat` address".into()),
+                ));
+            }
+        }
+        for side in [Some(&policy.primary), policy.shadow.as_ref()].into_iter().flatten() {
+            if side.nat == *policy.service.vip.ip() && side.address.port() == policy.service.vip.port() {
+                let help = Some("use an address of the gateway that no client talks to".into());
+                return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
+            }
+            if side.max_requests == 1 {
+                let what =
+                    "a server that closes after each request can't be mirrored under a kept connection";
+                return Err(invalid(find("max_requests"), what.into(), Some("0: no limit".into())));
+            }
+        }
+        Ok(policy)
+    }
+
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// When it can't be read, or doesn't hold.
+    pub fn load(path: &Path) -> miette::Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            miette::miette!(
+                help = "name a policy file, such as policies/http.toml",
+                "can't read {}: {error}",
+                path.display()
+            )
+        })?;
+        Self::parse(&path.display().to_string(), &text).map_err(|invalid| miette::Report::from(*invalid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = include_str!("../../policies/http.toml");
+
+    #[test]
+    fn the_example_holds() {
+        let policy = Policy::parse("http.toml", GOOD).unwrap();
+        assert_eq!(policy.stall, Duration::from_millis(500));
+        assert!(policy.shadow.is_some());
+    }
+
+    #[test]
+    fn each_invalid_policy_fails_as_its_first_line_says() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/invalid");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let expected = text.lines().next().unwrap().trim_start_matches("# expected: ").to_owned();
+            let error = Policy::parse("x.toml", &text).expect_err("invalid");
+            assert!(error.what.contains(&expected), "{}: {}", path.display(), error.what);
+            seen += 1;
+        }
+        assert!(seen >= 5);
+    }
+}

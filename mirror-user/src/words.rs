@@ -1,0 +1,110 @@
+//! The applications' shared words, mapped into the daemon: the switch word and what goes with a freeze.
+#![allow(unsafe_code, reason = "maps the pinned arrays and swaps in them by atomics")]
+
+use std::{
+    os::fd::BorrowedFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::{Context, Result};
+use mirror_common::{
+    abi::{App, MAX_APPS},
+    switch_word::SwitchWord,
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+/// A mapped array of `u64`s.
+struct Mapped {
+    base: *const AtomicU64,
+    words: usize,
+}
+
+// SAFETY: the memory is shared with the kernel anyway, and touched by atomics alone.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    fn new(fd: BorrowedFd<'_>, words: usize) -> Result<Self> {
+        let bytes = (words * 8).next_multiple_of(4_096);
+        // SAFETY: a fresh mapping, chosen by the kernel; it is never unmapped.
+        let base = unsafe {
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, fd, 0)
+        }
+        .context("can't map a pinned array")?;
+        Ok(Self { base: base.cast(), words })
+    }
+
+    fn at(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.words);
+        // SAFETY: within the mapping, aligned, and never unmapped.
+        unsafe { &*self.base.add(index) }
+    }
+}
+
+/// The words of every application.
+pub struct Words {
+    switch: Mapped,
+    apps: Mapped,
+}
+
+const APP_WORDS: usize = size_of::<App>() / 8;
+
+impl Words {
+    /// Maps the two arrays.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn map(switch: BorrowedFd<'_>, apps: BorrowedFd<'_>) -> Result<Self> {
+        let n = MAX_APPS as usize;
+        Ok(Self { switch: Mapped::new(switch, n)?, apps: Mapped::new(apps, n * APP_WORDS)? })
+    }
+
+    /// The switch word of an application.
+    pub fn load(&self, app: u32) -> SwitchWord {
+        SwitchWord(self.switch.at(app as usize).load(Ordering::SeqCst))
+    }
+
+    /// Swaps `old`'s low half for `state`, with the next epoch. Returns the new word, or what stands there instead.
+    ///
+    /// # Errors
+    /// The word that was found, when it isn't `old`.
+    pub fn swap(&self, app: u32, old: SwitchWord, state: SwitchWord) -> Result<SwitchWord, SwitchWord> {
+        let new = old.next(state.state());
+        self.switch
+            .at(app as usize)
+            .compare_exchange(old.0, new.0, Ordering::SeqCst, Ordering::SeqCst)
+            .map(|_| new)
+            .map_err(SwitchWord)
+    }
+
+    /// Writes begun and not finished.
+    pub fn open_writes(&self, app: u32) -> i64 {
+        self.apps.at(app as usize * APP_WORDS).load(Ordering::SeqCst) as i64
+    }
+
+    /// Says until when a freeze of the word's next epoch lasts, and what the first packet past it swaps in.
+    pub fn arm(&self, app: u32, deadline_ns: u64, word: SwitchWord, thaw: SwitchWord) {
+        let base = app as usize * APP_WORDS;
+        let epoch = u64::from(word.epoch().wrapping_add(1));
+        self.apps.at(base + 1).store(deadline_ns, Ordering::SeqCst);
+        self.apps.at(base + 2).store(epoch | u64::from(thaw.state()) << 32, Ordering::SeqCst);
+    }
+
+    /// The word that ends the freeze that stands there; `None` if it was armed for another one.
+    pub fn thaw_state(&self, app: u32, word: SwitchWord) -> Option<SwitchWord> {
+        let armed = self.apps.at(app as usize * APP_WORDS + 2).load(Ordering::SeqCst);
+        (armed as u32 == word.epoch()).then(|| SwitchWord(armed >> 32))
+    }
+
+    /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock.
+    pub fn out_of_sync_at(&self, app: u32) -> u64 {
+        self.apps.at(app as usize * APP_WORDS + 3).load(Ordering::SeqCst)
+    }
+}
+
+/// `CLOCK_MONOTONIC`, in nanoseconds: the datapath's clock.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
