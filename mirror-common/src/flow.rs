@@ -2,7 +2,8 @@
 //!
 //! The transition functions take the flow (under its lock) and one segment, change the flow, and say in a [`Step`] which
 //! packets leave. They are pure but for [`Switch`], through which they count writes and read the switch word at the one
-//! moment at which it is known that a turn begins.
+//! moment at which it is known that a turn begins. They return the verdict's number, which stands in the step too: a kernel
+//! subprogram must leave something of its own in the result's register.
 //!
 //! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Leg::delta`], fixed while
 //! the leg is the authority.
@@ -183,7 +184,7 @@ pub struct Flow {
     pub client_acked: u32,
     /// Behind the last byte that the client was shown, in its view.
     pub view_next: u32,
-    /// `view_next` when the last turn began.
+    /// Where the last turn's answer begins, in the client's view.
     pub turn_view: u32,
     /// The client's number at which the last turn began.
     pub turn_begin: u32,
@@ -355,7 +356,7 @@ impl Segment {
 pub mod emit {
     /// Nothing leaves.
     pub const NONE: u8 = 0;
-    /// The packet at hand, its payload and flags, with the numbers given.
+    /// The packet at hand, its payload, with the numbers given, and the flags given if there are any.
     pub const FORWARD: u8 = 1;
     /// A packet of 40 bytes made from it: no payload, no options, flags as given.
     pub const BARE: u8 = 2;

@@ -210,7 +210,11 @@ impl SwitchWord {
             Side::Primary => 0,
             Side::Shadow => crate::weight::ALL,
         };
-        let word = self.with_member(side, false).with_frozen(false).with_weight(reads);
+        let phase = match self.authority() {
+            Side::Primary => Phase::Idle,
+            Side::Shadow => Phase::Standby,
+        };
+        let word = self.with_member(side, false).with_frozen(false).with_weight(reads).with_phase(phase);
         Some(self.next(word.state()))
     }
 }

@@ -123,11 +123,17 @@ pub fn decide(scratch: &mut Scratch, target: Target, service: &Service, words: W
             scratch.client = client;
             let syn = scratch.seg.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
             if target.from != 2 {
-                on_leg(flow_ref, Side::from_bit(target.from), &scratch.seg, &mut terms, &mut scratch.step);
+                scratch.step.verdict = on_leg(
+                    flow_ref,
+                    Side::from_bit(target.from),
+                    &scratch.seg,
+                    &mut terms,
+                    &mut scratch.step,
+                );
             } else if syn {
-                on_client_syn(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
+                scratch.step.verdict = on_client_syn(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
             } else {
-                on_client(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
+                scratch.step.verdict = on_client(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
             }
         }
         bpf_spin_unlock((&raw mut (*flow).lock).cast());

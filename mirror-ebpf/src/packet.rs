@@ -216,13 +216,15 @@ pub fn rewrite(skb: *mut __sk_buff, scratch: &mut Scratch, e: &Emit) -> bool {
     put32(header, 42, e.ack.to_be());
     put16(header, 48, e.window.to_be());
     let mut new_len = old_len;
+    if e.flags != 0 {
+        header[47] = e.flags;
+    }
     if made {
         new_len = 20 + option_len as u16;
         let total = (20 + new_len).to_be();
         ip += checksum::diff16(old_total, total);
         put16(header, 16, total);
         header[46] = ((20 + option_len as u8) / 4) << 4;
-        header[47] = e.flags;
         put16(header, 52, 0);
         put32(header, 54, 0);
         put32(header, 58, 0);

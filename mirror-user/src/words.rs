@@ -94,7 +94,7 @@ impl Words {
     /// The word that ends the freeze that stands there; `None` if it was armed for another one.
     pub fn thaw_state(&self, app: u32, word: SwitchWord) -> Option<SwitchWord> {
         let armed = self.apps.at(app as usize * APP_WORDS + 2).load(Ordering::SeqCst);
-        (armed as u32 == word.epoch()).then(|| SwitchWord(armed >> 32))
+        (armed as u32 == word.epoch()).then_some(SwitchWord(armed >> 32))
     }
 
     /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock.

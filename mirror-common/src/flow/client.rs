@@ -18,7 +18,13 @@ const EDGE_SLACK: u32 = 65_536;
 
 /// A segment of the client's, SYNs excepted ([`super::on_client_syn`]).
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
+pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
+    by_kind(flow, seg, terms, step);
+    step.verdict
+}
+
+#[inline(always)]
+fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     if flow.state == flow_state::ENDED {
         if !seg.is(tcp::RST) {
             reset_client(seg, step);
@@ -380,7 +386,7 @@ fn begin<S: Switch>(
     flow.set(Flow::TURN_WRITES, writes);
     flow.set(Flow::TIMED, true);
     flow.turn_begin = reading.before.at;
-    flow.turn_view = flow.view_next;
+    flow.turn_view = answers_end(flow);
     flow.turn_us = seg.now_us;
     flow.turns = flow.turns.wrapping_add(reading.begun);
     for side in Side::BOTH {
@@ -388,6 +394,17 @@ fn begin<S: Switch>(
         leg.fed = leg.fed.wrapping_add(reading.begun);
     }
     begun
+}
+
+/// Where the answer of the turn that begins will begin, in the client's view: behind the last one, if its end is known.
+#[inline(always)]
+fn answers_end(flow: &Flow) -> u32 {
+    let leg = flow.leg(flow.authority());
+    if leg.state == leg_state::OPEN && leg.answered == flow.turns {
+        leg.parse.at.wrapping_add(leg.delta)
+    } else {
+        flow.view_next
+    }
 }
 
 /// Whether a leg has had as many requests as its server answers, less the one in whose answer it would say so.

@@ -57,7 +57,8 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
     let side = me.other();
     if late(flow, side, now_ms, terms.service.stall_ms) {
         if act {
-            lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+            let verdict = lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+            step.end(verdict);
         }
         return Due::Emit;
     }

@@ -129,7 +129,18 @@ pub(super) fn offered(flow: &Flow) -> u8 {
 
 /// A SYN for which an entry exists. `step.dial` 0xff: the old connection is over; free it, and open a new one.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn on_client_syn<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
+pub fn on_client_syn<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> u8 {
+    syn_again(flow, seg, terms, step);
+    step.verdict
+}
+
+#[inline(always)]
+fn syn_again<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     let _ = terms;
     if flow.state == flow_state::ENDED || flow.has(Flow::CLIENT_FIN) {
         step.dial = 0xff;
@@ -170,7 +181,8 @@ pub(super) fn on_dialling<S: Switch>(
             end_with_reset(flow, terms, step);
             step.end(Verdict::Reset);
         } else {
-            lose(flow, Loss::new(side, LossReason::Refused), terms, step);
+            let verdict = lose(flow, Loss::new(side, LossReason::Refused), terms, step);
+            step.end(verdict);
         }
         return;
     }

@@ -21,6 +21,18 @@ pub fn on_leg<S: Switch>(
     seg: &Segment,
     terms: &mut Terms<'_, S>,
     step: &mut Step,
+) -> u8 {
+    by_state(flow, side, seg, terms, step);
+    step.verdict
+}
+
+#[inline(always)]
+fn by_state<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
 ) {
     flow.last_ms = seg.now_ms;
     match flow.leg(side).state {
@@ -102,7 +114,8 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         {
             step.end(Verdict::OutOfWindow);
         } else {
-            lose(flow, Loss::new(side, LossReason::Reset), terms, step);
+            let verdict = lose(flow, Loss::new(side, LossReason::Reset), terms, step);
+            step.end(verdict);
         }
         return;
     }
@@ -310,19 +323,41 @@ fn show<S: Switch>(
             }
         }
     }
-    if seg.is(tcp::FIN) && !fin_of_authority(flow, side, seg, end, terms, step) {
+    let mut end = end;
+    let borrowed_fin = seg.is(tcp::FIN) && seg.payload > 0 && borrowed(flow, side, terms);
+    if borrowed_fin {
+        // Its answer is the client's, its end isn't: that comes again, alone.
+        end = end.wrapping_sub(1);
+    } else if seg.is(tcp::FIN) && !fin_of_authority(flow, side, seg, end, terms, step) {
         return;
     }
     let leg = flow.leg_mut(side);
     leg.sent_max = seq::max(leg.sent_max, end);
     let view = end.wrapping_add(leg.delta);
     flow.view_next = seq::max(flow.view_next, view);
-    flow.set(Flow::MOVED, false);
+    if seq::lt(flow.turn_view, view) {
+        // The answer has begun: what the client has read of it, nobody can take back.
+        flow.set(Flow::MOVED, false);
+    }
     raise_shown(flow);
     raise_edge(flow);
     step.to_client = shown(flow, side, seg);
+    if borrowed_fin {
+        step.to_client.flags = seg.flags & !tcp::FIN;
+    }
     time(flow, side, seg, step);
     step.end(Verdict::Forwarded);
+}
+
+/// Whether a leg only answers reads for the switch word's authority, and its stream's end isn't an answer's.
+#[inline(always)]
+fn borrowed<S: Switch>(flow: &Flow, side: Side, terms: &mut Terms<'_, S>) -> bool {
+    let leg = flow.leg(side);
+    let mine = terms.switch.word().authority() as u8 == side as u8;
+    !mine
+        && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
+        && leg.flags & Leg::CLOSING == 0
+        && !leg.parse.scanner.until_close()
 }
 
 /// Whether the authority's FIN is the client's. The mirror's close, while it answers reads, isn't: the other takes over.
@@ -335,14 +370,13 @@ fn fin_of_authority<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) -> bool {
-    let borrowed =
-        terms.switch.word().authority() as u8 != side as u8 && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN);
-    let leg = flow.leg(side);
-    let quiet = seg.payload == 0 && leg.answered == flow.turns && leg.flags & Leg::CLOSING == 0;
-    if borrowed && quiet && !leg.parse.scanner.until_close() {
-        let all_seen = flow.client_acked == flow.view_next && seg.seq == leg.sent_max;
+    if seg.payload == 0 && borrowed(flow, side, terms) {
+        let leg = flow.leg(side);
+        let all_seen =
+            flow.client_acked == flow.view_next && seg.seq == leg.sent_max && leg.answered == flow.turns;
         if all_seen && finished(flow, side.other()) {
-            lose(flow, Loss::new(side, LossReason::Closed), terms, step);
+            let verdict = lose(flow, Loss::new(side, LossReason::Closed), terms, step);
+            step.end(verdict);
         } else {
             // It comes again.
             step.end(Verdict::BeyondHead);
@@ -419,7 +453,8 @@ fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S
         step.end(Verdict::FinAbsorbed);
         return;
     }
-    lose(flow, Loss::new(side, LossReason::Closed), terms, step);
+    let verdict = lose(flow, Loss::new(side, LossReason::Closed), terms, step);
+    step.end(verdict);
 }
 
 /// The other leg was lost as the authority: this one takes over as soon as it has finished.

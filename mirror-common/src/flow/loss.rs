@@ -40,10 +40,15 @@ impl Loss {
     }
 }
 
-/// Takes a leg away. The switch word's authority's loss is the connection's end; any other's is hidden, unless the client
+/// Takes a leg away, and says what that came to. The switch word's authority's loss is the connection's end; any other's is hidden, unless the client
 /// was in the middle of its answer.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_, S>, step: &mut Step) {
+pub(super) fn lose<S: Switch>(
+    flow: &mut Flow,
+    loss: Loss,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Verdict {
     let (side, refused) = (loss.side(), loss.0 >> 8 == LossReason::Refused as u32);
     let word = terms.switch.word();
     step.side = side as u8;
@@ -51,8 +56,7 @@ pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_,
     let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
     if word.authority() as u8 == side as u8 || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, terms, step);
-        step.end(Verdict::Reset);
-        return;
+        return Verdict::Reset;
     }
     let owes = (flow.has(Flow::COUNTED) && !answered(flow, side))
         || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
@@ -60,7 +64,6 @@ pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_,
         step.events |= Step::OUT_OF_SYNC;
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
-    step.end(if refused { Verdict::Refused } else { Verdict::LegLost });
     let whole = answered(flow, side);
     let (next, turns) = (flow.client_next, flow.turns);
     put_down(flow, side, next, turns);
@@ -75,8 +78,7 @@ pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_,
     finish_write(flow, false, terms);
     if hears_it && !give_back(flow, side.other(), whole) {
         end_with_reset(flow, terms, step);
-        step.end(Verdict::FailedMidAnswer);
-        return;
+        return Verdict::FailedMidAnswer;
     }
     if flow.state == flow_state::OPEN {
         if raise_shown(flow) {
@@ -86,6 +88,7 @@ pub(super) fn lose<S: Switch>(flow: &mut Flow, loss: Loss, terms: &mut Terms<'_,
             ask_dial(flow, side, terms.now_ms, step);
         }
     }
+    if refused { Verdict::Refused } else { Verdict::LegLost }
 }
 
 /// The other leg takes over from a lost authority. `whole`: its last answer had been shown to its end. False: the client
@@ -168,7 +171,8 @@ pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, 
     }
     let side = terms.switch.word().authority().other();
     if late(flow, side, terms.now_ms, terms.service.stall_ms) {
-        lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+        let verdict = lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+        step.end(verdict);
     }
 }
 
