@@ -99,7 +99,6 @@ pub(super) fn start(leg: &mut Leg, port: u32, iss: u32, from: u32, now_ms: u32) 
     leg.from = from;
     leg.acked = from;
     leg.edge = from;
-    leg.fed = 0;
     leg.dialled_ms = now_ms;
     leg.heard_ms = now_ms;
 }
