@@ -16,6 +16,7 @@ mod leg;
 mod loss;
 mod redial;
 mod settled;
+mod turn;
 
 pub use client::on_client;
 pub use clock::{Due, on_sweep};

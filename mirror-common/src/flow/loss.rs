@@ -40,8 +40,8 @@ impl Loss {
     }
 }
 
-/// Takes a leg away, and says what that came to. The switch word's authority's loss is the connection's end; any other's is hidden, unless the client
-/// was in the middle of its answer.
+/// Takes a leg away, and says what that came to. The loss of the switch word's authority is the connection's end; any
+/// other's is hidden, unless the client was in the middle of its answer.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn lose<S: Switch>(
     flow: &mut Flow,
