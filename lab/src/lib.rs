@@ -9,6 +9,7 @@
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
 //! | [`checker`] | the checking client (binary `checker`) |
+//! | [`gateway`] | the gateway itself, started on its host |
 //! | [`programs`] | the binaries, started on hosts |
 //! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
 //! | [`nginx`], [`load`] | nginx on a host; wrk and oha with their results as numbers; busy time |
@@ -25,6 +26,7 @@
 pub mod capture;
 pub mod checker;
 mod clock;
+pub mod gateway;
 pub mod http_client;
 mod limits;
 pub mod lists;

@@ -1,1 +1,250 @@
-//! Scenarios in network namespaces, by promise.
+//! What the scenarios share: a lab with the gateway and both servers, and clients that run beside a test's own steps.
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    checker::{self, Config, Summary, read_journals, send_command},
+    gateway::{Gateway, policy},
+    lists::Lists,
+    net::{Host, Lab, SERVICE_PORT, VIP},
+    programs::ListsServer,
+    proof::{Report, prove},
+    wait::wait_for,
+};
+use serde_json::Value;
+
+/// Longest time for something that must happen soon.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// Everything that a scenario needs; fields are dropped in their order.
+pub struct Scene {
+    /// The daemon.
+    pub gateway: Gateway,
+    /// By side; `None` while a server is dead.
+    pub servers: [Option<ListsServer>; 2],
+    /// The hosts.
+    pub lab: Lab,
+}
+
+impl Scene {
+    /// A lab, both servers, and the daemon under the default policy.
+    ///
+    /// # Errors
+    /// If something doesn't start.
+    pub fn new() -> Result<Self> {
+        Self::with("", "", &[])
+    }
+
+    /// The same with settings of the application, settings of its shadow, and the shadow server's options.
+    ///
+    /// # Errors
+    /// If something doesn't start.
+    pub fn with(more: &str, shadow: &str, options: &[&str]) -> Result<Self> {
+        let lab = Lab::builder().up()?;
+        Self::on(lab, more, shadow, options)
+    }
+
+    /// The same in a lab that was built otherwise.
+    ///
+    /// # Errors
+    /// If something doesn't start.
+    pub fn on(lab: Lab, more: &str, shadow: &str, options: &[&str]) -> Result<Self> {
+        let primary = ListsServer::on(&lab, Host::Primary, &["--volatile"])?;
+        let second = ListsServer::on(&lab, Host::Shadow, &[&["--volatile"], options].concat())?;
+        let gateway = Gateway::start(&lab, &policy(more, shadow)?)?;
+        Ok(Self { gateway, servers: [Some(primary), Some(second)], lab })
+    }
+
+    /// Joins the shadow.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub fn joined(self) -> Result<Self> {
+        self.ctl(&["join", "shop"])?;
+        Ok(self)
+    }
+
+    /// A command of the binary `mirror`.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn ctl(&self, arguments: &[&str]) -> Result<Value> {
+        self.gateway.ctl(arguments)
+    }
+
+    /// Starts a server again that was killed, at its old address.
+    ///
+    /// # Errors
+    /// If it doesn't start.
+    pub fn restart(&mut self, host: Host) -> Result<()> {
+        let side = usize::from(host == Host::Shadow);
+        self.servers[side] = None;
+        self.servers[side] = Some(ListsServer::on(&self.lab, host, &["--volatile"])?);
+        Ok(())
+    }
+
+    /// A server's process.
+    ///
+    /// # Errors
+    /// If it was killed.
+    pub fn server(&mut self, host: Host) -> Result<&mut ListsServer> {
+        self.servers[usize::from(host == Host::Shadow)].as_mut().with_context(|| format!("{host} is dead"))
+    }
+
+    /// What a server has now.
+    ///
+    /// # Errors
+    /// If it doesn't answer.
+    pub fn lists(&self, host: Host) -> Result<Lists> {
+        let target = std::net::SocketAddr::from(host.service());
+        let dump = self.lab.host(Host::Gateway).run(|| lab::http_client::get(target, "/dump"))??;
+        lab::lists::parse_dump(&String::from_utf8(dump)?).with_context(|| format!("the dump of {host}"))
+    }
+
+    /// Whether the lists' contents are the same on both sides.
+    ///
+    /// # Errors
+    /// If a server doesn't answer.
+    pub fn states_equal(&self) -> Result<bool> {
+        Ok(self.lists(Host::Primary)? == self.lists(Host::Shadow)?)
+    }
+
+    /// Compares the clients' journals with both servers' states.
+    ///
+    /// # Errors
+    /// If a journal can't be read, or a server doesn't answer.
+    pub fn prove(&self, journals: &std::path::Path) -> Result<Report> {
+        let sides = [
+            ("primary".to_owned(), self.lists(Host::Primary)?),
+            ("shadow".to_owned(), self.lists(Host::Shadow)?),
+        ];
+        Ok(prove(&read_journals(journals)?, &sides))
+    }
+
+    /// Waits until the application's status says so.
+    ///
+    /// # Errors
+    /// If it doesn't within ten seconds.
+    pub fn wait_status(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<()> {
+        let seen = wait_for(what, SOON, || self.gateway.status().is_ok_and(|status| holds(&status)));
+        seen.with_context(|| format!("status: {:?}", self.gateway.status()))
+    }
+
+    /// The checking client's settings towards the service, with its journals in the gateway's folder.
+    pub fn client(&self, connections: usize) -> Config {
+        let mut config = Config::new(std::net::SocketAddr::from((VIP, SERVICE_PORT)));
+        config.connections = connections;
+        config.log = Some(self.gateway.folder().join("journals"));
+        config.control = Some(self.gateway.folder().join("checker.sock"));
+        config
+    }
+
+    /// Starts the checking client on the client's host; returns once all its connections are open.
+    ///
+    /// # Errors
+    /// If it doesn't get that far.
+    pub fn start_client(&self, config: Config) -> Result<Running> {
+        let client = self.lab.host(Host::Client);
+        let control = config.control.clone();
+        let (says, heard) = channel();
+        if let Some(folder) = &config.log {
+            std::fs::create_dir_all(folder)?;
+        }
+        let thread = std::thread::spawn(move || {
+            client.run(|| {
+                checker::run(config, |event| {
+                    // Nobody listens any more when the test has failed.
+                    let _ = says.send(event.clone());
+                })
+            })?
+        });
+        let running = Running { thread, heard, control };
+        running.wait_connected()?;
+        Ok(running)
+    }
+
+    /// Runs the checking client to its end.
+    ///
+    /// # Errors
+    /// If it can't run; what has failed of its requests is in the summary.
+    pub fn run_client(&self, config: Config) -> Result<Summary> {
+        self.start_client(config)?.end()
+    }
+}
+
+/// A checking client at work.
+pub struct Running {
+    thread: JoinHandle<Result<Summary>>,
+    heard: Receiver<checker::Event>,
+    control: Option<PathBuf>,
+}
+
+impl Running {
+    fn wait_connected(&self) -> Result<()> {
+        loop {
+            match self.heard.recv_timeout(SOON) {
+                Ok(checker::Event::Connected { .. }) => return Ok(()),
+                Ok(_) => {}
+                Err(_) => anyhow::bail!("the client doesn't get its connections"),
+            }
+        }
+    }
+
+    /// Waits for one more second's count of answered requests.
+    ///
+    /// # Errors
+    /// If the client has ended, or hangs.
+    pub fn tick(&self) -> Result<checker::Tick> {
+        loop {
+            if let checker::Event::Tick(tick) = self.heard.recv_timeout(SOON).context("no tick")? {
+                return Ok(tick);
+            }
+        }
+    }
+
+    /// Begins a window of the summary.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub fn mark(&self, name: &str) -> Result<()> {
+        self.command(&format!("mark {name}"))
+    }
+
+    /// Tells it to end, waits for it and returns what it counted.
+    ///
+    /// # Errors
+    /// If it couldn't run.
+    pub fn stop(self) -> Result<Summary> {
+        // It may have ended by itself.
+        let _ = self.command("stop");
+        self.end()
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Errors
+    /// If it couldn't run.
+    pub fn end(self) -> Result<Summary> {
+        self.thread.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
+    }
+
+    fn command(&self, text: &str) -> Result<()> {
+        let control = self.control.as_ref().context("the client has no control socket")?;
+        Ok(send_command(control, text)?)
+    }
+}
+
+/// Fails with all that is known, unless every request had its right answer.
+///
+/// # Errors
+/// If one hadn't.
+pub fn all_answered(summary: &Summary) -> Result<()> {
+    ensure!(summary.is_ok(), "{summary:#?}");
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Where a turn begins: who answers it, and what must wait for that.
+
+use super::redial::{ask_dial, put_down};
+use super::settled::{at_boundary, finished, settled};
+use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
+use crate::protocol::Class;
+use crate::switch_word::{Side, SwitchWord};
+use crate::verdict::Verdict;
+use crate::weight;
+
+/// How a turn may begin.
+pub(super) enum Begun {
+    /// As chosen.
+    Yes,
+    /// Under the same authority as before, for want of a settled flow.
+    Kept,
+    /// Not yet.
+    Wait(Verdict),
+}
+
+/// A turn begins: counts a write, reads the switch word, chooses who answers. Changes nothing where it must wait.
+#[inline(always)]
+pub(super) fn begin<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    data_end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Begun {
+    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
+        return Begun::Wait(Verdict::HeldMoved);
+    }
+    if flow.has(Flow::RETURNING) {
+        return Begun::Wait(Verdict::HeldUnsettled);
+    }
+    let reading = &seg.reading;
+    let writes = reading.class >= Class::Write as u8;
+    let counts = writes && !flow.has(Flow::COUNTED);
+    if counts {
+        terms.switch.begin_write();
+    }
+    let word = terms.switch.word();
+    let begun = if writes && word.frozen() {
+        Begun::Wait(Verdict::HeldFrozen)
+    } else {
+        choose(flow, seg, data_end, word, writes, terms, step)
+    };
+    if let Begun::Wait(_) = begun {
+        if counts {
+            terms.switch.end_write();
+        }
+        return begun;
+    }
+    let me = word.authority();
+    flow.set(Flow::COUNTED, writes || flow.has(Flow::COUNTED));
+    flow.set(Flow::MOVED, !writes && flow.authority as u32 != me as u32);
+    flow.set(Flow::TURN_WRITES, writes);
+    flow.set(Flow::TIMED, true);
+    flow.turn_begin = reading.before.at;
+    flow.turn_view = answers_end(flow);
+    flow.turn_us = seg.now_us;
+    flow.turns = flow.turns.wrapping_add(reading.begun);
+    for side in Side::BOTH {
+        let leg = flow.leg_mut(side);
+        leg.fed = leg.fed.wrapping_add(reading.begun);
+    }
+    begun
+}
+
+/// Where the answer of the turn that begins will begin, in the client's view: behind the last one, if its end is known.
+#[inline(always)]
+fn answers_end(flow: &Flow) -> u32 {
+    let leg = flow.leg(flow.authority());
+    if leg.state == leg_state::OPEN && leg.answered == flow.turns {
+        leg.parse.at.wrapping_add(leg.delta)
+    } else {
+        flow.view_next
+    }
+}
+
+/// Whether a leg has had as many requests as its server answers, less the one in whose answer it would say so.
+#[inline(always)]
+fn capped(flow: &Flow, side: Side, limit: u32) -> bool {
+    limit > 1 && flow.leg(side).fed >= limit - 1
+}
+
+/// Who answers the turn that begins; the other leg is made ready for it.
+#[inline(always)]
+fn choose<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    data_end: u32,
+    word: SwitchWord,
+    writes: bool,
+    terms: &Terms<'_, S>,
+    step: &mut Step,
+) -> Begun {
+    let me = word.authority();
+    let other = me.other();
+    let limit = terms.service.endpoints[other as usize & 1].max_requests;
+    let full = flow.leg(other).state == leg_state::OPEN && capped(flow, other, limit);
+    let wanted = if writes { me } else { reader(flow, seg, data_end, word, full) };
+    let mut kept = false;
+    if wanted as u8 != flow.authority {
+        match settled(flow, wanted) {
+            Some(proof) => flow.set_authority(wanted, proof),
+            None if writes => return Begun::Wait(Verdict::HeldUnsettled),
+            None => kept = true,
+        }
+    }
+    if full {
+        // One more would be its last, and its answer would say so to the client, or to nobody.
+        if flow.authority as u32 == other as u32 || !finished(flow, other) || !at_boundary(flow) {
+            return Begun::Wait(Verdict::HeldCapped);
+        }
+        let (from, turns) = (flow.client_next, flow.turns);
+        put_down(flow, other, from, turns);
+        flow.leg_mut(other).dialled_ms = 0;
+    }
+    let joins = flow.leg(other).state == leg_state::NONE
+        && word.member(other)
+        && terms.service.endpoints[other as usize & 1].addr != 0;
+    if joins && at_boundary(flow) && !flow.has(Flow::OPAQUE) {
+        // Mirroring began after this connection: from this turn on it has a second leg.
+        let (from, turns) = (flow.client_next, flow.turns);
+        put_down(flow, other, from, turns);
+        flow.leg_mut(other).dialled_ms = 0;
+    }
+    if !word.member(other)
+        && flow.leg(other).state != leg_state::NONE
+        && flow.authority as u32 != other as u32
+    {
+        // Out of sync: its leg isn't fed any more. Its server hears of it with its next segment.
+        flow.leg_mut(other).state = leg_state::NONE;
+    }
+    ask_dial(flow, other, seg.now_ms, step);
+    if kept { Begun::Kept } else { Begun::Yes }
+}
+
+/// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.
+#[inline(always)]
+fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, full: bool) -> Side {
+    let me = word.authority();
+    let reading = &seg.reading;
+    let whole = reading.begun == 1
+        && reading.flags & Reading::IN_HEAD == 0
+        && reading.after.at == data_end
+        && at_boundary(flow);
+    if !whole || full || seg.is(tcp::FIN) {
+        return me;
+    }
+    let key = if word.sticky() {
+        u64::from(flow.tuple.saddr)
+    } else {
+        (u64::from(flow.iss ^ flow.tuple.saddr.rotate_left(16) ^ u32::from(flow.tuple.sport)) << 32)
+            | u64::from(flow.turns)
+    };
+    let side = if weight::chosen(key, word.weight()) { Side::Shadow } else { Side::Primary };
+    let leg = flow.leg(side);
+    let fit = word.member(side)
+        && leg.state == leg_state::OPEN
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0;
+    if fit { side } else { me }
+}
