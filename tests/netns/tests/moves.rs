@@ -1,0 +1,131 @@
+//! P1, P3: mirrored, shared, cut over and rolled back under load, and nothing lost.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::net::Host;
+use netns_tests::{Scene, all_answered};
+
+#[test]
+fn before_a_join_the_primary_answers_alone() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut config = scene.client(8);
+    config.requests = Some(2_000);
+    let summary = scene.run_client(config)?;
+    all_answered(&summary)?;
+    ensure!(scene.lists(Host::Shadow)?.is_empty(), "the shadow got writes before it joined");
+    ensure!(summary.retransmissions == 0, "{} retransmissions", summary.retransmissions);
+    Ok(())
+}
+
+#[test]
+fn a_joined_shadow_has_every_write_and_no_reader() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let mut config = scene.client(8);
+    config.requests = Some(4_000);
+    let journals = config.log.clone().unwrap_or_default();
+    let summary = scene.run_client(config)?;
+    all_answered(&summary)?;
+    ensure!(!summary.windows[0].servers.contains_key("shadow"), "the shadow answered at weight 0");
+    ensure!(summary.retransmissions == 0, "{} retransmissions", summary.retransmissions);
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_join_brings_what_was_written_before_it() -> Result<()> {
+    let scene = Scene::new()?;
+    let mut config = scene.client(4);
+    config.think = Duration::from_millis(1);
+    config.duration = Some(Duration::from_secs(60));
+    let journals = config.log.clone().unwrap_or_default();
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    scene.ctl(&["join", "shop"])?;
+    scene.wait_status("two legs under every connection", |status| status["two_legs"] == 4)?;
+    client.tick()?;
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_share_of_the_reads_is_the_weight() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let mut config = scene.client(50);
+    config.think = Duration::from_millis(5);
+    config.duration = Some(Duration::from_secs(120));
+    let client = scene.start_client(config)?;
+    for weight in [25_u32, 50, 100, 0] {
+        scene.ctl(&["weight", "shop", &weight.to_string()])?;
+        client.mark(&format!("w{weight}"))?;
+        client.tick()?;
+        client.tick()?;
+    }
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    for weight in [25_u32, 50, 100, 0] {
+        let window = summary.windows.iter().find(|window| window.name == format!("w{weight}"));
+        let servers = window.map(|window| window.servers.clone()).unwrap_or_default();
+        let reads: u64 = servers.values().map(|server| server.reads.count).sum();
+        ensure!(reads > 3_000, "only {reads} reads in the window of weight {weight}");
+        // One percentage point, and three standard deviations of a sample of this size.
+        let p = f64::from(weight) / 100.0;
+        let allowed = 0.01 + 3.0 * (p * (1.0 - p) / reads as f64).sqrt();
+        let share = servers.get("shadow").map_or(0.0, |server| server.read_share);
+        ensure!((share - p).abs() <= allowed, "share {share} of {reads} reads at weight {weight} %");
+    }
+    Ok(())
+}
+
+#[test]
+fn moves_under_load_lose_nothing() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let mut config = scene.client(50);
+    config.duration = Some(Duration::from_secs(120));
+    let journals = config.log.clone().unwrap_or_default();
+    let client = scene.start_client(config)?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    client.tick()?;
+    for round in 0..10 {
+        let there = scene.ctl(&["cutover", "shop"])?;
+        ensure!(there["authority"] == "shadow" && there["weight"] == 100.0, "round {round}: {there}");
+        let back = scene.ctl(&["rollback", "shop"])?;
+        ensure!(back["authority"] == "primary" && back["weight"] == 0.0, "round {round}: {back}");
+    }
+    scene.ctl(&["cutover", "shop"])?;
+    client.mark("after")?;
+    client.tick()?;
+    client.tick()?;
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    ensure!(summary.retransmissions == 0, "{} retransmissions", summary.retransmissions);
+    let after = summary.windows.iter().find(|window| window.name == "after");
+    let writes = after.and_then(|w| w.servers.get("shadow")).map_or(0, |server| server.writes.count);
+    ensure!(writes > 0, "the shadow answered no write after the cutover: {after:?}");
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn moves_that_make_no_sense_are_refused() -> Result<()> {
+    let scene = Scene::new()?;
+    for (command, says) in [
+        (&["cutover", "shop"][..], "out of sync"),
+        (&["rollback", "shop"][..], "authority already"),
+        (&["weight", "shop", "10"][..], "out of sync"),
+        (&["weight", "shop", "101"][..], "0 to 100"),
+        (&["join", "shoe"][..], "no application shoe"),
+    ] {
+        let error = scene.ctl(command).err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(error.contains(says), "{command:?}: {error:?}");
+    }
+    scene.ctl(&["join", "shop"])?;
+    let error = scene.ctl(&["join", "shop"]).err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(error.contains("in sync already"), "{error:?}");
+    Ok(())
+}
