@@ -65,8 +65,13 @@ pub(super) fn lose<S: Switch>(
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
     let whole = answered(flow, side);
+    // A server that answers, and then closes, may be dialled at once: it can't be faster than its answers.
+    let served = whole && flow.leg(side).fed > 0;
     let (next, turns) = (flow.client_next, flow.turns);
     put_down(flow, side, next, turns);
+    if served {
+        flow.leg_mut(side).dialled_ms = 0;
+    }
     if owes
         || !word.member(side)
         || flow.state != flow_state::OPEN

@@ -63,6 +63,7 @@ fn heads_take_few_steps() {
 /// `cargo test --release -p mirror-common --test http1 -- --ignored --nocapture nanoseconds`
 #[test]
 #[ignore = "prints, asserts nothing"]
+#[allow(clippy::disallowed_methods, reason = "it measures")]
 fn nanoseconds_a_head() {
     const ROUNDS: u32 = 200_000;
     for (name, kind, head, _) in heads() {

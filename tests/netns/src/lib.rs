@@ -97,6 +97,18 @@ impl Scene {
         self.servers[usize::from(host == Host::Shadow)].as_mut().with_context(|| format!("{host} is dead"))
     }
 
+    /// Connections that a host's servers have accepted so far.
+    ///
+    /// # Errors
+    /// If its kernel's counters can't be read.
+    pub fn passive_opens(&self, host: Host) -> Result<u64> {
+        let text = self.lab.host(host).sh("cat /proc/net/snmp")?;
+        let mut rows = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+        let (names, values) = rows.next().zip(rows.next()).context("no TCP counters")?;
+        let found = names.zip(values).find(|(name, _)| *name == "PassiveOpens");
+        Ok(found.context("no PassiveOpens")?.1.parse()?)
+    }
+
     /// What a server has now.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ enum End {
     Client,
     /// This side closes.
     Server,
+    /// This side closes, as the client has asked.
+    Asked,
 }
 
 /// Serves a connection. Its errors end it, and nothing else.
@@ -42,7 +44,7 @@ pub(super) async fn run(stream: TcpStream, shared: Rc<Shared>) {
             // Closing with a linger of zero sends RST.
             let _ = connection.stream.set_zero_linger();
         }
-        Ok(End::Server) => connection.linger().await,
+        Ok(End::Server | End::Asked) => connection.linger().await,
         Ok(End::Client) | Err(_) => {}
     }
 }
@@ -63,9 +65,9 @@ impl Connection {
             match parse_head(&self.input[self.at..]) {
                 Ok(Some((head, length))) => {
                     self.at += length;
-                    if self.request(&head).await? {
+                    if let Some(end) = self.request(&head).await? {
                         self.flush().await?;
-                        return Ok(End::Server);
+                        return Ok(end);
                     }
                     if self.output.len() >= FLUSH {
                         self.flush().await?;
@@ -92,17 +94,17 @@ impl Connection {
         }
     }
 
-    /// Answers one request; says whether the connection ends behind it.
-    async fn request(&mut self, head: &Head) -> io::Result<bool> {
+    /// Answers one request; says how the connection ends behind it, if it does.
+    async fn request(&mut self, head: &Head) -> io::Result<Option<End>> {
         let received = monotonic();
         if let Some(answer) = routes::early(head) {
             self.write(head, &answer, true).await?;
-            return Ok(true);
+            return Ok(Some(End::Server));
         }
         let body = self.body(head).await?;
         let Some(body) = body else {
             self.write(head, &Answer::text("400 Bad Request", "a bad body\n"), true).await?;
-            return Ok(true);
+            return Ok(Some(End::Server));
         };
         let shared = Rc::clone(&self.shared);
         let answer = routes::answer(&shared.store, &shared.config.name, head, &body);
@@ -115,7 +117,11 @@ impl Connection {
             self.flush().await?;
             trace.borrow_mut().add(id, received, monotonic())?;
         }
-        Ok(spent || !head.keep_alive)
+        Ok(match (spent, head.keep_alive) {
+            (_, false) => Some(End::Asked),
+            (true, true) => Some(End::Server),
+            (false, true) => None,
+        })
     }
 
     /// Reads the request's body; `None` if it is malformed or too large.

@@ -1,0 +1,230 @@
+//! P2: a shadow that is killed, stopped, refused, cut off or closing costs no request that it hadn't begun to answer.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::{checker::Summary, net::Host};
+use netns_tests::{Running, SOON, Scene, all_answered};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// How the shadow goes bad.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Killed,
+    Stopped,
+    Cut,
+}
+
+fn make(fault: Fault, scene: &mut Scene) -> Result<()> {
+    match fault {
+        Fault::Killed => {
+            scene.servers[1] = None;
+            Ok(())
+        }
+        Fault::Stopped => scene.server(Host::Shadow)?.process().signal(Signal::STOP),
+        Fault::Cut => scene.lab.set_link(Host::Shadow, false),
+    }
+}
+
+fn out_of_sync(status: &Value) -> bool {
+    status["shadow"]["in_sync"] == false && status["primary"]["in_sync"] == true && status["phase"] == "Idle"
+}
+
+/// Load, fault, out of sync; and the load goes on for a second after that.
+fn under(fault: Fault, weight: &str) -> Result<(Scene, Summary)> {
+    let mut scene = Scene::new()?.joined()?;
+    let mut config = scene.client(20);
+    config.think = Duration::from_millis(2);
+    config.duration = Some(Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    scene.ctl(&["weight", "shop", weight])?;
+    client.tick()?;
+    make(fault, &mut scene)?;
+    scene.wait_status("out of sync", out_of_sync)?;
+    client.mark("after")?;
+    client.tick()?;
+    client.tick()?;
+    Ok((scene, client.stop()?))
+}
+
+/// No request failed, none waited for much longer than the stall budget of 500 ms, and the primary has every write.
+fn unharmed(summary: &Summary, scene: &Scene) -> Result<()> {
+    all_answered(summary)?;
+    let slowest = summary.windows.iter().map(|window| window.slowest.us).max().unwrap_or_default();
+    ensure!(slowest < 3_000_000, "the slowest request took {slowest} µs");
+    let after = summary.windows.iter().find(|window| window.name == "after");
+    let readers = after.and_then(|window| window.servers.get("shadow")).map_or(0, |s| s.reads.count);
+    ensure!(readers == 0, "{readers} reads by a shadow that is out of sync");
+    let journals = lab::checker::read_journals(&scene.gateway.folder().join("journals"))?;
+    let proof = lab::proof::prove(&journals, &[("primary".into(), scene.lists(Host::Primary)?)]);
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn killed_at_weight_0_it_fails_no_request() -> Result<()> {
+    let (scene, summary) = under(Fault::Killed, "0")?;
+    unharmed(&summary, &scene)
+}
+
+#[test]
+fn stopped_at_weight_0_it_fails_no_request() -> Result<()> {
+    let (scene, summary) = under(Fault::Stopped, "0")?;
+    unharmed(&summary, &scene)
+}
+
+#[test]
+fn cut_off_at_weight_0_it_fails_no_request() -> Result<()> {
+    let (scene, summary) = under(Fault::Cut, "0")?;
+    unharmed(&summary, &scene)
+}
+
+/// Answers of the lists are one segment: none can have begun and not ended.
+#[test]
+fn killed_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<()> {
+    let (scene, summary) = under(Fault::Killed, "50")?;
+    unharmed(&summary, &scene)
+}
+
+#[test]
+fn stopped_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<()> {
+    let (scene, summary) = under(Fault::Stopped, "50")?;
+    unharmed(&summary, &scene)?;
+    ensure!(scene.gateway.count("AskedAgain")? > 0, "no read was asked again");
+    Ok(())
+}
+
+#[test]
+fn cut_off_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<()> {
+    let (scene, summary) = under(Fault::Cut, "50")?;
+    unharmed(&summary, &scene)
+}
+
+fn two_legs_and_equal(scene: &Scene, client: Running, connections: u64) -> Result<()> {
+    scene.wait_status("two legs under every connection", |status| status["two_legs"] == connections)?;
+    client.tick()?;
+    let journals = scene.gateway.folder().join("journals");
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn restarted_and_joined_again_it_is_under_the_same_connections() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    let mut config = scene.client(20);
+    config.think = Duration::from_millis(2);
+    config.duration = Some(Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    client.tick()?;
+    scene.servers[1] = None;
+    scene.wait_status("out of sync", out_of_sync)?;
+    scene.restart(Host::Shadow)?;
+    scene.ctl(&["join", "shop"])?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    two_legs_and_equal(&scene, client, 20)
+}
+
+#[test]
+fn a_shadow_whose_port_is_closed_can_not_be_joined_and_harms_nobody() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.servers[1] = None;
+    let mut config = scene.client(10);
+    config.duration = Some(Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    let error = scene.ctl(&["join", "shop"]).err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(error.contains("join hook failed"), "{error:?}");
+    client.tick()?;
+    let summary = client.stop()?;
+    unharmed(&summary, &scene)?;
+    let status = scene.gateway.status()?;
+    ensure!(status["frozen"] == false && status["phase"] == "Idle", "{status}");
+    Ok(())
+}
+
+/// A shadow that ends each connection after five requests, under load to its end; in sync then, and re-dialled.
+///
+/// Without a limit in the policy there is time to think: a write that comes just before the close is owed, and then the
+/// shadow is rightly out of sync.
+fn closing(limit: &str, options: &[&str], weight: &str) -> Result<()> {
+    let options = [&["--max-requests", "5"], options].concat();
+    let scene = Scene::with("", limit, &options)?.joined()?;
+    let mut config = scene.client(8);
+    config.think = if limit.is_empty() { Duration::from_millis(25) } else { Duration::ZERO };
+    config.requests = Some(if limit.is_empty() { 800 } else { 8_000 });
+    let legs = config.requests.unwrap_or_default() / 10;
+    let journals = config.log.clone().unwrap_or_default();
+    let client = scene.start_client(config)?;
+    scene.ctl(&["weight", "shop", weight])?;
+    let summary = client.end()?;
+    all_answered(&summary)?;
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["in_sync"] == true, "{status}");
+    let opened = scene.passive_opens(Host::Shadow)?;
+    ensure!(opened > legs, "only {opened} connections reached the shadow");
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+#[test]
+fn closing_after_five_requests_with_the_limit_known_it_stays_in_sync() -> Result<()> {
+    closing("max_requests = 5", &[], "50")
+}
+
+#[test]
+fn closing_after_five_requests_without_a_word_it_stays_in_sync() -> Result<()> {
+    closing("max_requests = 5", &["--close-silently"], "50")
+}
+
+#[test]
+fn closing_between_requests_it_stays_in_sync_without_a_limit_in_the_policy() -> Result<()> {
+    closing("", &["--close-silently"], "0")
+}
+
+#[test]
+fn resetting_between_requests_it_stays_in_sync_without_a_limit_in_the_policy() -> Result<()> {
+    closing("", &["--close-silently", "--reset-on-close"], "0")
+}
+
+#[test]
+fn closing_idle_connections_it_stays_in_sync() -> Result<()> {
+    let scene = Scene::with("", "", &["--idle", "0.2"])?.joined()?;
+    let mut config = scene.client(8);
+    config.think = Duration::from_millis(400);
+    config.requests = Some(80);
+    let journals = config.log.clone().unwrap_or_default();
+    let summary = scene.run_client(config)?;
+    all_answered(&summary)?;
+    let opened = scene.passive_opens(Host::Shadow)?;
+    ensure!(opened > 20, "only {opened} connections reached the shadow");
+    let proof = scene.prove(&journals)?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
+
+/// T4: one stall of at most about the budget for an application, not one a request.
+#[test]
+fn a_stopped_shadow_that_goes_on_is_told_to_forget_its_connections() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    let mut config = scene.client(4);
+    config.think = Duration::from_millis(2);
+    config.duration = Some(Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    scene.server(Host::Shadow)?.process().signal(Signal::STOP)?;
+    scene.wait_status("out of sync", out_of_sync)?;
+    scene.server(Host::Shadow)?.process().signal(Signal::CONT)?;
+    scene.ctl(&["join", "shop"])?;
+    two_legs_and_equal(&scene, client, 4)?;
+    let left = || scene.lab.host(Host::Shadow).sh("ss -Htn state established '( sport = :8080 )' | wc -l");
+    lab::wait::wait_for("no connection of the dead legs", SOON, || {
+        left().is_ok_and(|text| text.trim() == "0")
+    })?;
+    Ok(())
+}
