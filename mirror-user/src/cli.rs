@@ -136,7 +136,7 @@ fn run(cli: &Cli) -> miette::Result<()> {
         }
         Command::Unload => {
             let removed = datapath::unload(&cli.pins).map_err(said)?;
-            tap::remove();
+            tap::remove().map_err(said)?;
             println!("removed {removed} pins from {}", cli.pins.display());
             Ok(())
         }

@@ -2,6 +2,7 @@
 //!
 //! * [`policy`]: a TOML file becomes types that can't be wrong.
 //! * [`datapath`]: loads, attaches, pins and sweeps the kernel side; [`words`]: the shared words, mapped.
+//! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
 //! * [`daemon`], [`api`], [`state`]: what `mirror run` serves; [`cli`]: what a person types.
@@ -12,6 +13,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod hold;
 pub mod moves;
+pub mod network;
 pub mod object;
 pub mod policy;
 pub mod state;

@@ -233,7 +233,7 @@ impl Policy {
                 ));
             }
         }
-        for side in [Some(&policy.primary), policy.shadow.as_ref()].into_iter().flatten() {
+        for side in policy.sides() {
             if side.nat == *policy.service.vip.ip() && side.address.port() == policy.service.vip.port() {
                 let help = Some("use an address of the gateway that no client talks to".into());
                 return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
@@ -245,6 +245,11 @@ impl Policy {
             }
         }
         Ok(policy)
+    }
+
+    /// The primary, and the shadow where there is one.
+    pub fn sides(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.primary).chain(&self.shadow)
     }
 
     /// Reads a policy file.

@@ -7,13 +7,16 @@ use std::{
     io,
     os::fd::AsRawFd,
     os::unix::fs::OpenOptionsExt,
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 
+use crate::network::Network;
+
 /// The device's name.
 pub const NAME: &str = "mirror0";
+/// Frames that its queue takes: what is held and not yet read.
+const QUEUE: u32 = 4_096;
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
@@ -29,7 +32,7 @@ const OFFLOADS: libc::c_ulong = 1 | 2 | 8;
 ///
 /// # Errors
 /// Without /dev/net/tun, or when the kernel refuses.
-pub fn open() -> Result<(File, u32)> {
+pub fn open(network: &Network) -> Result<(File, u32)> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -47,10 +50,11 @@ pub fn open() -> Result<(File, u32)> {
     // SAFETY: as above.
     check(unsafe { libc::ioctl(file.as_raw_fd(), TUNSETOFFLOAD, OFFLOADS) })
         .context("can't set the TAP's offloads")?;
-    let set =
-        Command::new("ip").args(["link", "set", NAME, "up", "txqueuelen", "4096", "arp", "off"]).status()?;
-    ensure!(set.success(), "can't bring {NAME} up");
-    Ok((file, index(NAME)?))
+    let index = index(NAME)?;
+    network
+        .bring_up(index, QUEUE)
+        .with_context(|| format!("can't bring {NAME} up: ip link set {NAME} up"))?;
+    Ok((file, index))
 }
 
 /// A device's interface index.
@@ -65,9 +69,15 @@ pub fn index(device: &str) -> Result<u32> {
     Ok(index)
 }
 
-/// Removes the TAP.
-pub fn remove() {
-    let _ = Command::new("ip").args(["link", "del", NAME]).stderr(std::process::Stdio::null()).status();
+/// Removes the TAP, if there is one.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn remove() -> Result<()> {
+    match index(NAME) {
+        Ok(index) => Network::open()?.remove(index).with_context(|| format!("ip link del {NAME}")),
+        Err(_) => Ok(()),
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -1,0 +1,87 @@
+//! Keeps the servers' hardware addresses known. A copy of a packet can't wait for an answer to ARP: it would be lost, and
+//! its bytes owed until the client sends them again.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use crate::{
+    network::{Neighbour, Network},
+    policy::Policy,
+    state::State,
+};
+
+/// The kernel keeps them by itself from then on; links that went down and entries that were flushed are seen this late.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a look at a server led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Nothing to do.
+    Kept,
+    /// The kernel was asked to resolve it and to keep it so.
+    Asked,
+    /// The same, and the last attempt was in vain.
+    Failed,
+}
+
+/// Looks after the servers' neighbours.
+pub(super) struct Keeper {
+    network: Network,
+    servers: Vec<(&'static str, Ipv4Addr)>,
+}
+
+impl Keeper {
+    /// A keeper for both sides' servers; it asks for them at once.
+    pub(super) fn new(network: Network, policy: &Policy) -> Self {
+        let names = ["primary", "shadow"];
+        let servers = policy.sides().zip(names).map(|(side, name)| (name, *side.address.ip())).collect();
+        let keeper = Self { network, servers };
+        for (name, address) in &keeper.servers {
+            if let Err(error) = keeper.look(*address) {
+                tracing::warn!("the way to the {name}: {error:#}");
+            }
+        }
+        keeper
+    }
+
+    fn look(&self, address: Ipv4Addr) -> Result<Look> {
+        let route = self.network.route(address)?;
+        let look = match self.network.neighbour(&route)? {
+            Neighbour::Kept => return Ok(Look::Kept),
+            Neighbour::Failed => Look::Failed,
+            Neighbour::Unknown | Neighbour::Asked | Neighbour::Known => Look::Asked,
+        };
+        self.network.keep_resolved(&route)?;
+        Ok(look)
+    }
+
+    /// Looks again and again; a change for the worse, and back, is said once.
+    pub(super) fn run(self, state: &Arc<Mutex<State>>) {
+        let mut troubled = vec![false; self.servers.len()];
+        loop {
+            std::thread::sleep(AGAIN);
+            for ((name, address), troubled) in self.servers.iter().zip(&mut troubled) {
+                let trouble = match self.look(*address) {
+                    Ok(Look::Kept) => None,
+                    Ok(Look::Asked) => continue,
+                    Ok(Look::Failed) => Some(format!("{address} doesn't answer ARP")),
+                    Err(error) => Some(format!("{error:#}")),
+                };
+                if trouble.is_some() == *troubled {
+                    continue;
+                }
+                *troubled = trouble.is_some();
+                let Ok(mut state) = state.lock() else { return };
+                state.say(match trouble {
+                    Some(trouble) => format!("the {name} can't be reached: {trouble}"),
+                    None => format!("the {name} can be reached again"),
+                });
+            }
+        }
+    }
+}

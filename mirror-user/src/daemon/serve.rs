@@ -1,0 +1,312 @@
+//! The control socket: who may ask, and what is answered.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow};
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, DefaultBodyLimit, Request, State as Extract, connect_info::Connected},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+    serve::IncomingStream,
+};
+use mirror_common::{
+    hist,
+    switch_word::{Side, SwitchWord},
+};
+use mirror_control::migration::{Move, plan};
+use tokio::net::UnixListener;
+
+use super::{Shared, metrics};
+use crate::{
+    api::{AppStatus, Counter, Failure, MoveRequest, Moved, SideStatus, Status, WeightRequest},
+    moves::Phases,
+    state::State,
+    words::monotonic_ns,
+};
+
+/// As handlers get it.
+pub(super) type App = Arc<Shared>;
+
+/// Bytes that a request may have.
+const BODY: usize = 4_096;
+/// A request that moves nothing takes no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self { uid: credentials.map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
+    }
+}
+
+/// Whether a user may ask: root, or whoever runs the daemon.
+fn may_ask(asking: Option<u32>, mine: u32) -> bool {
+    asking.is_some_and(|uid| uid == 0 || uid == mine)
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// When the socket can't be had.
+pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let listener = listen(socket)?;
+        let moves = PATIENCE + shared.mover.policy.join_deadline.max(shared.mover.policy.freeze);
+        let router = Router::new()
+            .route("/status", get(status))
+            .route("/counters", get(counters))
+            .route("/metrics", get(metrics::text))
+            .route("/weight", post(weight))
+            .route("/join", post(join))
+            .route("/cutover", post(cutover))
+            .route("/rollback", post(rollback))
+            .layer(DefaultBodyLimit::max(BODY))
+            .layer(middleware::from_fn(move |peer, request, next| guard(peer, request, next, moves)))
+            .with_state(shared);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!("ready: {}", socket.display());
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let stop = async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        };
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        axum::serve(listener, service).with_graceful_shutdown(stop).await?;
+        tracing::info!("leaving; what is pinned goes on");
+        Ok(())
+    })
+}
+
+/// The owner's socket. One that a last daemon left behind is replaced; one that answers isn't.
+fn listen(socket: &Path) -> Result<UnixListener> {
+    if let Some(folder) = socket.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        anyhow::bail!("another daemon answers at {}: give this one another --socket", socket.display());
+    }
+    let _ = fs::remove_file(socket);
+    let listener =
+        UnixListener::bind(socket).with_context(|| format!("can't listen on {}", socket.display()))?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Lets in who may ask, says who moves something, and ends what takes too long.
+async fn guard(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+    moves: Duration,
+) -> Response {
+    if !may_ask(peer.uid, rustix::process::geteuid().as_raw()) {
+        let error = "only root and the daemon's own user may ask".to_owned();
+        return (StatusCode::FORBIDDEN, Json(Failure { error })).into_response();
+    }
+    let path = request.uri().path().to_owned();
+    let moving = request.method() == axum::http::Method::POST;
+    if moving {
+        tracing::info!("{path} asked by uid {:?}, process {:?}", peer.uid, peer.pid);
+    }
+    let bound = if moving { moves } else { PATIENCE };
+    tokio::time::timeout(bound, next.run(request)).await.unwrap_or_else(|_| {
+        let error = format!("{path} took longer than {} s: look at `mirror status`", bound.as_secs());
+        (StatusCode::GATEWAY_TIMEOUT, Json(Failure { error })).into_response()
+    })
+}
+
+/// An error as an answer.
+pub(super) struct Refused(anyhow::Error);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (StatusCode::CONFLICT, Json(Failure { error: format!("{:#}", self.0) })).into_response()
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// The answer when a thread panicked with the lock in hand.
+pub(super) fn poisoned<T>(_: T) -> Refused {
+    Refused(anyhow!("an earlier failure left the daemon in doubt; restart it: flows go on"))
+}
+
+/// The smallest latency that is at or above a quantile, in microseconds.
+fn quantile(buckets: &[u64], q: f64) -> u64 {
+    let total: u64 = buckets.iter().sum();
+    let wanted = (total as f64 * q).ceil() as u64;
+    let mut seen = 0;
+    for (bucket, count) in buckets.iter().enumerate() {
+        seen += count;
+        if seen >= wanted && total > 0 {
+            return hist::lowest(bucket as u32);
+        }
+    }
+    0
+}
+
+fn side_status(shared: &Shared, state: &State, side: Side) -> Result<SideStatus, Refused> {
+    let datapath = shared.datapath.lock().map_err(poisoned)?;
+    let reads = datapath.latency(side as u32, 0)?;
+    let writes = datapath.latency(side as u32, 1)?;
+    let all: Vec<u64> = reads.iter().zip(&writes).map(|(r, w)| r + w).collect();
+    let standing = &state.sides[side as usize];
+    Ok(SideStatus {
+        in_sync: standing.in_sync,
+        since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
+        reason: standing.reason.clone(),
+        legs_lost: state.legs_lost[side as usize],
+        answered: [reads.iter().sum(), writes.iter().sum()],
+        p50_us: quantile(&all, 0.5),
+        p99_us: quantile(&all, 0.99),
+    })
+}
+
+async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> {
+    let word = shared.mover.words.load(0);
+    let mut state = shared.state.lock().map_err(poisoned)?;
+    state.follow(word);
+    let counts = &shared.counts;
+    let held = [&counts.now, &counts.held, &counts.dropped].map(|count| count.load(Ordering::Relaxed));
+    let app = AppStatus {
+        name: shared.mover.policy.name.as_str().into(),
+        phase: word.phase().name().into(),
+        weight: f64::from(word.weight()) / 100.0,
+        authority: word.authority().name().into(),
+        epoch: word.epoch(),
+        frozen: word.frozen(),
+        flows: state.swept.live,
+        two_legs: state.swept.two_legs,
+        open_writes: shared.mover.words.open_writes(0),
+        held,
+        primary: side_status(&shared, &state, Side::Primary)?,
+        shadow: side_status(&shared, &state, Side::Shadow)?,
+        notices: state.notices.iter().cloned().collect(),
+    };
+    Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))
+}
+
+async fn counters(Extract(shared): Extract<App>) -> Result<Json<Vec<Counter>>, Refused> {
+    let counters = shared.datapath.lock().map_err(poisoned)?.counters()?;
+    let all = counters.into_iter().map(|(v, count)| Counter {
+        name: v.name().into(),
+        count,
+        help: v.help().into(),
+    });
+    Ok(Json(all.collect()))
+}
+
+fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
+    let mine = shared.mover.policy.name.as_str();
+    if app == mine { Ok(()) } else { Err(Refused(anyhow!("no application {app} here; there is {mine}"))) }
+}
+
+fn moved(word: SwitchWord, phases: Option<Phases>) -> Json<Moved> {
+    Json(Moved {
+        phase: word.phase().name().into(),
+        authority: word.authority().name().into(),
+        weight: f64::from(word.weight()) / 100.0,
+        epoch: word.epoch(),
+        phases,
+    })
+}
+
+async fn weight(
+    Extract(shared): Extract<App>,
+    Json(body): Json<WeightRequest>,
+) -> Result<Json<Moved>, Refused> {
+    check_name(&shared, &body.app)?;
+    if !(0.0..=100.0).contains(&body.weight) {
+        return Err(Refused(anyhow!("{} is no weight: a share of the reads, 0 to 100", body.weight)));
+    }
+    let word = shared.mover.weigh((body.weight * 100.0).round() as u32)?;
+    Ok(moved(word, None))
+}
+
+async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved>, Refused> {
+    check_name(&shared, &body.app)?;
+    if body.dry_run {
+        let planned = plan(shared.mover.words.load(0), wanted)?;
+        return Ok(moved(planned.done, None));
+    }
+    tokio::task::spawn_blocking(move || {
+        let _one = shared
+            .moving
+            .try_lock()
+            .map_err(|_| Refused(anyhow!("another move is under way; wait for it")))?;
+        let phases = shared.mover.carry_out(wanted)?;
+        let word = shared.mover.words.load(0);
+        if let Ok(mut state) = shared.state.lock() {
+            state.follow(word);
+            state.say(format!(
+                "{wanted:?}: frozen for {:.0} µs, drained in {:.0} µs",
+                phases.frozen_us, phases.drain_us
+            ));
+        }
+        Ok(moved(word, Some(phases)))
+    })
+    .await?
+}
+
+async fn join(Extract(shared): Extract<App>, Json(body): Json<MoveRequest>) -> Result<Json<Moved>, Refused> {
+    make(shared, body, Move::Join).await
+}
+
+async fn cutover(
+    Extract(shared): Extract<App>,
+    Json(body): Json<MoveRequest>,
+) -> Result<Json<Moved>, Refused> {
+    make(shared, body, Move::Cutover).await
+}
+
+async fn rollback(
+    Extract(shared): Extract<App>,
+    Json(body): Json<MoveRequest>,
+) -> Result<Json<Moved>, Refused> {
+    make(shared, body, Move::Rollback).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_owner_may_ask_and_nobody_else() {
+        assert!(may_ask(Some(0), 998) && may_ask(Some(998), 998));
+        assert!(!may_ask(Some(1_000), 998) && !may_ask(None, 0));
+    }
+
+    #[test]
+    fn quantiles_are_the_lowest_of_their_bucket() {
+        let mut buckets = vec![0; hist::BUCKETS];
+        assert_eq!(quantile(&buckets, 0.5), 0);
+        buckets[hist::bucket(100) as usize] = 99;
+        buckets[hist::bucket(9_000) as usize] = 1;
+        assert_eq!(quantile(&buckets, 0.5), hist::lowest(hist::bucket(100)));
+        assert_eq!(quantile(&buckets, 1.0), hist::lowest(hist::bucket(9_000)));
+    }
+}

@@ -1,0 +1,287 @@
+//! What the kernel knows of devices, routes and neighbours, asked over rtnetlink.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result};
+use futures::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::{
+    Handle, LinkUnspec, RouteMessageBuilder,
+    packet_route::{
+        AddressFamily,
+        address::AddressAttribute,
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        neighbour::{
+            NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+        },
+        route::{RouteAddress, RouteAttribute, RouteMetric},
+    },
+};
+use tokio::runtime::Runtime;
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Interface index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Bytes that an IP packet may have.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// `veth`, `bond`, …; empty for a card.
+    pub kind: String,
+}
+
+/// Where packets to an address go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Interface index of the device that they leave by.
+    pub device: u32,
+    /// The host whose hardware address they carry: a router, or the destination itself.
+    pub hop: Ipv4Addr,
+    /// Bytes that an IP packet may have, where the route says so.
+    pub mtu: Option<u32>,
+}
+
+/// What is known of a hop's hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Nobody has asked.
+    Unknown,
+    /// Asked for, and not answered yet.
+    Asked,
+    /// Asked for in vain.
+    Failed,
+    /// Known; the kernel may ask again one day.
+    Known,
+    /// Known, and kept so: by the kernel, or by whoever wrote it down.
+    Kept,
+}
+
+impl Neighbour {
+    /// Packets can be sent without waiting.
+    pub fn resolved(self) -> bool {
+        matches!(self, Self::Known | Self::Kept)
+    }
+}
+
+/// A connection to rtnetlink, with a small runtime of its own: it must not be used on a runtime's threads.
+pub struct Network {
+    runtime: Runtime,
+    handle: Handle,
+}
+
+impl Network {
+    /// Connects, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let guard = runtime.enter();
+        let (connection, handle, _) = rtnetlink::new_connection().context("can't open rtnetlink")?;
+        runtime.spawn(connection);
+        drop(guard);
+        Ok(Self { runtime, handle })
+    }
+
+    /// Every device.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let found = self.runtime.block_on(self.handle.link().get().execute().try_collect::<Vec<_>>());
+        Ok(found.context("can't list devices")?.iter().map(device).collect())
+    }
+
+    /// The index of the device that has an address of this host.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn device_with(&self, address: Ipv4Addr) -> Result<Option<u32>> {
+        let found = self.runtime.block_on(
+            self.handle
+                .address()
+                .get()
+                .set_address_filter(IpAddr::V4(address))
+                .execute()
+                .try_collect::<Vec<_>>(),
+        );
+        let holds = |attributes: &[AddressAttribute]| {
+            attributes.iter().any(|a| match a {
+                AddressAttribute::Local(found) | AddressAttribute::Address(found) => *found == address,
+                _ => false,
+            })
+        };
+        let found = found.context("can't list addresses")?;
+        Ok(found.iter().find(|message| holds(&message.attributes)).map(|message| message.header.index))
+    }
+
+    /// Where packets to an address go.
+    ///
+    /// # Errors
+    /// When there is no route.
+    pub fn route(&self, to: Ipv4Addr) -> Result<Route> {
+        let ask = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
+        let answer = self.runtime.block_on(async {
+            let mut answers = std::pin::pin!(self.handle.route().get(ask).execute());
+            answers.next().await
+        });
+        let message = answer.with_context(|| format!("no answer about the route to {to}"))?;
+        let message =
+            message.with_context(|| format!("no route to {to}: ip route add {to}/32 via ROUTER"))?;
+        let mut route = Route { device: 0, hop: to, mtu: None };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => route.device = *index,
+                RouteAttribute::Gateway(RouteAddress::Inet(hop)) => route.hop = *hop,
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|m| match m {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(route)
+    }
+
+    /// What is known of a hop's hardware address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn neighbour(&self, route: &Route) -> Result<Neighbour> {
+        let all = self.runtime.block_on(
+            self.handle
+                .neighbours()
+                .get()
+                .set_address_family(AddressFamily::Inet)
+                .execute()
+                .try_collect::<Vec<_>>(),
+        );
+        let all = all.context("can't list neighbours")?;
+        let is_it = |message: &&NeighbourMessage| {
+            message.header.ifindex == route.device
+                && message
+                    .attributes
+                    .contains(&NeighbourAttribute::Destination(NeighbourAddress::Inet(route.hop)))
+        };
+        Ok(all.iter().find(is_it).map_or(Neighbour::Unknown, known))
+    }
+
+    /// Has the kernel resolve a hop now, and keep it resolved from now on, whoever lives.
+    ///
+    /// # Errors
+    /// When the kernel refuses (it needs `CAP_NET_ADMIN`).
+    pub fn keep_resolved(&self, route: &Route) -> Result<()> {
+        let mut ask = self.handle.neighbours().add(route.device, IpAddr::V4(route.hop)).replace();
+        ask.message_mut().header.state = NeighbourState::None;
+        ask.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        self.runtime
+            .block_on(ask.execute())
+            .with_context(|| format!("can't have the kernel keep the neighbour {} resolved", route.hop))
+    }
+
+    /// Brings a device up, with a transmit queue of `queue` frames and without ARP.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn bring_up(&self, index: u32, queue: u32) -> Result<()> {
+        let link = LinkUnspec::new_with_index(index).up().arp(false).txqueuelen(queue);
+        self.runtime.block_on(self.handle.link().change(link.build()).execute()).context("can't bring it up")
+    }
+
+    /// Removes a device.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&self, index: u32) -> Result<()> {
+        self.runtime.block_on(self.handle.link().del(index).execute()).context("can't remove the device")
+    }
+}
+
+fn device(message: &LinkMessage) -> Device {
+    let mut device = Device {
+        index: message.header.index,
+        name: String::new(),
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        kind: String::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                let kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind_name(kind)),
+                    _ => None,
+                });
+                device.kind = kind.unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    device
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    match kind {
+        InfoKind::Other(name) => name.clone(),
+        kind => kind.to_string(),
+    }
+}
+
+fn known(message: &NeighbourMessage) -> Neighbour {
+    let managed = message.attributes.iter().any(
+        |a| matches!(a, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed)),
+    );
+    match message.header.state {
+        NeighbourState::Permanent | NeighbourState::Noarp => Neighbour::Kept,
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
+            if managed {
+                Neighbour::Kept
+            } else {
+                Neighbour::Known
+            }
+        }
+        NeighbourState::Failed => Neighbour::Failed,
+        NeighbourState::Incomplete => Neighbour::Asked,
+        _ => Neighbour::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(state: NeighbourState, flags: NeighbourExtFlags) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.state = state;
+        message.attributes.push(NeighbourAttribute::ExtFlags(flags));
+        message
+    }
+
+    #[test]
+    fn only_what_is_written_down_or_managed_is_kept() {
+        let none = NeighbourExtFlags::empty();
+        assert_eq!(known(&entry(NeighbourState::Permanent, none)), Neighbour::Kept);
+        assert_eq!(known(&entry(NeighbourState::Stale, none)), Neighbour::Known);
+        assert_eq!(known(&entry(NeighbourState::Reachable, NeighbourExtFlags::Managed)), Neighbour::Kept);
+        assert_eq!(known(&entry(NeighbourState::Failed, NeighbourExtFlags::Managed)), Neighbour::Failed);
+        assert!(!known(&entry(NeighbourState::Incomplete, none)).resolved());
+    }
+
+    /// Loopback is there in every namespace, needs no privilege, and has no neighbours.
+    #[test]
+    fn loopback_is_found() {
+        let network = Network::open().unwrap();
+        let lo = network.devices().unwrap().into_iter().find(|device| device.name == "lo").unwrap();
+        assert_eq!(network.device_with(Ipv4Addr::LOCALHOST).unwrap(), Some(lo.index));
+        let route = network.route(Ipv4Addr::LOCALHOST).unwrap();
+        assert_eq!((route.device, route.hop), (lo.index, Ipv4Addr::LOCALHOST));
+        assert_eq!(network.device_with(Ipv4Addr::new(192, 0, 2, 1)).unwrap(), None);
+    }
+}
