@@ -1,0 +1,404 @@
+//! A client: appends to a list of its own, reads it back, and knows what each answer must say.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+use mirror_common::{abi::Tuple, flow::tcp, switch_word::Side};
+
+use super::config::Settings;
+use super::http::{Kind, ListState, Request, take_answer};
+use super::packet::{CLIENTS, PORT, Packet, VIP};
+use super::tcp::{self as socket, State, Tcp};
+
+/// How long a closed connection is remembered, in microseconds.
+const TIME_WAIT: u64 = 5_000_000;
+
+/// A request that waits for its answer.
+struct Waiting {
+    request: Request,
+    /// What its answer must say.
+    expected: ListState,
+    since: u64,
+}
+
+/// What a client has to tell the judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A request was answered as it had to be.
+    Answered {
+        /// By whom.
+        side: Side,
+        /// Whether it was an append.
+        write: bool,
+        /// Since when it waited.
+        since: u64,
+    },
+    /// A connection ended with requests unanswered.
+    Failed {
+        /// The connection, as it comes to the gateway.
+        tuple: Tuple,
+        /// How.
+        how: &'static str,
+        /// Requests that it has to send again.
+        lost: usize,
+        /// Whether one of them is an append.
+        writes: bool,
+    },
+    /// Something that no network can excuse.
+    Wrong(String),
+}
+
+/// How a connection is ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    AtIdle,
+    WithLastRequest,
+    Reset,
+}
+
+/// A client.
+pub struct Client {
+    addr: u32,
+    port: u16,
+    /// Its list.
+    pub key: u64,
+    tcp: Option<Tcp>,
+    old: Vec<(Tcp, u64)>,
+    input: Vec<u8>,
+    waiting: VecDeque<Waiting>,
+    /// Must be sent again, on the next connection.
+    again: VecDeque<Waiting>,
+    /// Pieces of a request that follow.
+    later: VecDeque<(u64, Vec<u8>)>,
+    issued: u32,
+    on_connection: u32,
+    ending: Ending,
+    list: ListState,
+    next_at: u64,
+    /// The appends that were answered, in order.
+    pub appended: Vec<u64>,
+    /// Requests that were answered.
+    pub answered: u32,
+}
+
+/// The settings of a socket. `whose`: 0 a client's, 1 the primary's, 2 the shadow's.
+pub fn socket_settings(settings: &Settings, whose: usize, rng: &mut Rng) -> socket::Settings {
+    let near_wrap = rng.bool();
+    let iss = if near_wrap { u32::MAX - rng.u32(..20_000) } else { rng.u32(..) };
+    socket::Settings {
+        iss,
+        mss: settings.mss[whose],
+        scale: settings.scales[whose],
+        room: rng.u32(settings.room.0..=settings.room.1),
+        first_window: 10 * u32::from(settings.mss[whose]),
+        rto: settings.rto,
+    }
+}
+
+impl Client {
+    /// The n-th client.
+    pub fn new(n: usize) -> Client {
+        Client {
+            addr: CLIENTS + n as u32,
+            port: 5_000,
+            key: n as u64,
+            tcp: None,
+            old: Vec::new(),
+            input: Vec::new(),
+            waiting: VecDeque::new(),
+            again: VecDeque::new(),
+            later: VecDeque::new(),
+            issued: 0,
+            on_connection: 0,
+            ending: Ending::AtIdle,
+            list: ListState::default(),
+            next_at: 0,
+            appended: Vec::new(),
+            answered: 0,
+        }
+    }
+
+    /// Whether every request has been answered.
+    pub fn done(&self, settings: &Settings) -> bool {
+        self.issued >= settings.requests && self.waiting.is_empty() && self.again.is_empty()
+    }
+
+    /// What it waits for, for a report.
+    pub fn state(&self) -> String {
+        format!(
+            "client{}: {} answered, waits for {:?}, {:?}",
+            self.addr,
+            self.answered,
+            self.waiting.iter().map(|w| (w.request.id, w.request.kind)).collect::<Vec<_>>(),
+            self.tcp.as_ref().map(|tcp| (tcp.state, tcp.out.sport.to_be(), tcp.deadline()))
+        )
+    }
+
+    /// When it wants to be called next.
+    pub fn deadline(&self, settings: &Settings) -> Option<u64> {
+        let tcp = self.tcp.as_ref().and_then(Tcp::deadline);
+        let old = self.old.iter().flat_map(|(tcp, gone)| [tcp.deadline(), Some(*gone)]).flatten().min();
+        let later = self.later.front().map(|(at, _)| *at);
+        let ready = self.tcp.as_ref().is_none_or(|tcp| tcp.state == State::Open && !tcp.closing());
+        let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
+        let more = (self.issued < settings.requests || !self.again.is_empty())
+            && self.waiting.len() < settings.pipeline as usize
+            && (self.tcp.is_none() || !full);
+        let next = (ready && later.is_none() && more).then_some(self.next_at);
+        [tcp, old, later, next].into_iter().flatten().min()
+    }
+
+    /// A segment has come.
+    pub fn arrive(
+        &mut self,
+        packet: &Packet,
+        now: u64,
+        settings: &Settings,
+        rng: &mut Rng,
+        to: &mut Vec<Packet>,
+        told: &mut Vec<Told>,
+    ) {
+        let current = self.tcp.as_mut().filter(|tcp| tcp.out.sport == packet.tuple.dport);
+        match current {
+            Some(tcp) => {
+                tcp.arrive(packet, now, to);
+                self.look(now, settings, rng, to, told);
+            }
+            None => {
+                let old = self.old.iter_mut().rev().find(|(tcp, _)| tcp.out.sport == packet.tuple.dport);
+                if let Some((tcp, _)) = old {
+                    tcp.arrive(packet, now, to);
+                    tcp.read(to);
+                } else if packet.flags & (tcp::RST | tcp::ACK) == tcp::ACK {
+                    let mut reset = packet.clone();
+                    reset.tuple = super::packet::reversed(&packet.tuple);
+                    (reset.seq, reset.ack, reset.flags) = (packet.ack, 0, tcp::RST);
+                    reset.payload = [].into();
+                    to.push(reset);
+                }
+            }
+        }
+    }
+
+    /// The clock has reached the deadline.
+    pub fn tick(
+        &mut self,
+        now: u64,
+        settings: &Settings,
+        rng: &mut Rng,
+        to: &mut Vec<Packet>,
+        told: &mut Vec<Told>,
+    ) {
+        for (tcp, _) in &mut self.old {
+            tcp.tick(now, to);
+        }
+        self.old.retain(|(tcp, gone)| tcp.state != State::Closed && now < *gone);
+        if let Some(tcp) = &mut self.tcp {
+            tcp.tick(now, to);
+        }
+        self.look(now, settings, rng, to, told);
+    }
+
+    /// Reads answers, and does what is due.
+    fn look(
+        &mut self,
+        now: u64,
+        settings: &Settings,
+        rng: &mut Rng,
+        to: &mut Vec<Packet>,
+        told: &mut Vec<Told>,
+    ) {
+        self.read_answers(now, settings, rng, to, told);
+        if let Some(tcp) = &mut self.tcp {
+            let how = match tcp.broken {
+                Some(socket::Broken::Reset) => Some("reset"),
+                Some(socket::Broken::TimedOut) => Some("timed out"),
+                None if tcp.peer_fin => Some("closed"),
+                None => None,
+            };
+            if let Some(how) = how {
+                let tuple = tcp.out;
+                if tcp.state == State::Open && !tcp.closing() {
+                    tcp.close(now, to);
+                }
+                self.leave(now);
+                if !self.waiting.is_empty() || !self.later.is_empty() {
+                    let writes = self.waiting.iter().any(|w| w.request.kind == Kind::Append);
+                    told.push(Told::Failed { tuple, how, lost: self.waiting.len(), writes });
+                    self.later.clear();
+                    self.again.append(&mut self.waiting);
+                }
+            }
+        }
+        self.act(now, settings, rng, to);
+    }
+
+    /// The connection is history.
+    fn leave(&mut self, now: u64) {
+        if let Some(tcp) = self.tcp.take() {
+            self.old.push((tcp, now + TIME_WAIT));
+        }
+        self.input.clear();
+    }
+
+    fn read_answers(
+        &mut self,
+        now: u64,
+        settings: &Settings,
+        rng: &mut Rng,
+        to: &mut Vec<Packet>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(tcp) = &mut self.tcp else { return };
+        self.input.extend(tcp.read(to));
+        while !self.input.is_empty() {
+            let Some(first) = self.waiting.front() else {
+                let text = String::from_utf8_lossy(&self.input[..self.input.len().min(40)]).into_owned();
+                told.push(Told::Wrong(format!("bytes that nobody asked for: {text:?}")));
+                self.input.clear();
+                return;
+            };
+            match take_answer(&mut self.input, first.request.kind == Kind::Head) {
+                Ok(None) => return,
+                Err(wrong) => {
+                    told.push(Told::Wrong(wrong));
+                    return;
+                }
+                Ok(Some(answer)) => {
+                    let Some(first) = self.waiting.pop_front() else { return };
+                    if answer.id != first.request.id || answer.list != first.expected {
+                        told.push(Told::Wrong(format!(
+                            "{:?} {} wants {:?}, the answer is {answer:?}",
+                            first.request.kind, first.request.id, first.expected
+                        )));
+                        return;
+                    }
+                    let write = first.request.kind == Kind::Append;
+                    if write {
+                        self.appended.push(first.request.id);
+                    }
+                    self.answered += 1;
+                    told.push(Told::Answered { side: answer.side, write, since: first.since });
+                    self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
+                }
+            }
+        }
+    }
+
+    /// Sends what is due.
+    fn act(&mut self, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
+        if self.tcp.is_none() {
+            let more = self.issued < settings.requests || !self.again.is_empty();
+            if !more || now < self.next_at {
+                return;
+            }
+            self.dial(now, settings, rng, to);
+            return;
+        }
+        let Some(tcp) = &mut self.tcp else { return };
+        if tcp.state != State::Open || tcp.closing() {
+            return;
+        }
+        while self.later.front().is_some_and(|(at, _)| *at <= now) {
+            if let Some((_, piece)) = self.later.pop_front() {
+                tcp.write(&piece, now, to);
+            }
+        }
+        while self.later.is_empty()
+            && now >= self.next_at
+            && self.waiting.len() < settings.pipeline as usize
+            && (self.issued < settings.requests || !self.again.is_empty())
+        {
+            let last = settings.client_closes > 0 && self.on_connection + 1 >= settings.client_closes;
+            if settings.client_closes > 0 && self.on_connection >= settings.client_closes {
+                break;
+            }
+            self.ask(last, now, settings, rng, to);
+        }
+        let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
+        if full && self.waiting.is_empty() && self.later.is_empty() {
+            let Some(tcp) = &mut self.tcp else { return };
+            match self.ending {
+                Ending::Reset => tcp.abort(to),
+                _ if !tcp.closing() => tcp.close(now, to),
+                _ => {}
+            }
+            self.leave(now);
+            self.next_at = self.next_at.max(now + 1_000);
+        }
+    }
+
+    /// Writes the next request.
+    fn ask(&mut self, last: bool, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
+        let waiting = self.again.pop_front().unwrap_or_else(|| self.invent(now, settings, rng));
+        let bytes = waiting.request.bytes();
+        self.waiting.push_back(Waiting { since: now, ..waiting });
+        self.on_connection += 1;
+        let Some(tcp) = &mut self.tcp else { return };
+        let pieces = rng.usize(1..=settings.pieces).min(bytes.len());
+        let mut rest = &bytes[..];
+        let mut at = now;
+        for left in (0..pieces).rev() {
+            let n = if left == 0 { rest.len() } else { rng.usize(1..=rest.len() - left) };
+            let (piece, tail) = rest.split_at(n);
+            rest = tail;
+            if at == now && last && left == 0 && self.ending == Ending::WithLastRequest {
+                tcp.write_later(piece);
+                tcp.close(now, to);
+            } else if at == now {
+                tcp.write(piece, now, to);
+            } else {
+                self.later.push_back((at, piece.to_vec()));
+            }
+            if rng.u32(..3) == 0 {
+                at += rng.u64(1..30_000);
+            }
+        }
+    }
+
+    fn invent(&mut self, now: u64, settings: &Settings, rng: &mut Rng) -> Waiting {
+        let kind = if rng.u32(..100) < settings.writes {
+            Kind::Append
+        } else if rng.u32(..8) == 0 {
+            Kind::Head
+        } else {
+            Kind::Get
+        };
+        let id = self.key << 32 | u64::from(self.issued);
+        self.issued += 1;
+        let body = if kind == Kind::Append { body(settings.body, rng) } else { Vec::new() };
+        if kind == Kind::Append {
+            self.list = self.list.append(id);
+        }
+        Waiting { request: Request { id, key: self.key, kind, body }, expected: self.list, since: now }
+    }
+
+    fn dial(&mut self, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
+        let port = u16::from_be(self.port.to_be());
+        let taken = self.old.iter().any(|(tcp, _)| tcp.out.sport == port.to_be() && !tcp.over());
+        if !settings.same_port || taken {
+            self.port += 1;
+        }
+        let sport = self.port.to_be();
+        self.old.retain(|(tcp, _)| tcp.out.sport != sport);
+        let out = Tuple { saddr: self.addr, daddr: VIP, sport, dport: PORT };
+        self.tcp = Some(Tcp::dial(out, socket_settings(settings, 0, rng), now, to));
+        self.on_connection = 0;
+        self.ending = match rng.u32(..3) {
+            0 => Ending::AtIdle,
+            1 => Ending::WithLastRequest,
+            _ => Ending::Reset,
+        };
+    }
+}
+
+/// A body that looks like a request now and then.
+fn body(longest: usize, rng: &mut Rng) -> Vec<u8> {
+    let length = if longest == 0 { 0 } else { rng.usize(..longest) };
+    let lure = b"GET /0 HTTP/1.1\r\nhost: a\r\n\r\nPOST /0 HTTP/1.1\r\ncontent-length: 3\r\n\r\n";
+    if rng.bool() {
+        lure.iter().copied().cycle().take(length).collect()
+    } else {
+        (0..length).map(|at| b'a' + (at % 26) as u8).collect()
+    }
+}

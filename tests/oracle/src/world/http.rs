@@ -1,0 +1,252 @@
+//! What clients and servers say to one another, and how each reads it: append-only lists, one a key, whose length and hash
+//! stand in every answer.
+
+use mirror_common::{switch_word::Side, weight::mix};
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The list's state.
+    Get,
+    /// The same, without the body.
+    Head,
+    /// Appends the request's id.
+    Append,
+}
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Unique in its world.
+    pub id: u64,
+    /// The list.
+    pub key: u64,
+    /// What it asks for.
+    pub kind: Kind,
+    /// Of an [`Kind::Append`].
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// As it goes over the wire.
+    pub fn bytes(&self) -> Vec<u8> {
+        let method = match self.kind {
+            Kind::Get => "GET",
+            Kind::Head => "HEAD",
+            Kind::Append if self.id.is_multiple_of(2) => "POST",
+            Kind::Append => "PUT",
+        };
+        let mut bytes =
+            format!("{method} /{} HTTP/1.1\r\nhost: lists\r\nx-id: {}\r\n", self.key, self.id).into_bytes();
+        if self.kind == Kind::Append {
+            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
+        bytes
+    }
+}
+
+/// A list's state: what every answer says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListState {
+    /// Entries.
+    pub count: u64,
+    /// Hash of the entries in their order.
+    pub hash: u64,
+}
+
+impl ListState {
+    /// The state behind one more entry.
+    #[must_use]
+    pub fn append(self, id: u64) -> ListState {
+        ListState { count: self.count + 1, hash: mix(self.hash ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+    }
+}
+
+/// An answer, without its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The request's id.
+    pub id: u64,
+    /// Who answers.
+    pub side: Side,
+    /// The list's state.
+    pub list: ListState,
+    /// The server closes the connection behind it.
+    pub close: bool,
+}
+
+/// How an answer is dressed.
+#[derive(Clone, Copy, Debug)]
+pub struct Dress {
+    /// Bytes of the body.
+    pub length: usize,
+    /// Chunked, with chunks of so many bytes.
+    pub chunk: Option<usize>,
+    /// Without its body: to a HEAD.
+    pub head: bool,
+}
+
+/// The byte at an offset of an answer's body: looks like an answer now and then.
+fn filler(id: u64, side: Side, at: usize) -> u8 {
+    const LURE: &[u8] = b"\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n";
+    if at % 97 < LURE.len() {
+        LURE[at % 97]
+    } else {
+        b'a' + (mix(id ^ side as u64 ^ (at as u64) << 32) % 26) as u8
+    }
+}
+
+impl Answer {
+    /// As it goes over the wire.
+    pub fn bytes(&self, dress: Dress) -> Vec<u8> {
+        let mut bytes = format!(
+            "HTTP/1.1 200 OK\r\nx-id: {}\r\nx-side: {}\r\nx-count: {}\r\nx-hash: {}\r\n",
+            self.id, self.side as u8, self.list.count, self.list.hash
+        )
+        .into_bytes();
+        if self.close {
+            bytes.extend_from_slice(b"connection: close\r\n");
+        }
+        let body: Vec<u8> = (0..dress.length).map(|at| filler(self.id, self.side, at)).collect();
+        match dress.chunk {
+            Some(size) => {
+                bytes.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+                if !dress.head {
+                    for part in body.chunks(size.max(1)) {
+                        bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                        bytes.extend_from_slice(part);
+                        bytes.extend_from_slice(b"\r\n");
+                    }
+                    bytes.extend_from_slice(b"0\r\n\r\n");
+                }
+            }
+            None => {
+                bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+                if !dress.head {
+                    bytes.extend_from_slice(&body);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// A head's first line, its fields by name, and its length in bytes.
+struct Head<'a> {
+    first: &'a str,
+    fields: Vec<(&'a str, &'a str)>,
+    length: usize,
+}
+
+impl<'a> Head<'a> {
+    /// `None` while it isn't complete.
+    fn read(bytes: &'a [u8]) -> Result<Option<Head<'a>>, String> {
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+        let text = std::str::from_utf8(&bytes[..end]).map_err(|_| "a head that is no text")?;
+        let mut lines = text.split("\r\n");
+        let first = lines.next().unwrap_or_default();
+        let fields = lines.filter_map(|line| line.split_once(": ")).collect();
+        Ok(Some(Head { first, fields, length: end + 4 }))
+    }
+
+    fn field(&self, name: &str) -> Option<&'a str> {
+        self.fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    fn number(&self, name: &str) -> Result<u64, String> {
+        let value = self.field(name).ok_or_else(|| format!("no {name} in {:?}", self.first))?;
+        value.parse().map_err(|_| format!("{name}: {value}"))
+    }
+}
+
+/// Takes a whole request from the front of what a server has read.
+///
+/// # Errors
+/// When it isn't one: what was sent to the server isn't what the client said.
+pub fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, String> {
+    if !bytes.is_empty() && !bytes[0].is_ascii_uppercase() {
+        return Err(format!("no request: {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(40)])));
+    }
+    let (request, length) = {
+        let Some(head) = Head::read(bytes)? else { return Ok(None) };
+        let mut words = head.first.split(' ');
+        let kind = match words.next() {
+            Some("GET") => Kind::Get,
+            Some("HEAD") => Kind::Head,
+            Some("POST" | "PUT") => Kind::Append,
+            _ => return Err(format!("no request: {:?}", head.first)),
+        };
+        let key = words.next().and_then(|path| path.strip_prefix('/')).and_then(|key| key.parse().ok());
+        let key = key.ok_or_else(|| format!("no list: {:?}", head.first))?;
+        let body = if kind == Kind::Append { head.number("content-length")? as usize } else { 0 };
+        if bytes.len() < head.length + body {
+            return Ok(None);
+        }
+        let end = head.length + body;
+        let request = Request { id: head.number("x-id")?, key, kind, body: bytes[head.length..end].to_vec() };
+        (request, end)
+    };
+    bytes.drain(..length);
+    Ok(Some(request))
+}
+
+/// Takes a whole answer from the front of what a client has read. `head`: the request was a HEAD.
+///
+/// # Errors
+/// When it isn't one, or its body isn't what its side's server sends.
+pub fn take_answer(bytes: &mut Vec<u8>, of_head: bool) -> Result<Option<Answer>, String> {
+    let (answer, length) = {
+        let Some(head) = Head::read(bytes)? else { return Ok(None) };
+        if head.first != "HTTP/1.1 200 OK" {
+            return Err(format!("no answer: {:?}", head.first));
+        }
+        let list = ListState { count: head.number("x-count")?, hash: head.number("x-hash")? };
+        let side = Side::from_bit(head.number("x-side")? as u32);
+        let close = head.field("connection") == Some("close");
+        let answer = Answer { id: head.number("x-id")?, side, list, close };
+        let rest = &bytes[head.length..];
+        let (body, length) = if of_head {
+            (Vec::new(), 0)
+        } else if head.field("transfer-encoding").is_some() {
+            match unchunk(rest)? {
+                Some(found) => found,
+                None => return Ok(None),
+            }
+        } else {
+            let length = head.number("content-length")? as usize;
+            if rest.len() < length {
+                return Ok(None);
+            }
+            (rest[..length].to_vec(), length)
+        };
+        if let Some(at) = (0..body.len()).find(|at| body[*at] != filler(answer.id, side, *at)) {
+            return Err(format!("the body of the answer to {} is wrong at {at}", answer.id));
+        }
+        (answer, head.length + length)
+    };
+    bytes.drain(..length);
+    Ok(Some(answer))
+}
+
+fn unchunk(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let Some(end) = bytes[at..].windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
+        let line = String::from_utf8_lossy(&bytes[at..at + end]).into_owned();
+        let size = usize::from_str_radix(&line, 16).map_err(|_| format!("no chunk: {line:?}"))?;
+        at += end + 2;
+        if bytes.len() < at + size + 2 {
+            return Ok(None);
+        }
+        body.extend_from_slice(&bytes[at..at + size]);
+        if &bytes[at + size..at + size + 2] != b"\r\n" {
+            return Err("a chunk without its end".into());
+        }
+        at += size + 2;
+        if size == 0 {
+            return Ok(Some((body, at)));
+        }
+    }
+}

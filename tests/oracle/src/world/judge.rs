@@ -1,0 +1,180 @@
+//! Watches what the gateway lets out, against rules that hold for every packet, and from the outside: what a server has
+//! acknowledged is taken from its own packets.
+
+use mirror_common::{
+    abi::nat,
+    flow::{Flow, leg_state, tcp},
+    seq,
+    switch_word::Side,
+};
+
+use super::gateway::{Gateway, Outcome};
+use super::packet::Packet;
+
+/// Bytes by number, from the first one on.
+#[derive(Default)]
+struct Stream {
+    first: u32,
+    bytes: Vec<u16>,
+}
+
+/// No byte yet.
+const UNSEEN: u16 = 0x100;
+
+impl Stream {
+    fn begin(first: u32) -> Stream {
+        Stream { first, bytes: Vec::new() }
+    }
+
+    /// Whether every byte is new, or what it was.
+    fn agrees(&mut self, packet: &Packet) -> bool {
+        let at = packet.seq.wrapping_sub(self.first) as usize;
+        if at > 1 << 28 {
+            return packet.is_empty();
+        }
+        let end = at + packet.payload.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, UNSEEN);
+        }
+        let mut agrees = true;
+        for (known, byte) in self.bytes[at..end].iter_mut().zip(packet.payload.iter()) {
+            agrees &= *known == UNSEEN || *known == u16::from(*byte);
+            *known = u16::from(*byte);
+        }
+        agrees
+    }
+}
+
+#[derive(Default)]
+struct Leg {
+    port: u32,
+    /// What its server has acknowledged, in its numbers.
+    acked: u32,
+    stream: Stream,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// The client was shown a SYN-ACK.
+    open: bool,
+    scale: u8,
+    ack: u32,
+    edge: u32,
+    shown: Stream,
+    legs: [Leg; 2],
+}
+
+/// The judge of what goes out.
+#[derive(Default)]
+pub struct Judge {
+    flows: Vec<Watched>,
+}
+
+impl Judge {
+    fn flow(&mut self, slot: u32) -> &mut Watched {
+        let slot = slot as usize;
+        if self.flows.len() <= slot {
+            self.flows.resize_with(slot + 1, Watched::default);
+        }
+        &mut self.flows[slot]
+    }
+
+    /// A server's packet has come to the gateway.
+    pub fn server_said(&mut self, packet: &Packet, side: usize, slot: u32) {
+        let leg = &mut self.flow(slot).legs[side];
+        let ours = nat::port(leg.port).to_be() == packet.tuple.dport;
+        if ours && packet.is(tcp::ACK) && !packet.is(tcp::RST) {
+            leg.acked = seq::max(leg.acked, packet.ack);
+        }
+    }
+
+    /// What the gateway made of a packet.
+    ///
+    /// # Errors
+    /// The rule that it breaks.
+    pub fn look(&mut self, outcome: &Outcome, gateway: &Gateway) -> Result<(), String> {
+        let Some(slot) = outcome.slot else { return Ok(()) };
+        let flow = &gateway.flows[slot as usize];
+        if outcome.opened {
+            *self.flow(slot) = Watched::default();
+        }
+        for (to, packet) in &outcome.out {
+            if *to < 2 {
+                self.leg_gets(*to, packet, slot)?;
+            } else {
+                self.client_gets(packet, slot, flow)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn leg_gets(&mut self, side: usize, packet: &Packet, slot: u32) -> Result<(), String> {
+        let leg = &mut self.flow(slot).legs[side];
+        let port = u32::from(u16::from_be(packet.tuple.sport));
+        if packet.is(tcp::SYN) && (leg.port != port || leg.stream.first != packet.seq.wrapping_add(1)) {
+            let first = packet.seq.wrapping_add(1);
+            *leg = Leg { port, acked: first, stream: Stream::begin(first) };
+        }
+        if leg.port != port || leg.stream.agrees(packet) {
+            return Ok(());
+        }
+        Err(format!(
+            "the {}'s number {} carries two contents",
+            Side::from_bit(side as u32).name(),
+            packet.seq
+        ))
+    }
+
+    fn client_gets(&mut self, packet: &Packet, slot: u32, flow: &Flow) -> Result<(), String> {
+        let watched = self.flow(slot);
+        if packet.is(tcp::RST) {
+            return Ok(());
+        }
+        if packet.is(tcp::SYN) {
+            if !watched.open {
+                watched.open = true;
+                watched.scale = if packet.scale > 14 { 0 } else { packet.scale };
+                watched.ack = packet.ack;
+                watched.edge = packet.ack.wrapping_add(u32::from(packet.window));
+                watched.shown = Stream::begin(packet.seq.wrapping_add(1));
+            }
+            return Ok(());
+        }
+        if !watched.open {
+            return Err("a segment before the SYN-ACK".into());
+        }
+        if !watched.shown.agrees(packet) {
+            return Err(format!("the client's view {} carries two contents", packet.seq));
+        }
+        if seq::lt(packet.ack, watched.ack) {
+            return Err(format!(
+                "the shown acknowledgement goes back from {} to {}",
+                watched.ack, packet.ack
+            ));
+        }
+        let edge = packet.ack.wrapping_add(u32::from(packet.window) << watched.scale);
+        // The field is rounded down to the scale.
+        let rounding = (1_u32 << watched.scale) - 1;
+        if seq::lt(edge.wrapping_add(rounding), watched.edge) {
+            return Err(format!("the shown right edge goes back from {} to {edge}", watched.edge));
+        }
+        watched.ack = packet.ack;
+        watched.edge = seq::max(watched.edge, edge);
+        for side in Side::BOTH {
+            let leg = flow.leg(side);
+            let least = match leg.state {
+                leg_state::NONE => continue,
+                leg_state::OPEN => watched.legs[side as usize].acked.wrapping_sub(leg.offset),
+                _ => leg.from,
+            };
+            if seq::lt(least, packet.ack) {
+                return Err(format!(
+                    "{} is shown as acknowledged; the {} has only {least}",
+                    packet.ack,
+                    side.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+}

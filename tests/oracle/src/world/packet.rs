@@ -1,0 +1,109 @@
+//! A TCP segment on its way, with the addresses of this world.
+
+use std::{fmt, rc::Rc};
+
+use mirror_common::{
+    abi::Tuple,
+    flow::{Segment, tcp},
+};
+
+/// The address that clients talk to.
+pub const VIP: u32 = 100;
+/// The gateway's addresses towards the servers, by side.
+pub const NAT: [u32; 2] = [200, 201];
+/// The servers' addresses, by side.
+pub const SERVERS: [u32; 2] = [300, 301];
+/// The port of the service, and of its servers.
+pub const PORT: u16 = 80_u16.to_be();
+/// The first client's address; the others follow.
+pub const CLIENTS: u32 = 1;
+
+/// A segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// From whom to whom.
+    pub tuple: Tuple,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// [`tcp`] flags.
+    pub flags: u8,
+    /// Window field.
+    pub window: u16,
+    /// Of a SYN; 0: no option.
+    pub mss: u16,
+    /// Of a SYN; [`Segment::NO_SCALE`]: no option.
+    pub scale: u8,
+    /// Bytes.
+    pub payload: Rc<[u8]>,
+}
+
+impl Packet {
+    /// Whether a flag is set.
+    pub fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Bytes of payload.
+    pub fn len(&self) -> u32 {
+        self.payload.len() as u32
+    }
+
+    /// Whether it has no payload.
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// The segment as the transition functions take it, not yet read.
+    pub fn segment(&self, now_us: u64) -> Segment {
+        Segment {
+            seq: self.seq,
+            ack: self.ack,
+            payload: self.len(),
+            now_ms: ((now_us / 1_000) as u32).max(1),
+            now_us: now_us as u32,
+            window: self.window,
+            mss: self.mss,
+            flags: self.flags,
+            scale: self.scale,
+            ..Segment::default()
+        }
+    }
+}
+
+/// The other direction's addresses.
+pub fn reversed(tuple: &Tuple) -> Tuple {
+    Tuple { saddr: tuple.daddr, daddr: tuple.saddr, sport: tuple.dport, dport: tuple.sport }
+}
+
+fn host(addr: u32) -> String {
+    match addr {
+        VIP => "vip".into(),
+        200 | 201 => "gateway".into(),
+        300 => "primary".into(),
+        301 => "shadow".into(),
+        n => format!("client{n}"),
+    }
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.tuple;
+        let (from, to) = (u16::from_be(t.sport), u16::from_be(t.dport));
+        write!(f, "{}:{from} > {}:{to} ", host(t.saddr), host(t.daddr))?;
+        let names = [(tcp::SYN, 'S'), (tcp::FIN, 'F'), (tcp::RST, 'R'), (tcp::ACK, '.')];
+        for (flag, name) in names {
+            if self.is(flag) {
+                write!(f, "{name}")?;
+            }
+        }
+        write!(f, " seq {}+{} ack {} win {}", self.seq, self.len(), self.ack, self.window)?;
+        if self.is(tcp::SYN) {
+            write!(f, " mss {} scale {}", self.mss, self.scale)?;
+        }
+        let line: String =
+            self.payload.iter().take(24).map(|b| char::from(*b).escape_default().to_string()).collect();
+        if line.is_empty() { Ok(()) } else { write!(f, " \"{line}\"") }
+    }
+}

@@ -1,0 +1,103 @@
+//! The application's shared words, as the transition functions reach them.
+
+use mirror_common::{
+    abi::App,
+    flow::Switch,
+    switch_word::{Side, SwitchWord},
+};
+
+/// The switch word and what goes with a freeze; the past that the judge needs.
+pub struct Application {
+    /// The switch word.
+    pub word: SwitchWord,
+    /// Open writes and the freeze's deadline (nanoseconds).
+    pub app: App,
+    /// A side fell out of sync: since the last look.
+    pub fell_out: Option<Side>,
+    /// Freezes that the datapath ended.
+    pub thawed: u64,
+    /// When the authority changed the last time, in microseconds.
+    pub flipped: u64,
+    /// When a side was last known to be a member, in microseconds; of use for one that isn't any more.
+    pub member_until: [u64; 2],
+}
+
+impl Application {
+    /// All is the primary's.
+    pub fn new() -> Application {
+        Application {
+            word: SwitchWord::initial(),
+            app: App::default(),
+            fell_out: None,
+            thawed: 0,
+            flipped: 0,
+            member_until: [0; 2],
+        }
+    }
+
+    /// Notes who is a member: before each change, and after it.
+    pub fn note(&mut self, now_us: u64) {
+        for side in Side::BOTH {
+            if self.word.member(side) {
+                self.member_until[side as usize] = now_us;
+            }
+        }
+    }
+
+    /// The daemon's compare-and-swap; `None` when the word is another one.
+    pub fn swap(&mut self, from: SwitchWord, to: SwitchWord, now_us: u64) -> Option<SwitchWord> {
+        if self.word != from {
+            return None;
+        }
+        self.note(now_us);
+        if from.authority() != to.authority() {
+            self.flipped = now_us;
+        }
+        self.word = from.next(to.state());
+        self.note(now_us);
+        Some(self.word)
+    }
+}
+
+impl Default for Application {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The words at a time.
+pub struct Words<'a> {
+    /// The application's.
+    pub application: &'a mut Application,
+    /// Now, in microseconds.
+    pub now_us: u64,
+}
+
+impl Switch for Words<'_> {
+    fn begin_write(&mut self) {
+        self.application.app.open_writes = self.application.app.open_writes.wrapping_add(1);
+    }
+
+    fn end_write(&mut self) {
+        self.application.app.open_writes = self.application.app.open_writes.wrapping_sub(1);
+    }
+
+    fn word(&mut self) -> SwitchWord {
+        let (word, app) = (self.application.word, self.application.app);
+        if word.frozen() && app.freeze_epoch == word.epoch() && self.now_us * 1_000 >= app.freeze_deadline {
+            self.application.word = word.next(app.thaw_state);
+            self.application.thawed += 1;
+        }
+        self.application.word
+    }
+
+    fn out_of_sync(&mut self, side: Side) -> bool {
+        let Some(next) = self.application.word.out_of_sync(side) else { return false };
+        self.application.note(self.now_us);
+        self.application.word = next;
+        self.application.note(self.now_us);
+        self.application.app.out_of_sync_at = self.now_us * 1_000;
+        self.application.fell_out = Some(side);
+        true
+    }
+}
