@@ -5,7 +5,7 @@
 use crate::flow::Flow;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -127,7 +127,7 @@ impl Service {
     pub const DURABLE: u32 = 2;
 }
 
-/// One application: element of [`maps::APPS`], 32 bytes.
+/// One application: element of [`maps::APPS`], 40 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -141,6 +141,8 @@ pub struct App {
     pub thaw_state: u32,
     /// Nanoseconds (`CLOCK_MONOTONIC`) at which a side fell out of sync the last time. Writer: datapath.
     pub out_of_sync_at: u64,
+    /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed. Writer: datapath.
+    pub out_of_sync_reason: u64,
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.
@@ -288,7 +290,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
     assert!(size_of::<Service>() == 48);
-    assert!(size_of::<App>() == 32);
+    assert!(size_of::<App>() == 40);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 32);
     assert!(size_of::<Tuple>() == 12);

@@ -8,7 +8,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::maps::{COUNTERS, EVENTS, LATENCY};
+use crate::maps::{APPS, COUNTERS, EVENTS, LATENCY};
 
 /// Counts a packet's end.
 #[inline(always)]
@@ -51,6 +51,10 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
     }
     let (side, reason) = (u32::from(step.side), u32::from(step.reason));
     if step.events & Step::OUT_OF_SYNC != 0 {
+        if let Some(words) = APPS.get_ptr_mut(app) {
+            // SAFETY: one aligned word, for people to read.
+            unsafe { (*words).out_of_sync_reason = u64::from(step.reason) };
+        }
         event(EventKind::OutOfSync, app, slot, generation, side, reason);
     }
     if step.events & Step::LEG_LOST != 0 {

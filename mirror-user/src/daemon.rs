@@ -80,7 +80,7 @@ pub fn run(policy: Policy, places: &Places) -> Result<()> {
 
 fn share(policy: Policy, mut datapath: Datapath, devices: Vec<String>, file: File) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
-    let state = Arc::new(Mutex::new(State::new(words.load(0))));
+    let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let bounds = Bounds { frames: policy.hold_frames, bytes: policy.hold_bytes, time: 2 * policy.freeze };

@@ -185,10 +185,12 @@ fn us(since: Instant) -> f64 {
 /// For tests: `MIRROR_FAULT=frozen` (or another point) ends the daemon there as `kill -9` would; `stop-frozen` stops it.
 fn fault(point: &str) {
     let Ok(wanted) = std::env::var("MIRROR_FAULT") else { return };
-    let me = rustix::process::getpid();
-    if wanted == point {
-        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
-    } else if wanted == format!("stop-{point}") {
-        let _ = rustix::process::kill_process(me, rustix::process::Signal::STOP);
-    }
+    let signal = match wanted.strip_prefix("stop-") {
+        None if wanted == point => rustix::process::Signal::KILL,
+        Some(stop) if stop == point => rustix::process::Signal::STOP,
+        _ => return,
+    };
+    let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    // The signal may reach another thread first; this one must not run on meanwhile.
+    std::thread::sleep(Duration::from_millis(100));
 }

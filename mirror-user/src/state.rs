@@ -37,13 +37,13 @@ pub struct State {
 }
 
 impl State {
-    /// From the word as it is found.
-    pub fn new(word: SwitchWord) -> Self {
+    /// From the word as it is found, and when (nanoseconds) and why a side fell out of sync the last time.
+    pub fn new(word: SwitchWord, (at, reason): (u64, u64)) -> Self {
         let now = monotonic_ns();
-        let standing = |side: Side| {
-            let in_sync = word.member(side);
-            let reason = if in_sync { "found in sync" } else { "has not joined" };
-            Standing { in_sync, since_ns: now, reason: reason.into() }
+        let standing = |side: Side| match (word.member(side), at) {
+            (true, _) => Standing { in_sync: true, since_ns: now, reason: "found in sync".into() },
+            (false, 0) => Standing { in_sync: false, since_ns: now, reason: "has not joined".into() },
+            (false, at) => Standing { in_sync: false, since_ns: at, reason: why(reason).into() },
         };
         Self {
             sides: [standing(Side::Primary), standing(Side::Shadow)],
@@ -69,14 +69,7 @@ impl State {
         if event.kind == EventKind::LegLost as u32 {
             self.legs_lost[side as usize] += 1;
         } else if event.kind == EventKind::OutOfSync as u32 {
-            let reason = match event.reason {
-                1 => "a leg that owed a write was closed by its server",
-                2 => "a leg that owed a write was reset by its server",
-                3 => "a server that owed a write refused to be dialled",
-                4 => "a leg that owed a write fell silent for longer than the stall budget",
-                _ => "a client's connection ended while a write was owed",
-            };
-            self.pending = Some(reason.into());
+            self.pending = Some(why(event.reason.into()).into());
         } else if event.kind == EventKind::TableFull as u32 {
             self.say("no free slot or port for a new connection".into());
         }
@@ -94,5 +87,16 @@ impl State {
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
         }
+    }
+}
+
+/// Why a side fell out of sync: a [`mirror_common::flow::LossReason`], or 0.
+fn why(reason: u64) -> &'static str {
+    match reason {
+        1 => "a leg that owed a write was closed by its server",
+        2 => "a leg that owed a write was reset by its server",
+        3 => "a server that owed a write refused to be dialled",
+        4 => "a leg that owed a write fell silent for longer than the stall budget",
+        _ => "a client's connection ended while a write was owed",
     }
 }

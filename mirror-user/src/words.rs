@@ -97,9 +97,11 @@ impl Words {
         (armed as u32 == word.epoch()).then_some(SwitchWord(armed >> 32))
     }
 
-    /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock.
-    pub fn out_of_sync_at(&self, app: u32) -> u64 {
-        self.apps.at(app as usize * APP_WORDS + 3).load(Ordering::SeqCst)
+    /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock (0: never), and why
+    /// ([`App::out_of_sync_reason`]).
+    pub fn out_of_sync(&self, app: u32) -> (u64, u64) {
+        let word = |offset: usize| self.apps.at(app as usize * APP_WORDS + offset).load(Ordering::SeqCst);
+        (word(3), word(4))
     }
 }
 

@@ -208,11 +208,13 @@ impl Running {
         }
     }
 
-    /// Waits for one more second's count of answered requests.
+    /// Waits for the next second's count of answered requests.
     ///
     /// # Errors
     /// If the client has ended, or hangs.
     pub fn tick(&self) -> Result<checker::Tick> {
+        // Those that have come before don't tell of what the caller has just done.
+        while self.heard.try_recv().is_ok() {}
         loop {
             if let checker::Event::Tick(tick) = self.heard.recv_timeout(SOON).context("no tick")? {
                 return Ok(tick);
@@ -259,4 +261,9 @@ impl Running {
 pub fn all_answered(summary: &Summary) -> Result<()> {
     ensure!(summary.is_ok(), "{summary:#?}");
     Ok(())
+}
+
+/// How often something is done: `short` in a test, `long` where `MIRROR_SOAK` is set.
+pub fn rounds(short: u32, long: u32) -> u32 {
+    if std::env::var_os("MIRROR_SOAK").is_some() { long } else { short }
 }
