@@ -42,8 +42,10 @@ pub mod maps {
     pub const SWEEP: &str = "SWEEP";
     /// Queue of `u64` ([`super::Entry`]): flows for which a packet must be made without one.
     pub const TODO: &str = "TODO";
+    /// Hash of an interface index to a device of the same index: those with the program at XDP.
+    pub const DEVICES: &str = "DEVICES";
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 17] = [
         ABI,
         APPS,
         SWITCH,
@@ -60,6 +62,7 @@ pub mod maps {
         CONFIG,
         SWEEP,
         TODO,
+        DEVICES,
     ];
 }
 
@@ -67,6 +70,8 @@ pub mod maps {
 pub const MAX_APPS: u32 = 64;
 /// Services at most.
 pub const MAX_SERVICES: u32 = 256;
+/// Devices with a program at XDP at most.
+pub const MAX_DEVICES: u32 = 64;
 /// Flows when the policy names no number; the daemon resizes the maps at load.
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Flows at most.

@@ -27,6 +27,12 @@ macro_rules! verdicts {
             /// Every verdict, in the order of the table.
             pub const ALL: &[Verdict] = &[$(Verdict::$name,)*];
 
+            /// The verdict of a number.
+            #[inline(always)]
+            pub const fn from_number(number: u8) -> Option<Verdict> {
+                match number { $($number => Some(Verdict::$name),)* _ => None }
+            }
+
             /// The name, as in metrics and docs.
             pub const fn name(self) -> &'static str {
                 match self { $(Verdict::$name => stringify!($name),)* }
@@ -96,6 +102,7 @@ verdicts! {
     46 KeptUnsettled      Emit "a read that would have moved, had its flow been settled: answered by the same side"
     47 Runt               Pass "too short for the headers that it announces: the kernel's own"
     48 NoneDue            Drop "a packet to be made, which isn't needed any more"
+    49 HandoverFailed     Drop "decided at XDP, and could not be handed over to TC; the bytes stay owed"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -2,81 +2,102 @@
 //! the packet itself, every other a clone. A copy that fails is counted; its bytes stay owed.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, bpf_fib_lookup},
+    bindings::{TC_ACT_SHOT, bpf_fib_lookup, xdp_action},
     helpers::generated::{
         bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh,
     },
 };
 use mirror_common::{
     abi::{Service, Tuple, nat},
-    flow::{Emit, emit, tcp},
+    flow::{Emit, Step, emit, tcp},
     verdict::Verdict,
 };
 
-use crate::{count, maps::CONFIG, maps::Scratch, packet};
+use crate::{
+    count,
+    maps::{CONFIG, DEVICES, Scratch},
+    packet::{self, Frame, Macs, Packet, Skb},
+};
 
 const AF_INET: u8 = 2;
+const FOUND: i64 = 0;
 const NO_NEIGHBOUR: i64 = 7;
 
-/// Sends the packet at hand to where `scratch.out` says. The last one may wait for a neighbour; a clone can't.
+/// Where a packet goes, as the kernel's routes and neighbours say.
+struct Route {
+    found: i64,
+    device: u32,
+    macs: Macs,
+}
+
+/// Looks `scratch.out` up.
 #[inline(always)]
-fn send(skb: *mut __sk_buff, scratch: &Scratch, last: bool) -> i32 {
+fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     // SAFETY: plain data; zero is a valid value of every field.
     let mut route: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     route.family = AF_INET;
     route.l4_protocol = 6;
-    // SAFETY: the context's own field.
-    route.ifindex = unsafe { (*skb).ifindex };
+    route.ifindex = packet.device();
     route.__bindgen_anon_3.ipv4_src = scratch.out.saddr;
     route.__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
     // SAFETY: the parameters live on the stack for the call.
-    let found = unsafe { fib_lookup(skb.cast(), &raw mut route, size_of::<bpf_fib_lookup>() as i32, 0) };
-    if found == NO_NEIGHBOUR && last {
-        // SAFETY: no parameters: the kernel looks the neighbour up, and asks for it.
-        return unsafe { bpf_redirect_neigh(route.ifindex, core::ptr::null_mut(), 0, 0) } as i32;
+    let found =
+        unsafe { fib_lookup(packet.context(), &raw mut route, size_of::<bpf_fib_lookup>() as i32, 0) };
+    Route { found, device: route.ifindex, macs: Macs { to: route.dmac, from: route.smac } }
+}
+
+/// One packet of a step, and where to: `scratch.out` is filled. `index`: 0, 1 the legs, 2 the client.
+#[inline(always)]
+fn address(scratch: &mut Scratch, service: &Service, index: u32) -> Emit {
+    if index == 2 {
+        let c = scratch.client;
+        scratch.out = Tuple { saddr: c.daddr, daddr: c.saddr, sport: c.dport, dport: c.sport };
+        return scratch.step.to_client;
     }
-    if found != 0 || !packet::address(skb, &route.dmac, &route.smac) {
+    let e = scratch.step.to_leg[index as usize & 1];
+    let end = &service.endpoints[index as usize & 1];
+    scratch.out =
+        Tuple { saddr: end.nat, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
+    e
+}
+
+/// Rewrites and sends the packet at hand. The last one may wait for a neighbour; a clone can't.
+#[inline(always)]
+fn send(skb: Skb, scratch: &mut Scratch, e: &Emit, last: bool) -> i32 {
+    let route = route(skb, scratch);
+    let waits = route.found == NO_NEIGHBOUR && last;
+    if (route.found != FOUND && !waits) || !packet::rewrite(skb, scratch, e, route.macs) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
-    if last {
-        // SAFETY: a helper without preconditions.
-        return unsafe { bpf_redirect(route.ifindex, 0) } as i32;
-    }
-    // SAFETY: as above.
-    if unsafe { bpf_clone_redirect(skb, route.ifindex, 0) } != 0 {
-        count::verdict(Verdict::EmitFailed);
+    // SAFETY: helpers without preconditions; without parameters, the kernel looks the neighbour up, and asks for it.
+    unsafe {
+        if waits {
+            return bpf_redirect_neigh(route.device, core::ptr::null_mut(), 0, 0) as i32;
+        }
+        if last {
+            return bpf_redirect(route.device, 0) as i32;
+        }
+        if bpf_clone_redirect(skb.context().cast(), route.device, 0) != 0 {
+            count::verdict(Verdict::EmitFailed);
+        }
     }
     TC_ACT_SHOT
 }
 
-/// One packet of a step. `index`: 0, 1 the legs, 2 the client.
+/// One packet of a step.
 #[inline(never)]
-fn one(skb: *mut __sk_buff, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
-    let e: Emit;
-    if index == 2 {
-        e = scratch.step.to_client;
-        let c = scratch.client;
-        scratch.out = Tuple { saddr: c.daddr, daddr: c.saddr, sport: c.dport, dport: c.sport };
-    } else {
-        e = scratch.step.to_leg[index as usize & 1];
-        let end = &service.endpoints[index as usize & 1];
-        scratch.out =
-            Tuple { saddr: end.nat, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
-    }
-    if !packet::rewrite(skb, scratch, &e) {
-        count::verdict(Verdict::EmitFailed);
-        return TC_ACT_SHOT;
-    }
-    send(skb, scratch, last != 0)
+fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
+    let e = address(scratch, service, index);
+    send(skb, scratch, &e, last != 0)
 }
 
 /// A clone of the packet as it came, into the TAP.
 #[inline(always)]
-pub fn hold_copy(skb: *mut __sk_buff) {
+pub fn hold_copy(skb: Skb) {
     let tap = CONFIG.get(0).map_or(0, |config| config.tap);
     // SAFETY: a helper without preconditions.
-    if tap == 0 || unsafe { bpf_clone_redirect(skb, tap, 0) } != 0 {
+    if tap == 0 || unsafe { bpf_clone_redirect(skb.context().cast(), tap, 0) } != 0 {
         count::verdict(Verdict::DeferredHoldFull);
     }
 }
@@ -93,13 +114,18 @@ pub fn hold() -> i32 {
     unsafe { bpf_redirect(tap, 0) as i32 }
 }
 
+/// Packets that a step makes.
+#[inline(always)]
+fn outputs(step: &Step) -> u32 {
+    (step.to_leg[0].kind != emit::NONE) as u32
+        + (step.to_leg[1].kind != emit::NONE) as u32
+        + (step.to_client.kind != emit::NONE) as u32
+}
+
 /// All packets of a step. `keep`: the packet at hand is a stand-in that goes nowhere itself.
 #[inline(always)]
-pub fn carry(skb: *mut __sk_buff, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
-    let mut left = 0_u32;
-    left += (scratch.step.to_leg[0].kind != emit::NONE) as u32;
-    left += (scratch.step.to_leg[1].kind != emit::NONE) as u32;
-    left += (scratch.step.to_client.kind != emit::NONE) as u32;
+pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
+    let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
     for turn in 0..6_u32 {
         let index = turn % 3;
@@ -116,9 +142,45 @@ pub fn carry(skb: *mut __sk_buff, scratch: &mut Scratch, service: &Service, keep
     action
 }
 
+/// No action of XDP's: [`express`] leaves the step to TC.
+pub const NOT_HERE: u32 = u32::MAX;
+
+/// What XDP can do by itself: nothing, or one packet that is no longer than the one at hand, to a resolved neighbour behind
+/// a device with XDP. [`NOT_HERE`]: nothing has been done, and TC can do it.
+#[inline(never)]
+pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
+    let step = &scratch.step;
+    if step.hold_copy != 0 {
+        return NOT_HERE;
+    }
+    let (index, kind) = match outputs(step) {
+        0 => return xdp_action::XDP_DROP,
+        1 if step.to_client.kind != emit::NONE => (2, step.to_client.kind),
+        1 if step.to_leg[0].kind != emit::NONE => (0, step.to_leg[0].kind),
+        1 => (1, step.to_leg[1].kind),
+        _ => return NOT_HERE,
+    };
+    if kind == emit::SYN {
+        return NOT_HERE;
+    }
+    let e = address(scratch, service, index);
+    let route = route(frame, scratch);
+    if route.found != FOUND || DEVICES.get(route.device).is_none() {
+        return NOT_HERE;
+    }
+    if !packet::rewrite(frame, scratch, &e, route.macs) {
+        count::verdict(Verdict::EmitFailed);
+        return xdp_action::XDP_DROP;
+    }
+    if route.device == frame.device() {
+        return xdp_action::XDP_TX;
+    }
+    DEVICES.redirect(route.device, 0).unwrap_or(xdp_action::XDP_DROP)
+}
+
 /// RFC 9293, 3.10.7.1: the reset for a segment of no connection, back to where it came from.
 #[inline(never)]
-pub fn reset_back(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
+pub fn reset_back(skb: Skb, scratch: &mut Scratch) -> i32 {
     let t = scratch.tuple;
     scratch.out = Tuple { saddr: t.daddr, daddr: t.saddr, sport: t.dport, dport: t.sport };
     let seg = &scratch.seg;
@@ -128,9 +190,5 @@ pub fn reset_back(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
         e.seq = 0;
         e.ack = seg.end();
     }
-    if !packet::rewrite(skb, scratch, &e) {
-        count::verdict(Verdict::EmitFailed);
-        return TC_ACT_SHOT;
-    }
-    send(skb, scratch, true)
+    send(skb, scratch, &e, true)
 }

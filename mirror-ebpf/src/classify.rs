@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
+use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
     flow::{Flow, Leg, Parse, Reading},
     protocol::{
@@ -13,21 +13,24 @@ use mirror_common::{
     seq,
 };
 
-use crate::{maps::Scratch, packet};
+use crate::{
+    maps::Scratch,
+    packet::{self, Packet},
+};
 
 /// Steps of a walk at most: a walk that isn't done by then is as good as one that can't be read.
 const STEPS: u32 = 1 << 17;
 
-struct Context {
-    skb: *mut __sk_buff,
+struct Context<P> {
+    packet: P,
     walk: *mut Walk,
     payload_at: u32,
 }
 
-unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
+unsafe extern "C" fn step<P: Packet>(_index: u32, context: *mut c_void) -> i64 {
     // SAFETY: `bpf_loop` hands on what `read` gave it, which outlives the loop.
     let (context, walk) = unsafe {
-        let context = &*context.cast::<Context>();
+        let context = &*context.cast::<Context<P>>();
         (context, &mut *context.walk)
     };
     match walk.wants() {
@@ -39,7 +42,8 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
         Want::Window => {
             let len = walk.ahead();
             let to = (&raw mut walk.window).cast();
-            if !packet::load::<WINDOW>(context.skb, context.payload_at + walk.at, to, len) {
+            // SAFETY: the window has room for as many.
+            if !unsafe { context.packet.load::<WINDOW>(context.payload_at + walk.at, to, len) } {
                 return 1;
             }
             walk.loaded(len);
@@ -50,7 +54,7 @@ unsafe extern "C" fn step(_index: u32, context: *mut c_void) -> i64 {
 
 /// Fills `scratch.seg.reading`, where the payload holds bytes that must be read and none before them is missing.
 #[inline(always)]
-fn read(skb: *mut __sk_buff, scratch: &mut Scratch, kind: Kind, parse: &Parse, heads: u64, base: u32) {
+fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, heads: u64, base: u32) {
     let (seq, payload) = (scratch.seg.seq, scratch.seg.payload);
     let skip = parse.at.wrapping_sub(seq);
     if seq::lt(parse.at, seq) || skip >= payload {
@@ -58,9 +62,9 @@ fn read(skb: *mut __sk_buff, scratch: &mut Scratch, kind: Kind, parse: &Parse, h
     }
     scratch.walk.begin(kind, &parse.scanner, skip, payload, heads);
     let context =
-        Context { skb, walk: &raw mut scratch.walk, payload_at: packet::HEADERS - 20 + scratch.tcp_len };
+        Context { packet, walk: &raw mut scratch.walk, payload_at: packet::HEADERS - 20 + scratch.tcp_len };
     // SAFETY: the callback and its context outlive the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw const context).cast_mut().cast(), 0) };
+    unsafe { bpf_loop(STEPS, step::<P> as *mut c_void, (&raw const context).cast_mut().cast(), 0) };
     let walk = &scratch.walk;
     let reading = &mut scratch.seg.reading;
     reading.before = *parse;
@@ -92,7 +96,7 @@ fn read(skb: *mut __sk_buff, scratch: &mut Scratch, kind: Kind, parse: &Parse, h
 
 /// Reads what a segment says. `from`: 0, 1 a side's server; 2 the client.
 #[inline(never)]
-pub fn classify(skb: *mut __sk_buff, scratch: &mut Scratch, flow: *const Flow, from: u32) {
+pub fn classify<P: Packet>(packet: P, scratch: &mut Scratch, flow: *const Flow, from: u32) {
     // SAFETY: a value of an array lives as long as the map. What is read here may be torn: it is compared under the lock.
     unsafe {
         if (*flow).flags & Flow::OPAQUE != 0 {
@@ -101,13 +105,13 @@ pub fn classify(skb: *mut __sk_buff, scratch: &mut Scratch, flow: *const Flow, f
         if from == 2 {
             let parse = (*flow).parse;
             let base = (*flow).completed;
-            read(skb, scratch, Kind::Request, &parse, 0, base);
+            read(packet, scratch, Kind::Request, &parse, 0, base);
         } else {
             let leg: *const Leg = &raw const (*flow).legs[from as usize & 1];
             let parse = (*leg).parse;
             let base = (*leg).answered;
             let heads = (*flow).heads.rotate_right(base & 63);
-            read(skb, scratch, Kind::Response, &parse, heads, base);
+            read(packet, scratch, Kind::Response, &parse, heads, base);
         }
     }
 }

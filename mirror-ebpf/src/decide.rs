@@ -10,7 +10,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::{atomic, maps, maps::Scratch};
+use crate::{atomic, maps, maps::Scratch, packet::Packet};
 
 /// An application's words.
 pub struct Words {
@@ -81,6 +81,7 @@ impl Switch for Words {
 #[derive(Clone, Copy)]
 pub struct Target {
     pub flow: *mut Flow,
+    pub slot: u32,
     pub generation: u32,
     /// 0, 1: a side's server; 2: the client.
     pub from: u32,
@@ -101,9 +102,9 @@ pub fn clear(step: &mut Step) {
     step.timed = 0;
 }
 
-/// A segment of a flow. `scratch.step` says what leaves.
+/// A segment of a flow; a SYN only where `P` makes handshakes. `scratch.step` says what leaves.
 #[inline(always)]
-pub fn decide(scratch: &mut Scratch, target: Target, service: &Service, words: Words) {
+pub fn decide<P: Packet>(scratch: &mut Scratch, target: Target, service: &Service, words: Words) {
     clear(&mut scratch.step);
     let mut terms = Terms { switch: words, service, now_ms: scratch.seg.now_ms };
     // SAFETY: a value of an array lives as long as the map; its fields are touched under its lock.
@@ -130,7 +131,7 @@ pub fn decide(scratch: &mut Scratch, target: Target, service: &Service, words: W
                     &mut terms,
                     &mut scratch.step,
                 );
-            } else if syn {
+            } else if P::HANDSHAKES && syn {
                 scratch.step.verdict = on_client_syn(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);
             } else {
                 scratch.step.verdict = on_client(flow_ref, &scratch.seg, &mut terms, &mut scratch.step);

@@ -29,17 +29,7 @@ pub fn target(tuple: &Tuple) -> Option<Target> {
     // SAFETY: the value is one word.
     let entry = Entry(unsafe { *TUPLES.get(tuple)? });
     let flow = FLOWS.get_ptr_mut(entry.slot())?;
-    Some(Target { flow, generation: entry.generation(), from: entry.from() })
-}
-
-/// The slot of an entry.
-#[inline(always)]
-pub fn slot(tuple: &Tuple) -> u32 {
-    // SAFETY: as above.
-    match unsafe { TUPLES.get(tuple) } {
-        Some(entry) => Entry(*entry).slot(),
-        None => 0,
-    }
+    Some(Target { flow, slot: entry.slot(), generation: entry.generation(), from: entry.from() })
 }
 
 #[inline(always)]
@@ -143,20 +133,13 @@ pub fn make(
         scratch.opening.ports[side as usize] = port;
         scratch.opening.iss[side as usize] = first_number(service, side, port, now_ns);
     }
-    Ok(Target { flow, generation, from: 2 })
+    Ok(Target { flow, slot, generation, from: 2 })
 }
 
 /// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
 #[inline(always)]
-pub fn make_leg(
-    scratch: &mut Scratch,
-    service: &Service,
-    side: u32,
-    slot: u32,
-    generation: u32,
-    now_ns: u64,
-) -> bool {
-    let port = claim(service, side, Entry::new(slot, generation, side));
+pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target, now_ns: u64) -> bool {
+    let port = claim(service, side, Entry::new(target.slot, target.generation, side));
     scratch.dialled.side = side;
     scratch.dialled.port = port;
     scratch.dialled.iss = first_number(service, side, port, now_ns);

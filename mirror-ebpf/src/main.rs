@@ -9,21 +9,21 @@ mod carry;
 mod classify;
 mod count;
 mod decide;
+mod handover;
 mod lookup;
 mod maps;
 mod packet;
 mod sweep;
 
 use aya_ebpf::{
-    EbpfContext,
-    bindings::{__sk_buff, TC_ACT_OK, TC_ACT_SHOT, xdp_action},
+    bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     helpers::bpf_ktime_get_ns,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 use mirror_common::{
     abi::{Service, Tuple},
-    flow::{Step, tcp},
+    flow::tcp,
     switch_word::Side,
     verdict::{Action, Verdict},
 };
@@ -31,18 +31,19 @@ use mirror_common::{
 use crate::{
     decide::{Target, Words},
     maps::{PEERS, SCRATCH, Scratch},
+    packet::{Frame, Packet, Skb},
 };
 
 /// TC ingress: of every device that clients or servers are behind, and of the TAP.
 #[classifier]
 pub fn mirror_tc(ctx: TcContext) -> i32 {
-    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    let skb = Skb::new(&ctx);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_OK };
     // SAFETY: per-CPU, bottom halves are off.
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    match handle(skb, scratch, now_ns) {
+    match judge(skb, scratch, now_ns) {
         Ok(()) => finish(skb, scratch),
         Err(verdict) => {
             count::verdict(verdict);
@@ -55,34 +56,105 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     }
 }
 
-/// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
+/// XDP: a flow's segments, whose packets it sends if it can. Everything else is TC's, untouched: connections that begin, and
+/// what isn't ours.
+#[xdp]
+pub fn mirror_xdp(ctx: XdpContext) -> u32 {
+    let frame = Frame::new(&ctx);
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return xdp_action::XDP_PASS };
+    // SAFETY: per-CPU, bottom halves are off.
+    let scratch = unsafe { &mut *scratch };
+    // SAFETY: a helper without preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let Some((target, service)) = flow_of(frame, scratch, now_ns) else {
+        return match !frame.has_metadata() || frame.set_metadata(0) {
+            true => xdp_action::XDP_PASS,
+            false => xdp_action::XDP_DROP,
+        };
+    };
+    let action = match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
+        Some(Action::Emit | Action::Drop) if scratch.step.dial == 0 => {
+            carry::express(frame, scratch, service)
+        }
+        Some(Action::Emit | Action::Drop | Action::Hold | Action::Pass) | None => carry::NOT_HERE,
+    };
+    if action != carry::NOT_HERE {
+        tell(scratch, service.app, target);
+        count::number(u32::from(scratch.step.verdict));
+        return action;
+    }
+    if handover::give(frame, scratch) {
+        return xdp_action::XDP_PASS;
+    }
+    tell(scratch, service.app, target);
+    count::verdict(Verdict::HandoverFailed);
+    xdp_action::XDP_DROP
+}
+
+/// The flow that a frame is for; decided, once it is known that there is one. `None`: no state was changed.
 #[inline(always)]
-fn handle(skb: *mut __sk_buff, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
-    packet::parse(skb, scratch, now_ns)?;
-    let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
+fn flow_of(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<(Target, &'static Service)> {
+    if !frame.has_metadata() || packet::parse(frame, scratch, now_ns).is_err() {
+        return None;
+    }
+    if scratch.seg.is(tcp::SYN) {
+        return None;
+    }
+    let target = lookup::target(&scratch.tuple)?;
+    let service = decided(frame, scratch, target, now_ns)?;
+    Some((target, service))
+}
+
+/// Reads and decides. `None`: the flow's service is no more, and nothing was changed.
+#[inline(always)]
+fn decided<P: Packet>(
+    packet: P,
+    scratch: &mut Scratch,
+    target: Target,
+    now_ns: u64,
+) -> Option<&'static Service> {
     // SAFETY: a hint: the client's addresses are compared under the lock.
     let (vip, port) = unsafe { ((*target.flow).tuple.daddr, (*target.flow).tuple.dport) };
-    let service = lookup::service(vip, port).ok_or(Verdict::NoService)?;
+    let service = lookup::service(vip, port)?;
+    let words = Words::of(service.app, now_ns)?;
     if scratch.seg.payload > 0 && scratch.seg.flags & (tcp::SYN | tcp::RST) == 0 {
-        classify::classify(skb, scratch, target.flow, target.from);
+        classify::classify(packet, scratch, target.flow, target.from);
     }
-    let words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
-    decide::decide(scratch, target, service, words);
+    decide::decide::<P>(scratch, target, service, words);
+    Some(service)
+}
+
+/// Finds the flow and decides, unless XDP has. `scratch.step` holds what leaves; an error is a verdict of a packet without a
+/// flow.
+#[inline(always)]
+fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+    let handed = handover::take(skb, scratch)?;
+    if handed && scratch.step.dial == 0 && scratch.step.events == 0 && scratch.step.timed == 0 {
+        return Ok(());
+    }
+    packet::parse(skb, scratch, now_ns)?;
+    let Some(target) = lookup::target(&scratch.tuple) else {
+        return if handed { Err(Verdict::StaleSlot) } else { stranger(scratch, now_ns) };
+    };
+    let service = if handed {
+        lookup::service(scratch.client.daddr, scratch.client.dport)
+    } else {
+        decided(skb, scratch, target, now_ns)
+    };
+    let service = service.ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {
         again(scratch, target, service, now_ns)?;
     }
-    if scratch.step.events != 0 || scratch.step.timed != 0 {
-        tell(scratch, service.app, target.generation);
-    }
+    tell(scratch, service.app, target);
     Ok(())
 }
 
 /// Events and latencies of a step.
-#[inline(never)]
-fn tell(scratch: &mut Scratch, app: u32, generation: u32) {
-    let client = scratch.client;
-    let slot = lookup::slot(&client);
-    count::step(&scratch.step, app, slot, generation);
+#[inline(always)]
+fn tell(scratch: &Scratch, app: u32, target: Target) {
+    if scratch.step.events != 0 || scratch.step.timed != 0 {
+        count::step(&scratch.step, app, target.slot, target.generation);
+    }
 }
 
 /// A packet without an entry: a new connection, a dead leg's, or none of ours.
@@ -128,16 +200,15 @@ fn again(
     now_ns: u64,
 ) -> Result<(), Verdict> {
     let words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
-    let slot = lookup::slot(&scratch.client);
     if scratch.step.dial == 0xff {
         let Some(ports) = decide::restart(target, words) else { return Err(Verdict::StaleSlot) };
         let client = scratch.client;
-        lookup::unmake(&client, service, ports, slot);
+        lookup::unmake(&client, service, ports, target.slot);
         return create(scratch, service, now_ns);
     }
     let side = u32::from(scratch.step.dial).wrapping_sub(1) & 1;
     scratch.step.dial = 0;
-    if lookup::make_leg(scratch, service, side, slot, target.generation, now_ns) {
+    if lookup::make_leg(scratch, service, side, target, now_ns) {
         let spare = decide::dialled(scratch, target, service, words);
         lookup::release(service, side, spare);
     }
@@ -146,22 +217,21 @@ fn again(
 
 /// Counts the verdict of a flow's packet, and does it.
 #[inline(never)]
-fn finish(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
-    let step: &Step = &scratch.step;
-    let verdict = step.verdict;
-    count::number(u32::from(verdict));
-    if matches!(
-        verdict,
-        7..=11 // the held ones
-    ) {
-        return carry::hold();
+fn finish(skb: Skb, scratch: &mut Scratch) -> i32 {
+    count::number(u32::from(scratch.step.verdict));
+    match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
+        Some(Action::Hold) => carry::hold(),
+        Some(Action::Emit | Action::Drop) => {
+            let (addr, port) = (scratch.client.daddr, scratch.client.dport);
+            let Some(service) = lookup::service(addr, port) else { return TC_ACT_SHOT };
+            if scratch.step.hold_copy != 0 {
+                carry::hold_copy(skb);
+            }
+            carry::carry(skb, scratch, service, false)
+        }
+        Some(Action::Pass) => TC_ACT_OK,
+        None => TC_ACT_SHOT,
     }
-    if step.hold_copy != 0 {
-        carry::hold_copy(skb);
-    }
-    let client = scratch.client;
-    let Some(service) = lookup::service(client.daddr, client.dport) else { return TC_ACT_SHOT };
-    carry::carry(skb, scratch, service, false)
 }
 
 /// Run by the daemon: visits flows.
@@ -174,7 +244,7 @@ pub fn mirror_sweep(_ctx: XdpContext) -> u32 {
 /// Run by the daemon for each queued flow, with a stand-in packet of 54 bytes.
 #[classifier]
 pub fn mirror_emit(ctx: TcContext) -> i32 {
-    let _ = sweep::emit(ctx.as_ptr().cast());
+    let _ = sweep::emit(Skb::new(&ctx));
     TC_ACT_SHOT
 }
 

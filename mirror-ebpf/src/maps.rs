@@ -1,13 +1,13 @@
 //! Every map: who writes it, who reads it, and why that kind.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
+    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, Queue, RingBuf},
     macros::btf_map,
 };
 use mirror_common::{
     abi::{
-        App, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_SERVICES, Service, ServiceKey,
-        SweepState, Tuple,
+        App, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_SERVICES, Service,
+        ServiceKey, SweepState, Tuple,
     },
     flow::{Dialled, Flow, Opening, Segment, Step},
     hist,
@@ -82,6 +82,11 @@ pub static SWEEP: Array<SweepState, 1> = Array::new();
 /// Writer: the sweep. Reader: the emitter. Flows that need a packet which none brings.
 #[btf_map]
 pub static TODO: Queue<u64, 8_192> = Queue::new();
+
+/// Writer: the daemon. Devices with our program at XDP, by their index: frames are redirected to these only, and TC believes
+/// the metadata of these only.
+#[btf_map]
+pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.

@@ -1,17 +1,19 @@
-//! The only module that touches a packet's bytes, and only through helpers: an skb's headers are copied to scratch, judged
-//! there, and written back.
+//! The only module that touches a packet's bytes: headers are copied to scratch, judged there, and written back. What an
+//! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
-use core::arch::asm;
+mod frame;
+mod skb;
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
-};
+use core::{arch::asm, ffi::c_void};
+
 use mirror_common::{
     checksum,
     flow::{Emit, Segment, emit, tcp},
     verdict::Verdict,
 };
+
+pub use frame::Frame;
+pub use skb::Skb;
 
 use crate::maps::Scratch;
 
@@ -19,8 +21,49 @@ use crate::maps::Scratch;
 pub const ETH: u32 = 14;
 /// Ethernet, IPv4 without options and TCP without options, in bytes.
 pub const HEADERS: u32 = 54;
+/// Offset of the TCP checksum.
 const TCP_CHECKSUM: u32 = 50;
-const PROTOCOL_IPV4: u32 = 0x0800_u16.to_be() as u32;
+/// IPv4's number in Ethernet, as it lies in memory.
+const PROTOCOL_IPV4: u16 = 0x0800_u16.to_be();
+
+/// A packet at a hook.
+pub trait Packet: Copy {
+    /// Handshakes and packets longer than the one at hand are made at this hook.
+    const HANDSHAKES: bool;
+
+    /// What helpers take.
+    fn context(self) -> *mut c_void;
+    /// Index of the device that it came in by.
+    fn device(self) -> u32;
+    /// Bytes, from the Ethernet header on.
+    fn length(self) -> u32;
+    /// Whether IPv4 follows the Ethernet header.
+    fn is_ipv4(self) -> bool;
+    /// Copies `len` bytes from `offset` on. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `to` has room for `len` bytes; `len` is known to the verifier as 1 or more.
+    unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool;
+    /// Cuts or stretches it to `len` bytes.
+    fn resize(self, len: u32) -> bool;
+    /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
+    /// the pseudo-header's; and `rest` bytes behind it (0, 2, 6 or 10).
+    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, rest: u32) -> bool;
+
+    /// Copies `len` bytes (1 to `MAX`) from `offset` on. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `to` has room for `MAX` bytes.
+    #[inline(always)]
+    unsafe fn load<const MAX: u32>(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        let len = opaque(len);
+        if len == 0 || len > MAX {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.load_raw(offset, to, len) }
+    }
+}
 
 #[inline(always)]
 fn be16(bytes: &[u8; 64], at: usize) -> u16 {
@@ -68,33 +111,20 @@ pub fn opaque(mut n: u32) -> u32 {
     n
 }
 
-/// Copies `len` bytes (1 to `MAX`) from `offset` on. False where the packet is shorter.
-#[inline(always)]
-pub fn load<const MAX: u32>(skb: *mut __sk_buff, offset: u32, to: *mut u8, len: u32) -> bool {
-    let len = opaque(len);
-    if len == 0 || len > MAX {
-        return false;
-    }
-    // SAFETY: `to` has room for `MAX` bytes.
-    unsafe { bpf_skb_load_bytes(skb.cast(), offset, to.cast(), len) == 0 }
-}
-
 /// Copies the three headers anew: after the packet was changed.
 #[inline(always)]
-fn reload(skb: *mut __sk_buff, scratch: &mut Scratch) -> bool {
+fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     // SAFETY: `header` has room for 64 bytes.
-    unsafe { bpf_skb_load_bytes(skb.cast(), 0, (&raw mut scratch.header).cast(), HEADERS) == 0 }
+    unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
 }
 
 /// Reads the headers into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict.
 #[inline(never)]
-pub fn parse(skb: *mut __sk_buff, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
-    // SAFETY: the context's own fields.
-    let (protocol, length) = unsafe { ((*skb).protocol, (*skb).len) };
-    if protocol != PROTOCOL_IPV4 {
+pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+    if !packet.is_ipv4() {
         return Err(Verdict::NotIpv4);
     }
-    if !reload(skb, scratch) {
+    if !reload(packet, scratch) {
         return Err(Verdict::Runt);
     }
     let header = &scratch.header;
@@ -110,7 +140,7 @@ pub fn parse(skb: *mut __sk_buff, scratch: &mut Scratch, now_ns: u64) -> Result<
     }
     let total = u32::from(be16(header, 16));
     let tcp_len = u32::from(header[46] >> 4) * 4;
-    if tcp_len < 20 || total < 20 + tcp_len || total + ETH > length {
+    if tcp_len < 20 || total < 20 + tcp_len || total + ETH > packet.length() {
         return Err(Verdict::Malformed);
     }
     scratch.tuple.saddr = ne32(header, 26);
@@ -132,9 +162,10 @@ pub fn parse(skb: *mut __sk_buff, scratch: &mut Scratch, now_ns: u64) -> Result<
     seg.pad = 0;
     seg.reading.flags = 0;
     seg.reading.begun = 0;
-    if seg.flags & tcp::SYN != 0 && tcp_len > 20 {
+    if P::HANDSHAKES && seg.flags & tcp::SYN != 0 && tcp_len > 20 {
         let to = (&raw mut scratch.option_bytes).cast();
-        if !load::<40>(skb, HEADERS, to, tcp_len - 20) {
+        // SAFETY: `option_bytes` has room for 40.
+        if !unsafe { packet.load::<40>(HEADERS, to, tcp_len - 20) } {
             return Err(Verdict::Malformed);
         }
         options(scratch);
@@ -174,25 +205,31 @@ fn pseudo_sum(header: &[u8; 64], tcp_bytes: u16) -> u64 {
         + u64::from(6_u16.to_be())
 }
 
-/// Rewrites the packet at hand into what an [`Emit`] asks for, towards `scratch.out`.
+/// The Ethernet addresses of a packet that leaves.
+#[derive(Clone, Copy)]
+pub struct Macs {
+    pub to: [u8; 6],
+    pub from: [u8; 6],
+}
+
+/// Rewrites the packet at hand into what an [`Emit`] asks for, towards `scratch.out` and `macs`.
 ///
-/// Whether the checksum is complete or was left to the device can't be seen; `bpf_l4_csum_replace` knows: of the two
+/// Whether an skb's checksum is complete or was left to the device can't be seen; [`Packet::write`] knows: of the two
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
-pub fn rewrite(skb: *mut __sk_buff, scratch: &mut Scratch, e: &Emit) -> bool {
-    if !reload(skb, scratch) {
+pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs) -> bool {
+    if !reload(packet, scratch) {
         return false;
     }
     let made = e.kind != emit::FORWARD;
-    let option_len: u32 = if e.kind != emit::SYN {
+    let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
         0
     } else if e.scale == Segment::NO_SCALE {
         4
     } else {
         8
     };
-    // SAFETY: resizes the packet; nothing points into it.
-    if made && unsafe { bpf_skb_change_tail(skb.cast(), HEADERS + option_len, 0) } != 0 {
+    if made && !packet.resize(HEADERS + option_len) {
         return false;
     }
     let out = scratch.out;
@@ -208,6 +245,10 @@ pub fn rewrite(skb: *mut __sk_buff, scratch: &mut Scratch, e: &Emit) -> bool {
     let old_total = ne16(header, 16);
     let mut ip =
         checksum::diff32(ne32(header, 26), out.saddr) + checksum::diff32(ne32(header, 30), out.daddr);
+    for i in 0..6 {
+        header[i] = macs.to[i];
+        header[6 + i] = macs.from[i];
+    }
     put32(header, 26, out.saddr);
     put32(header, 30, out.daddr);
     put16(header, 34, out.sport);
@@ -243,39 +284,6 @@ pub fn rewrite(skb: *mut __sk_buff, scratch: &mut Scratch, e: &Emit) -> bool {
     put16(header, 24, checksum::update(ne16(header, 24), ip));
     let plain = tcp_sum(header, made) + u64::from(!checksum::fold(old_tcp));
     let pseudo = pseudo_sum(header, new_len) + u64::from(!checksum::fold(old_pseudo));
-    write_back(skb, scratch, checksum::fold(plain), checksum::fold(pseudo), option_len)
-}
-
-#[inline(always)]
-fn write_back(skb: *mut __sk_buff, scratch: &mut Scratch, plain: u16, pseudo: u16, option_len: u32) -> bool {
-    let bytes: *mut u8 = (&raw mut scratch.header).cast();
-    // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has 64 bytes.
-    unsafe {
-        let mut failed = bpf_l4_csum_replace(skb.cast(), TCP_CHECKSUM, 0, u64::from(plain), 0);
-        failed |=
-            bpf_l4_csum_replace(skb.cast(), TCP_CHECKSUM, 0, u64::from(pseudo), u64::from(BPF_F_PSEUDO_HDR));
-        failed |= bpf_skb_store_bytes(skb.cast(), 0, bytes.cast(), TCP_CHECKSUM, 0);
-        if option_len > 0 {
-            let len = if option_len > 4 { 10 } else { 6 };
-            let from = bytes.add(52);
-            if len == 10 {
-                failed |= bpf_skb_store_bytes(skb.cast(), 52, from.cast(), 10, 0);
-            } else {
-                failed |= bpf_skb_store_bytes(skb.cast(), 52, from.cast(), 6, 0);
-            }
-        }
-        failed == 0
-    }
-}
-
-/// Writes the Ethernet addresses.
-#[inline(always)]
-pub fn address(skb: *mut __sk_buff, dmac: &[u8; 6], smac: &[u8; 6]) -> bool {
-    let mut macs = [0_u8; 12];
-    for i in 0..6 {
-        macs[i] = dmac[i];
-        macs[6 + i] = smac[i];
-    }
-    // SAFETY: the first 12 bytes of a frame.
-    unsafe { bpf_skb_store_bytes(skb.cast(), 0, macs.as_ptr().cast(), 12, 0) == 0 }
+    let rest = if made { 2 + option_len } else { 0 };
+    packet.write(&mut scratch.header, checksum::fold(plain), checksum::fold(pseudo), rest)
 }

@@ -2,10 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::{bpf_ktime_get_ns, generated::bpf_loop},
-};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use mirror_common::{
     abi::{Entry, SWEEP_SLOTS, SweepState},
     flow::Due,
@@ -17,6 +14,7 @@ use crate::{
     decide::{self, Target, Words},
     lookup,
     maps::{FLOWS, SCRATCH, SWEEP, Scratch, TODO},
+    packet::Skb,
 };
 
 struct Context {
@@ -43,7 +41,7 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     }
     let Some(service) = lookup::service(client.daddr, client.dport) else { return 0 };
     let Some(words) = Words::of(service.app, now_ns) else { return 0 };
-    let target = Target { flow, generation, from: 2 };
+    let target = Target { flow, slot, generation, from: 2 };
     let now_ms = (now_ns / 1_000_000) as u32;
     let swept = decide::sweep(scratch, target, false, service, words, if now_ms == 0 { 1 } else { now_ms });
     state.live += swept.live as u32;
@@ -86,7 +84,7 @@ pub fn sweep() -> Option<()> {
 
 /// Makes the packets that one queued flow is due, out of a stand-in packet.
 #[inline(always)]
-pub fn emit(skb: *mut __sk_buff) -> Option<()> {
+pub fn emit(skb: Skb) -> Option<()> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: per-CPU, bottom halves are off.
     let scratch = unsafe { &mut *scratch };
@@ -99,7 +97,7 @@ pub fn emit(skb: *mut __sk_buff) -> Option<()> {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let words = Words::of(service.app, now_ns)?;
     let now_ms = (now_ns / 1_000_000) as u32;
-    let target = Target { flow, generation: entry.generation(), from: 2 };
+    let target = Target { flow, slot: entry.slot(), generation: entry.generation(), from: 2 };
     let swept = decide::sweep(scratch, target, true, service, words, if now_ms == 0 { 1 } else { now_ms });
     match swept.due {
         Due::Emit => {

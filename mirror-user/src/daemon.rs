@@ -22,7 +22,7 @@ use crate::{
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
-    policy::Policy,
+    policy::{Hook, Policy},
     state::State,
     tap,
 };
@@ -64,10 +64,12 @@ pub fn run(policy: Policy, places: &Places) -> Result<()> {
     let (file, index) = tap::open(&network)?;
     let mut datapath = Datapath::load(&policy, &places.pins)?;
     datapath.fill(&policy, index)?;
-    let devices = devices_of(&policy, &network)?;
-    for device in devices.iter().map(String::as_str).chain([tap::NAME]) {
-        datapath.attach(device)?;
-        tracing::info!("{device}: TC ingress");
+    datapath.attach(tap::NAME, Hook::Tc)?;
+    let mut devices = Vec::new();
+    for device in devices_of(&policy, &network)? {
+        let attached = datapath.attach(&device, policy.hook)?;
+        tracing::info!("{attached}");
+        devices.push(attached);
     }
     let keeper = neighbours::Keeper::new(network, &policy);
     let shared = share(policy, datapath, devices, file)?;

@@ -1,5 +1,7 @@
 //! Loads, attaches and pins the kernel side, and adopts what is pinned already.
 
+mod attach;
+
 use std::{
     fs,
     net::SocketAddrV4,
@@ -11,11 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue},
-    programs::{
-        SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp,
-        links::{FdLink, LinkOrder, PinnedLink},
-        tc::TcAttachOptions,
-    },
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use mirror_common::{
     abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, Service, ServiceKey, SweepState, Tuple, maps},
@@ -145,40 +143,6 @@ impl Datapath {
                 0,
             )?;
         }
-        Ok(())
-    }
-
-    /// Attaches at a device's TC ingress, or replaces the program of the link that is pinned for it.
-    ///
-    /// # Errors
-    /// When the kernel refuses, or would attach in a way that ends with the daemon.
-    pub fn attach(&mut self, device: &str) -> Result<()> {
-        let pin = self.pins.join("links").join(device);
-        let program: &mut SchedClassifier =
-            self.bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-        if pin.exists() {
-            let link: FdLink = PinnedLink::from_pin(&pin).context("can't open the pinned link")?.into();
-            match program.attach_to_link(link.try_into()?) {
-                Ok(id) => {
-                    // Forgotten, not dropped: the pin keeps it.
-                    let _ = program.take_link(id)?;
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::warn!("the link pinned for {device} is of a device that is no more: {error}")
-                }
-            }
-            fs::remove_file(&pin)?;
-        }
-        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program.attach_with_options(device, TcAttachType::Ingress, options).with_context(|| {
-            format!("can't attach to {device}: does it exist here? (ip link show {device})")
-        })?;
-        let link: FdLink = program
-            .take_link(id)?
-            .try_into()
-            .context("this kernel attached without a link; 6.6 and later have TCX")?;
-        link.pin(&pin).with_context(|| format!("can't pin the link of {device}"))?;
         Ok(())
     }
 

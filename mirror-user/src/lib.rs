@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod datapath;
+pub mod device;
 pub mod hold;
 pub mod moves;
 pub mod network;

@@ -49,6 +49,9 @@ pub struct Policy {
     /// Devices to attach to; none: those that the service and the endpoints are reached by.
     #[serde(default)]
     pub devices: Vec<String>,
+    /// Where packets are taken up.
+    #[serde(default)]
+    pub hook: Hook,
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
@@ -79,6 +82,19 @@ pub struct Endpoint {
     /// Largest segment on the way to it, in bytes; 0: whatever the client says.
     #[serde(default)]
     pub mss: u16,
+}
+
+/// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// XDP on cards whose driver has it, TC elsewhere.
+    #[default]
+    Auto,
+    /// TC alone.
+    Tc,
+    /// Native XDP on every device, or not at all.
+    Xdp,
 }
 
 /// Chooses by request, or by client.

@@ -1,0 +1,118 @@
+//! A packet at XDP: one buffer, its checksum complete.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_meta, bpf_xdp_adjust_tail, bpf_xdp_load_bytes, bpf_xdp_store_bytes},
+    programs::XdpContext,
+};
+use mirror_common::checksum;
+
+use super::{HEADERS, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, ne16, put16};
+
+/// A frame.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Frame(*mut xdp_md);
+
+impl Frame {
+    /// The frame that a program was called for.
+    #[inline(always)]
+    pub fn new(context: &XdpContext) -> Self {
+        Self(context.as_ptr().cast())
+    }
+
+    #[inline(always)]
+    fn data(self) -> usize {
+        // SAFETY: the context's own field.
+        unsafe { (&raw const (*self.0).data).read_volatile() as usize }
+    }
+
+    #[inline(always)]
+    fn end(self) -> usize {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0).data_end).read_volatile() as usize }
+    }
+
+    #[inline(always)]
+    fn meta(self) -> usize {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0).data_meta).read_volatile() as usize }
+    }
+
+    /// Whether the driver has room for metadata at all: where it hasn't, the metadata "begins" behind the frame's start.
+    #[inline(always)]
+    pub fn has_metadata(self) -> bool {
+        self.meta() <= self.data()
+    }
+
+    /// Gives the frame exactly `bytes` of metadata, whatever an earlier hop left.
+    #[inline(always)]
+    pub fn set_metadata(self, bytes: u32) -> bool {
+        let have = self.data().wrapping_sub(self.meta()) as i32;
+        let delta = have.wrapping_sub(bytes as i32);
+        // SAFETY: nothing points into the frame.
+        delta == 0 || unsafe { bpf_xdp_adjust_meta(self.0, delta) == 0 }
+    }
+
+    /// What lies between the start of the metadata and the frame's, as addresses.
+    #[inline(always)]
+    pub fn metadata(self) -> (usize, usize) {
+        (self.meta(), self.data())
+    }
+}
+
+impl Packet for Frame {
+    const HANDSHAKES: bool = false;
+
+    #[inline(always)]
+    fn context(self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    #[inline(always)]
+    fn device(self) -> u32 {
+        // SAFETY: the context's own field.
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn length(self) -> u32 {
+        (self.end() - self.data()) as u32
+    }
+
+    #[inline(always)]
+    fn is_ipv4(self) -> bool {
+        let (data, end) = (self.data(), self.end());
+        if data + 14 > end {
+            return false;
+        }
+        // SAFETY: within the frame.
+        unsafe { ((data + 12) as *const u16).read() == PROTOCOL_IPV4 }
+    }
+
+    #[inline(always)]
+    unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_xdp_load_bytes(self.0, offset, to.cast(), len) == 0 }
+    }
+
+    #[inline(always)]
+    fn resize(self, len: u32) -> bool {
+        let delta = len.wrapping_sub(self.length()) as i32;
+        // SAFETY: nothing points into the frame.
+        delta == 0 || unsafe { bpf_xdp_adjust_tail(self.0, delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, _rest: u32) -> bool {
+        let at = TCP_CHECKSUM as usize;
+        let difference = u64::from(plain) + u64::from(pseudo);
+        let sum = checksum::update(ne16(header, at), difference);
+        put16(header, at, sum);
+        // SAFETY: the headers were loaded from there; `header` has 64 bytes.
+        unsafe { bpf_xdp_store_bytes(self.0, 0, header.as_mut_ptr().cast(), HEADERS) == 0 }
+    }
+}

@@ -1,0 +1,92 @@
+//! A packet at TC: only touched through helpers, which bear super-packets and checksums that are left to the device.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    programs::TcContext,
+};
+
+use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+
+/// An skb.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    /// The packet that a classifier was called for.
+    #[inline(always)]
+    pub fn new(context: &TcContext) -> Self {
+        Self(context.as_ptr().cast())
+    }
+
+    /// What lies between the start of the metadata and the packet's, as addresses.
+    #[inline(always)]
+    pub fn metadata(self) -> (usize, usize) {
+        // SAFETY: the context's own fields.
+        unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) }
+    }
+}
+
+impl Packet for Skb {
+    const HANDSHAKES: bool = true;
+
+    #[inline(always)]
+    fn context(self) -> *mut c_void {
+        self.0.cast()
+    }
+
+    #[inline(always)]
+    fn device(self) -> u32 {
+        // SAFETY: the context's own field.
+        unsafe { (*self.0).ifindex }
+    }
+
+    #[inline(always)]
+    fn length(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn is_ipv4(self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.cast(), len) == 0 }
+    }
+
+    #[inline(always)]
+    fn resize(self, len: u32) -> bool {
+        // SAFETY: nothing points into the packet.
+        unsafe { bpf_skb_change_tail(self.0, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, rest: u32) -> bool {
+        let bytes: *mut u8 = header.as_mut_ptr();
+        let pseudo_flag = u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has 64 bytes.
+        unsafe {
+            let mut failed = bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(plain), 0);
+            failed |= bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(pseudo), pseudo_flag);
+            failed |= bpf_skb_store_bytes(self.0, 0, bytes.cast(), TCP_CHECKSUM, 0);
+            let from = bytes.add(TCP_CHECKSUM as usize + 2).cast();
+            let at = TCP_CHECKSUM + 2;
+            failed |= match rest {
+                0 => 0,
+                2 => bpf_skb_store_bytes(self.0, at, from, 2, 0),
+                6 => bpf_skb_store_bytes(self.0, at, from, 6, 0),
+                _ => bpf_skb_store_bytes(self.0, at, from, 10, 0),
+            };
+            failed == 0
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Network devices: their index, and the driver behind them.
+#![allow(unsafe_code, reason = "ethtool is an ioctl")]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// `SIOCETHTOOL`.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+/// `ETHTOOL_GDRVINFO`.
+const GET_DRIVER: u32 = 3;
+/// Bytes of `struct ethtool_drvinfo`: the command, five strings of 32, 32, 32, 32, 32 and 12 bytes, five numbers.
+const DRIVER_BYTES: usize = 4 + 32 * 5 + 12 + 5 * 4;
+
+/// The driver of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// Its name, such as `veth` or `ice`.
+    pub name: String,
+    /// The device lies on a bus (PCI, virtio): it is a card, or a hypervisor's.
+    pub on_bus: bool,
+}
+
+/// Asks a device of this network namespace for its driver.
+///
+/// # Errors
+/// When there is no such device, or its driver doesn't say.
+pub fn driver(device: &str) -> Result<Driver> {
+    ensure!(device.len() < libc::IFNAMSIZ, "`{device}` is too long for a device's name");
+    let socket: OwnedFd =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    let mut info = [0_u8; DRIVER_BYTES];
+    info[..4].copy_from_slice(&GET_DRIVER.to_ne_bytes());
+    let mut request = [0_u8; 40];
+    request[..device.len()].copy_from_slice(device.as_bytes());
+    request[16..24].copy_from_slice(&(info.as_mut_ptr() as u64).to_ne_bytes());
+    // SAFETY: `request` is a `struct ifreq` whose pointer leads to a `struct ethtool_drvinfo`; both outlive the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, request.as_mut_ptr()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("{device} doesn't say its driver"));
+    }
+    // The version and the firmware's version lie between the driver's name and the bus.
+    Ok(Driver { name: text(&info[4..36]), on_bus: !text(&info[100..132]).is_empty() })
+}
+
+/// A string that ends in zero.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error() {
+        assert!(driver("no-such-dev").is_err());
+        assert!(driver("a-name-that-is-too-long").is_err());
+    }
+
+    #[test]
+    fn a_string_ends_at_its_zero() {
+        assert_eq!(text(b"veth\0\0junk"), "veth");
+        assert_eq!(text(b"full"), "full");
+    }
+}
