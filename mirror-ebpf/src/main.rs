@@ -43,7 +43,12 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    match judge(skb, scratch, now_ns) {
+    let judged = match handover::take(skb, scratch) {
+        Ok(true) => Ok(()),
+        Ok(false) => judge(skb, scratch, now_ns),
+        Err(verdict) => Err(verdict),
+    };
+    match judged {
         Ok(()) => finish(skb, scratch),
         Err(verdict) => {
             count::verdict(verdict);
@@ -66,48 +71,61 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
-    let Some((target, service)) = flow_of(frame, scratch, now_ns) else {
+    let Some(service) = decided(frame, scratch, now_ns) else {
         return match !frame.has_metadata() || frame.set_metadata(0) {
             true => xdp_action::XDP_PASS,
             false => xdp_action::XDP_DROP,
         };
     };
     let action = match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
-        Some(Action::Emit | Action::Drop) if scratch.step.dial == 0 => {
-            carry::express(frame, scratch, service)
-        }
-        Some(Action::Emit | Action::Drop | Action::Hold | Action::Pass) | None => carry::NOT_HERE,
+        Some(Action::Emit | Action::Drop) => carry::express(frame, scratch, service),
+        Some(Action::Hold | Action::Pass) | None => carry::NOT_HERE,
     };
     if action != carry::NOT_HERE {
-        tell(scratch, service.app, target);
         count::number(u32::from(scratch.step.verdict));
         return action;
     }
     if handover::give(frame, scratch) {
         return xdp_action::XDP_PASS;
     }
-    tell(scratch, service.app, target);
     count::verdict(Verdict::HandoverFailed);
     xdp_action::XDP_DROP
 }
 
-/// The flow that a frame is for; decided, once it is known that there is one. `None`: no state was changed.
+/// The service of a frame's flow; all is decided then. `None`: no state was changed, and the frame is TC's.
 #[inline(always)]
-fn flow_of(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<(Target, &'static Service)> {
-    if !frame.has_metadata() || packet::parse(frame, scratch, now_ns).is_err() {
-        return None;
-    }
-    if scratch.seg.is(tcp::SYN) {
+fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static Service> {
+    if !frame.has_metadata()
+        || packet::parse(frame, scratch, now_ns).is_err()
+        || scratch.seg.is(tcp::SYN)
+    {
         return None;
     }
     let target = lookup::target(&scratch.tuple)?;
-    let service = decided(frame, scratch, target, now_ns)?;
-    Some((target, service))
+    let service = decide(frame, scratch, target, now_ns)?;
+    if scratch.step.dial != 0 {
+        dial_apart(scratch, target, service, now_ns);
+    }
+    tell(scratch, service.app, target);
+    Some(service)
 }
 
-/// Reads and decides. `None`: the flow's service is no more, and nothing was changed.
+/// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
 #[inline(always)]
-fn decided<P: Packet>(
+fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+    packet::parse(skb, scratch, now_ns)?;
+    let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
+    let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;
+    if scratch.step.dial != 0 {
+        again(scratch, target, service, now_ns)?;
+    }
+    tell(scratch, service.app, target);
+    Ok(())
+}
+
+/// Reads what a flow's segment says, and decides. `None`: the flow's service is no more, and nothing was changed.
+#[inline(always)]
+fn decide<P: Packet>(
     packet: P,
     scratch: &mut Scratch,
     target: Target,
@@ -122,31 +140,6 @@ fn decided<P: Packet>(
     }
     decide::decide::<P>(scratch, target, service, words);
     Some(service)
-}
-
-/// Finds the flow and decides, unless XDP has. `scratch.step` holds what leaves; an error is a verdict of a packet without a
-/// flow.
-#[inline(always)]
-fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
-    let handed = handover::take(skb, scratch)?;
-    if handed && scratch.step.dial == 0 && scratch.step.events == 0 && scratch.step.timed == 0 {
-        return Ok(());
-    }
-    packet::parse(skb, scratch, now_ns)?;
-    let Some(target) = lookup::target(&scratch.tuple) else {
-        return if handed { Err(Verdict::StaleSlot) } else { stranger(scratch, now_ns) };
-    };
-    let service = if handed {
-        lookup::service(scratch.client.daddr, scratch.client.dport)
-    } else {
-        decided(skb, scratch, target, now_ns)
-    };
-    let service = service.ok_or(Verdict::NoService)?;
-    if scratch.step.dial != 0 {
-        again(scratch, target, service, now_ns)?;
-    }
-    tell(scratch, service.app, target);
-    Ok(())
 }
 
 /// Events and latencies of a step.
@@ -199,20 +192,33 @@ fn again(
     service: &'static Service,
     now_ns: u64,
 ) -> Result<(), Verdict> {
-    let words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
-    if scratch.step.dial == 0xff {
-        let Some(ports) = decide::restart(target, words) else { return Err(Verdict::StaleSlot) };
-        let client = scratch.client;
-        lookup::unmake(&client, service, ports, target.slot);
-        return create(scratch, service, now_ns);
+    if scratch.step.dial != 0xff {
+        dial(scratch, target, service, now_ns);
+        return Ok(());
     }
+    let words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
+    let Some(ports) = decide::restart(target, words) else { return Err(Verdict::StaleSlot) };
+    let client = scratch.client;
+    lookup::unmake(&client, service, ports, target.slot);
+    create(scratch, service, now_ns)
+}
+
+/// [`dial`] with a stack of its own.
+#[inline(never)]
+fn dial_apart(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
+    dial(scratch, target, service, now_ns);
+}
+
+/// Gets the leg that a step asks for a port, and its SYN into the step.
+#[inline(always)]
+fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
     let side = u32::from(scratch.step.dial).wrapping_sub(1) & 1;
     scratch.step.dial = 0;
+    let Some(words) = Words::of(service.app, now_ns) else { return };
     if lookup::make_leg(scratch, service, side, target, now_ns) {
         let spare = decide::dialled(scratch, target, service, words);
         lookup::release(service, side, spare);
     }
-    Ok(())
 }
 
 /// Counts the verdict of a flow's packet, and does it.

@@ -31,7 +31,7 @@ pub(crate) struct BuildArgs {
     features: Option<String>,
 }
 
-/// Builds target/bpf/mirror.o and returns its path. The file is touched only if its content has changed, so that what
+/// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only if its content has changed, so that what
 /// embeds it isn't built again for nothing.
 ///
 /// # Errors
@@ -40,9 +40,10 @@ pub(crate) fn build(args: &BuildArgs) -> Result<PathBuf> {
     let start = Instant::now();
     let mut toolchain = toolchain::find_or_install(args.way, args.yes)?;
     run(with_target(&mut toolchain.cargo, "build", args))?;
-    let built = build_dir().join(TARGET).join("release/mirror");
+    let built = build_dir().join(TARGET).join("release");
     let object = bpf_dir().join("mirror.o");
-    install(&built, &object)?;
+    install(&built.join("mirror"), &object)?;
+    install(&built.join("bare"), &bpf_dir().join("bare.o"))?;
     let size = fs::metadata(&object)?.len();
     eprintln!(
         "{}: {} KiB in {:.1} s, by {}",

@@ -2,7 +2,7 @@
 
 mod count;
 
-use std::time::Instant;
+use std::{process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -48,7 +48,7 @@ enum Stage {
     Verifier,
     /// Fixtures through the loaded programs (root)
     Prog,
-    /// Scenarios in network namespaces (root)
+    /// Scenarios in network namespaces, at TC and then at XDP (root)
     Netns,
 }
 
@@ -163,14 +163,25 @@ fn netns(args: &TestArgs) -> Result<Count> {
             .args(["build", "--quiet", "--package", "mirror-user", "--package", "lab", "--bins"])
             .args(locked()),
     )?;
-    // A scenario is several processes on few cores: side by side, they would measure each other.
-    tests(args, &["--package", "netns-tests"], &["--test-threads=1"])
+    let mut total = Count::default();
+    for hook in ["tc", "xdp"] {
+        println!("--- hook {hook}");
+        // A scenario is several processes on few cores: side by side, they would measure each other.
+        let mut command = test_command(args, &["--package", "netns-tests"], &["--test-threads=1"]);
+        total += count::run(command.env("MIRROR_TEST_HOOK", hook))
+            .with_context(|| format!("at hook {hook}"))?;
+    }
+    Ok(total)
 }
 
 /// Runs `cargo test`, passes its output on and counts.
 fn tests(args: &TestArgs, packages: &[&str], harness: &[&str]) -> Result<Count> {
+    count::run(&mut test_command(args, packages, harness))
+}
+
+fn test_command(args: &TestArgs, packages: &[&str], harness: &[&str]) -> Command {
     let mut command = cargo();
     command.args(["test", "--quiet", "--no-fail-fast"]).args(locked()).args(packages);
     command.arg("--").args(&args.name).args(harness);
-    count::run(&mut command)
+    command
 }

@@ -12,7 +12,7 @@ use lab::{
     checker::{self, Config, Summary, read_journals, send_command},
     gateway::{Gateway, policy},
     lists::Lists,
-    net::{Host, Lab, SERVICE_PORT, VIP},
+    net::{Host, Lab, LabBuilder, SERVICE_PORT, VIP},
     programs::ListsServer,
     proof::{Report, prove},
     wait::wait_for,
@@ -21,6 +21,29 @@ use serde_json::Value;
 
 /// Longest time for something that must happen soon.
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// The variable that says at which hook all scenarios run: `tc` (if it isn't set) or `xdp`.
+pub const HOOK_VARIABLE: &str = "MIRROR_TEST_HOOK";
+
+/// The hook of this run, as a policy names it.
+///
+/// # Errors
+/// If the variable names none.
+pub fn hook() -> Result<&'static str> {
+    match std::env::var(HOOK_VARIABLE).as_deref() {
+        Err(_) | Ok("tc") => Ok("tc"),
+        Ok("xdp") => Ok("xdp"),
+        Ok(other) => anyhow::bail!("{HOOK_VARIABLE} is `{other}`: tc or xdp"),
+    }
+}
+
+/// A lab that is ready for the hook of this run.
+///
+/// # Errors
+/// If the variable names none.
+pub fn lab_builder() -> Result<LabBuilder> {
+    Ok(Lab::builder().xdp_ready(hook()? == "xdp"))
+}
 
 /// Everything that a scenario needs; fields are dropped in their order.
 pub struct Scene {
@@ -46,18 +69,18 @@ impl Scene {
     /// # Errors
     /// If something doesn't start.
     pub fn with(more: &str, shadow: &str, options: &[&str]) -> Result<Self> {
-        let lab = Lab::builder().up()?;
+        let lab = lab_builder()?.up()?;
         Self::on(lab, more, shadow, options)
     }
 
-    /// The same in a lab that was built otherwise.
+    /// The same in a lab that was built otherwise, by way of [`lab_builder`].
     ///
     /// # Errors
     /// If something doesn't start.
     pub fn on(lab: Lab, more: &str, shadow: &str, options: &[&str]) -> Result<Self> {
         let primary = ListsServer::on(&lab, Host::Primary, &["--volatile"])?;
         let second = ListsServer::on(&lab, Host::Shadow, &[&["--volatile"], options].concat())?;
-        let gateway = Gateway::start(&lab, &policy(more, shadow)?)?;
+        let gateway = Gateway::start(&lab, &policy(&format!("hook = \"{}\"\n{more}", hook()?), shadow)?)?;
         Ok(Self { gateway, servers: [Some(primary), Some(second)], lab })
     }
 
