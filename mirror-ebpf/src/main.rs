@@ -95,10 +95,7 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
 /// The service of a frame's flow; all is decided then. `None`: no state was changed, and the frame is TC's.
 #[inline(always)]
 fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static Service> {
-    if !frame.has_metadata()
-        || packet::parse(frame, scratch, now_ns).is_err()
-        || scratch.seg.is(tcp::SYN)
-    {
+    if !frame.has_metadata() || packet::parse(frame, scratch, now_ns).is_err() || scratch.seg.is(tcp::SYN) {
         return None;
     }
     let target = lookup::target(&scratch.tuple)?;

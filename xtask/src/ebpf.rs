@@ -31,8 +31,8 @@ pub(crate) struct BuildArgs {
     features: Option<String>,
 }
 
-/// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only if its content has changed, so that what
-/// embeds it isn't built again for nothing.
+/// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only
+/// if its content has changed, so that what embeds it isn't built again for nothing.
 ///
 /// # Errors
 /// When there is no toolchain, or the compiler or linker fails.

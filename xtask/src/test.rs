@@ -168,8 +168,8 @@ fn netns(args: &TestArgs) -> Result<Count> {
         println!("--- hook {hook}");
         // A scenario is several processes on few cores: side by side, they would measure each other.
         let mut command = test_command(args, &["--package", "netns-tests"], &["--test-threads=1"]);
-        total += count::run(command.env("MIRROR_TEST_HOOK", hook))
-            .with_context(|| format!("at hook {hook}"))?;
+        total +=
+            count::run(command.env("MIRROR_TEST_HOOK", hook)).with_context(|| format!("at hook {hook}"))?;
     }
     Ok(total)
 }

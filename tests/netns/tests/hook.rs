@@ -9,10 +9,8 @@ use netns_tests::{Scene, all_answered, hook};
 
 /// What a device's driver counted at XDP: names that end in `suffix`, over all queues.
 fn driver_counts(scene: &Scene, host: Host, suffix: &str) -> Result<u64> {
-    let text = scene
-        .lab
-        .host(Host::Gateway)
-        .check(Command::new("ethtool").arg("-S").arg(host.gateway_device()))?;
+    let text =
+        scene.lab.host(Host::Gateway).check(Command::new("ethtool").arg("-S").arg(host.gateway_device()))?;
     let mut sum = 0;
     for line in text.lines() {
         let Some((name, value)) = line.trim().split_once(": ") else { continue };
