@@ -144,10 +144,17 @@ pub struct App {
     pub freeze_epoch: u32,
     /// Low half of the word that the first packet past the deadline swaps in. Writer: daemon, before the freezing swap.
     pub thaw_state: u32,
-    /// Nanoseconds (`CLOCK_MONOTONIC`) at which a side fell out of sync the last time. Writer: datapath.
+    /// Nanoseconds (`CLOCK_MONOTONIC`) at which a side fell out of sync the last time. Writer: datapath; daemon where it put
+    /// the side out.
     pub out_of_sync_at: u64,
-    /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed. Writer: datapath.
+    /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed;
+    /// [`App::RESTARTED`]. Writer: as above.
     pub out_of_sync_reason: u64,
+}
+
+impl App {
+    /// The server lost most of its legs at once, and may have lost its memory.
+    pub const RESTARTED: u64 = 255;
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.

@@ -119,8 +119,17 @@ fn sweep(shared: &Shared) {
             shared.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut datapath| datapath.sweep());
         let Ok(mut state) = shared.state.lock() else { return };
         match swept {
-            Ok(swept) => state.swept = swept,
+            Ok(swept) => state.swept(swept),
             Err(error) => tracing::error!("the sweep fails: {error:#}"),
+        }
+        let word = shared.mover.words.load(0);
+        if !shared.mover.policy.durable
+            && let Some(next) = state.restarted(word)
+        {
+            // Where somebody else was faster, the word is looked at again at the next sweep.
+            if shared.mover.words.swap(0, word, next).is_ok() {
+                shared.mover.words.keep_restarted(0);
+            }
         }
         state.follow(shared.mover.words.load(0));
     }

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use mirror_common::{
-    abi::{Event, EventKind},
+    abi::{App, Event, EventKind},
+    flow::LossReason,
     switch_word::{Side, SwitchWord},
 };
+use mirror_control::restart::{Loss, Losses};
 
 use crate::words::monotonic_ns;
 
@@ -34,6 +36,7 @@ pub struct State {
     /// Flows and legs as the last sweep found them.
     pub swept: crate::datapath::Swept,
     pending: Option<String>,
+    losses: [Losses; 2],
 }
 
 impl State {
@@ -51,6 +54,7 @@ impl State {
             notices: VecDeque::new(),
             swept: crate::datapath::Swept::default(),
             pending: None,
+            losses: Default::default(),
         }
     }
 
@@ -66,13 +70,43 @@ impl State {
     /// Takes an event of the datapath in.
     pub fn note(&mut self, event: &Event) {
         let side = Side::from_bit(event.side);
+        let flow = (event.slot, event.generation);
         if event.kind == EventKind::LegLost as u32 {
             self.legs_lost[side as usize] += 1;
+            tracing::debug!(side = side.name(), slot = event.slot, reason = event.reason, "leg lost");
+            // What was lost before the side joined says nothing about what it knows now.
+            let since = self.sides[side as usize].since_ns;
+            if let Some(loss) = loss_of(event.reason).filter(|_| event.at >= since) {
+                self.losses[side as usize].lost(flow, loss, event.at);
+            }
+        } else if event.kind == EventKind::LegOpen as u32 {
+            self.losses[side as usize].opened(flow);
         } else if event.kind == EventKind::OutOfSync as u32 {
             self.pending = Some(why(event.reason.into()).into());
         } else if event.kind == EventKind::TableFull as u32 {
             self.say("no free slot or port for a new connection".into());
         }
+    }
+
+    /// Takes in what a sweep found.
+    pub fn swept(&mut self, swept: crate::datapath::Swept) {
+        self.swept = swept;
+        for losses in &mut self.losses {
+            losses.counted(swept.two_legs, monotonic_ns());
+        }
+    }
+
+    /// The word that puts out a side whose server was restarted and may have lost what was written to it, if there is such
+    /// a side. Why is said when [`State::follow`] sees it swapped in.
+    pub fn restarted(&mut self, word: SwitchWord) -> Option<SwitchWord> {
+        let side = word.authority().other();
+        let next = word.out_of_sync(side)?;
+        let (lost, legs) = self.losses[side as usize].restarted(monotonic_ns())?;
+        self.pending = Some(format!(
+            "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",
+            why(App::RESTARTED)
+        ));
+        Some(next)
     }
 
     /// Compares with the word: who fell out of sync is said at once.
@@ -85,18 +119,72 @@ impl State {
             let reason =
                 if member { "joined".to_owned() } else { self.pending.take().unwrap_or("put out".into()) };
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
+            self.losses[side as usize].clear();
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
         }
     }
 }
 
-/// Why a side fell out of sync: a [`mirror_common::flow::LossReason`], or 0.
+/// Why a side fell out of sync: [`App::out_of_sync_reason`].
 fn why(reason: u64) -> &'static str {
     match reason {
         1 => "a leg that owed a write was closed by its server",
         2 => "a leg that owed a write was reset by its server",
         3 => "a server that owed a write refused to be dialled",
+        App::RESTARTED => "its server was restarted, and may have lost its memory",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
         _ => "a client's connection ended while a write was owed",
+    }
+}
+
+fn loss_of(reason: u32) -> Option<Loss> {
+    match reason {
+        r if r == LossReason::Closed as u32 => Some(Loss::Closed),
+        r if r == LossReason::Reset as u32 => Some(Loss::Reset),
+        r if r == LossReason::Refused as u32 => Some(Loss::Refused),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(slot: u32, reason: LossReason) -> Event {
+        let kind = EventKind::LegLost as u32;
+        Event { at: monotonic_ns(), kind, slot, side: 1, reason: reason as u32, ..Event::default() }
+    }
+
+    fn mirrored() -> (State, SwitchWord) {
+        let word = SwitchWord::initial().with_member(Side::Shadow, true);
+        (State::new(word, (0, 0)), word)
+    }
+
+    #[test]
+    fn many_refusals_at_once_put_the_shadow_out_and_say_why() {
+        let (mut state, word) = mirrored();
+        for slot in 0..4 {
+            state.note(&lost(slot, LossReason::Refused));
+        }
+        let next = state.restarted(word).unwrap();
+        assert!(!next.member(Side::Shadow) && next.member(Side::Primary));
+        state.follow(next);
+        assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
+        state.follow(next.with_member(Side::Shadow, true));
+        assert_eq!(state.restarted(word), None, "a side that has joined again starts anew");
+    }
+
+    #[test]
+    fn closes_at_idle_are_no_restart_and_the_authority_never_falls_out() {
+        let (mut state, word) = mirrored();
+        for slot in 0..100 {
+            state.note(&lost(slot, LossReason::Closed));
+            state.note(&lost(slot, LossReason::Stalled));
+        }
+        assert_eq!(state.restarted(word), None);
+        for slot in 0..100 {
+            state.note(&lost(slot, LossReason::Refused));
+        }
+        assert_eq!(state.restarted(word.with_authority(Side::Shadow)), None);
     }
 }

@@ -97,6 +97,13 @@ impl Words {
         (armed as u32 == word.epoch()).then_some(SwitchWord(armed >> 32))
     }
 
+    /// Keeps that the daemon put a restarted side out just now.
+    pub fn keep_restarted(&self, app: u32) {
+        let base = app as usize * APP_WORDS;
+        self.apps.at(base + 4).store(App::RESTARTED, Ordering::SeqCst);
+        self.apps.at(base + 3).store(monotonic_ns(), Ordering::SeqCst);
+    }
+
     /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock (0: never), and why
     /// ([`App::out_of_sync_reason`]).
     pub fn out_of_sync(&self, app: u32) -> (u64, u64) {
