@@ -24,6 +24,15 @@ pub const fn min(a: u32, b: u32) -> u32 {
     if lt(a, b) { a } else { b }
 }
 
+/// How long it is from `then` to `now`, on a clock that wraps; 0 if `then` is the later one.
+///
+/// A packet reads the clock before it has the flow's lock, so that another CPU's later reading may be what it finds there.
+/// It would seem to be most of a clock's turn ago.
+#[inline(always)]
+pub const fn since(now: u32, then: u32) -> u32 {
+    if lt(now, then) { 0 } else { now.wrapping_sub(then) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +43,11 @@ mod tests {
         assert!(le(7, 7) && !lt(7, 7));
         assert_eq!(max(u32::MAX, 1), 1);
         assert_eq!(min(u32::MAX, 1), u32::MAX);
+    }
+
+    #[test]
+    fn what_another_cpu_read_later_is_not_long_ago() {
+        assert_eq!((since(7, 5), since(2, u32::MAX), since(5, 5)), (2, 3, 0));
+        assert_eq!((since(5, 6), since(u32::MAX, 0)), (0, 0));
     }
 }

@@ -198,7 +198,7 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     for other in Side::BOTH {
         let leg = flow.leg(other);
         let stale =
-            leg.state == leg_state::DIALLING && seg.now_ms.wrapping_sub(leg.dialled_ms) >= SYN_AGAIN_MS;
+            leg.state == leg_state::DIALLING && seq::since(seg.now_ms, leg.dialled_ms) >= SYN_AGAIN_MS;
         if stale && step.to_leg[other as usize].kind == emit::NONE {
             flow.leg_mut(other).dialled_ms = seg.now_ms;
             step.to_leg[other as usize] = syn(flow, other, offered(flow));
@@ -257,7 +257,7 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
             leg_state::DIALLING => {
                 step.hold_copy = 1;
                 flow.set(Flow::HELD, true);
-                if seg.now_ms.wrapping_sub(flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
+                if seq::since(seg.now_ms, flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
                     flow.leg_mut(side).dialled_ms = seg.now_ms;
                     step.to_leg[side as usize] = syn(flow, side, offered(flow));
                     sent += 1;

@@ -5,6 +5,7 @@ use super::handshake::{SYN_AGAIN_MS, offered, syn};
 use super::loss::{Loss, LossReason, late, lose};
 use super::settled::answered;
 use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
+use crate::seq;
 use crate::verdict::Verdict;
 
 /// A flow whose ends have all been seen is kept this long for late segments, in milliseconds.
@@ -35,7 +36,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
     if flow.state == flow_state::FREE {
         return Due::Nothing;
     }
-    let quiet = now_ms.wrapping_sub(flow.last_ms);
+    let quiet = seq::since(now_ms, flow.last_ms);
     let me = terms.switch.word().authority();
     let draining = flow.has(Flow::COUNTED);
     let over = match flow.state {
@@ -63,7 +64,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
         return Due::Emit;
     }
     let leg = flow.leg(side);
-    if leg.state == leg_state::DIALLING && now_ms.wrapping_sub(leg.dialled_ms) >= SYN_AGAIN_MS {
+    if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.dialled_ms) >= SYN_AGAIN_MS {
         if act {
             flow.leg_mut(side).dialled_ms = now_ms;
             step.to_leg[side as usize] = syn(flow, side, offered(flow));

@@ -394,7 +394,7 @@ fn time(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
         flow.set(Flow::TIMED, false);
         step.timed = 1 + side as u8;
         step.timed_class = if flow.has(Flow::TURN_WRITES) { 2 } else { 1 };
-        step.timed_us = seg.now_us.wrapping_sub(flow.turn_us);
+        step.timed_us = seq::since(seg.now_us, flow.turn_us);
     }
 }
 

@@ -193,7 +193,7 @@ pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> b
     if leg.state == leg_state::NONE {
         return false;
     }
-    if silent && leg.state == leg_state::OPEN && now_ms.wrapping_sub(leg.heard_ms) >= stall_ms {
+    if silent && leg.state == leg_state::OPEN && seq::since(now_ms, leg.heard_ms) >= stall_ms {
         return true;
     }
     let other_done = other.state == leg_state::OPEN;
@@ -212,5 +212,30 @@ pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> b
     }
     // The other one is as far back, or further: then it isn't this leg that keeps the flow waiting.
     let other_ahead = other_done && !seq::lt(other.acked, leg.mark);
-    other_ahead && now_ms.wrapping_sub(leg.behind_since) >= stall_ms
+    other_ahead && seq::since(now_ms, leg.behind_since) >= stall_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flow whose shadow owes a byte that the primary has acknowledged, since `behind_since`.
+    fn behind(behind_since: u32) -> Flow {
+        let mut flow = Flow { client_next: 10, state: flow_state::OPEN, ..Flow::default() };
+        for side in Side::BOTH {
+            let leg = flow.leg_mut(side);
+            leg.state = leg_state::OPEN;
+            leg.acked = 10;
+        }
+        let shadow = flow.leg_mut(Side::Shadow);
+        (shadow.acked, shadow.mark, shadow.behind_since) = (9, 10, behind_since);
+        flow
+    }
+
+    #[test]
+    fn a_leg_is_late_when_its_budget_is_over_and_not_by_another_cpus_later_clock() {
+        assert!(late(&mut behind(1_000), Side::Shadow, 1_500, 500));
+        assert!(!late(&mut behind(1_001), Side::Shadow, 1_500, 500));
+        assert!(!late(&mut behind(1_501), Side::Shadow, 1_500, 500));
+    }
 }

@@ -3,6 +3,7 @@
 use super::handshake::{offered, start, syn};
 use super::settled::at_boundary;
 use super::{Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state};
+use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
@@ -35,7 +36,7 @@ impl Step {
 /// Whether a leg that is down may be dialled now.
 #[inline(always)]
 pub(super) fn may_dial(leg: &Leg, now_ms: u32) -> bool {
-    leg.state == leg_state::DOWN && (leg.dialled_ms == 0 || now_ms.wrapping_sub(leg.dialled_ms) >= GAP_MS)
+    leg.state == leg_state::DOWN && (leg.dialled_ms == 0 || seq::since(now_ms, leg.dialled_ms) >= GAP_MS)
 }
 
 /// Puts a leg down: what the client sends from `from` on is owed to its successor.

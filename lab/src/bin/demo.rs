@@ -1,0 +1,66 @@
+//! Shows the whole job once, and proves it.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use lab::demo::{Fault, Interrupted, Options, Outcome, run};
+
+/// Join, weights 0 to 100 %, cutover, rollback, a killed shadow and its return, under load; then the proof.
+///
+/// In a terminal, keys: k kills the shadow or starts it again, s stops it or lets it go on, 9 kills the daemon.
+///
+/// Exit status: 0 if the proof holds and no request failed; 1 if not, and what was found is named; 2 if it could not be
+/// played to its end; 130 after Ctrl-C.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask demo",
+    bin_name = "cargo xtask demo",
+    after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --json demo.json\n  \
+                  cargo xtask demo --break drop      the proof must find it"
+)]
+struct Cli {
+    /// Write one JSON object to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Break something, for the proof to find
+    #[arg(long = "break", value_name = "FAULT")]
+    fault: Option<Fault>,
+    /// Seconds at each weight
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Connections of the checking client
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    connections: usize,
+    /// Copy journals, traces, the servers' files and the daemon's log to this folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options =
+        Options { seconds: cli.seconds, connections: cli.connections, fault: cli.fault, keep: cli.keep };
+    match run(&options).and_then(|outcome| write(cli.json, &outcome).map(|()| outcome)) {
+        Ok(outcome) => {
+            println!("\n{outcome}");
+            if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("{error}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn write(file: Option<PathBuf>, outcome: &Outcome) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(outcome)?;
+    std::fs::write(&file, text + "\n").with_context(|| format!("can't write {}", file.display()))
+}

@@ -1,0 +1,87 @@
+//! A checking client that runs beside its caller.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{Config, Event, Summary, run, send_command};
+use crate::net::Namespace;
+
+/// How long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A checking client on a thread of its own.
+#[derive(Debug)]
+pub struct Background {
+    thread: JoinHandle<Result<Summary>>,
+    control: PathBuf,
+}
+
+impl Background {
+    /// Starts it in `namespace`, and returns once its connections are open. `say` hears what happens from then on. The
+    /// configuration must name a control socket.
+    ///
+    /// # Errors
+    /// If it doesn't get its connections.
+    pub fn start(
+        namespace: &Namespace,
+        config: Config,
+        mut say: impl FnMut(&Event) + Send + 'static,
+    ) -> Result<Self> {
+        let namespace = namespace.clone();
+        let control = config.control.clone().context("a client without a control socket")?;
+        let wanted = config.connections;
+        let (opened, heard) = channel();
+        let thread = std::thread::Builder::new().name("checker".into()).spawn(move || {
+            namespace.run(|| {
+                run(config, |event| match event {
+                    Event::Connected { connections, .. } => {
+                        // Nobody waits any more if it took too long.
+                        let _ = opened.send(*connections);
+                    }
+                    event => say(event),
+                })
+            })?
+        })?;
+        let client = Self { thread, control };
+        match wait_opened(&heard) {
+            Ok(connections) if connections == wanted => Ok(client),
+            Ok(connections) => bail!("the client got {connections} of {wanted} connections"),
+            Err(error) if client.thread.is_finished() => Err(client.end().err().unwrap_or(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells it something, as [`send_command`] does.
+    ///
+    /// # Errors
+    /// If it has ended, or refuses.
+    pub fn command(&self, text: &str) -> Result<()> {
+        Ok(send_command(&self.control, text)?)
+    }
+
+    /// Tells it to end, waits for that and returns what it counted.
+    ///
+    /// # Errors
+    /// If it couldn't run.
+    pub fn stop(self) -> Result<Summary> {
+        // It may have ended by itself.
+        let _ = self.command("stop");
+        self.end()
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Errors
+    /// If it couldn't run.
+    pub fn end(self) -> Result<Summary> {
+        self.thread.join().map_err(|_| anyhow!("the client panicked"))?
+    }
+}
+
+fn wait_opened(heard: &Receiver<usize>) -> Result<usize> {
+    heard.recv_timeout(PATIENCE).context("the client doesn't get its connections")
+}
