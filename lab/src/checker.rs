@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod background;
 mod connection;
 mod control;
 mod journal;
@@ -17,6 +18,7 @@ mod run;
 mod stats;
 mod tcp_info;
 
+pub use background::Background;
 pub use control::{ControlError, send_command};
 pub use journal::{Entry, Journal, JournalError, Kind, read_journal, read_journals};
 pub use message::Segments;
@@ -54,7 +56,7 @@ pub struct Config {
     pub timeout: Duration,
     /// Directory of the connections' journals.
     pub log: Option<PathBuf>,
-    /// Unix datagram socket for commands: `mark NAME`, `think MS`, `stop`.
+    /// Unix datagram socket for commands: `mark NAME`, `think MS`, `pause`, `resume`, `stop`.
     pub control: Option<PathBuf>,
 }
 

@@ -11,6 +11,7 @@
 //! | [`checker`] | the checking client (binary `checker`) |
 //! | [`gateway`] | the gateway itself, started on its host |
 //! | [`programs`] | the binaries, started on hosts |
+//! | [`demo`] | the whole job once, for whoever watches (binary `demo`) |
 //! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
 //! | [`nginx`], [`load`] | nginx on a host; wrk and oha with their results as numbers; busy time |
 //! | [`http_client`] | one request over one connection |
@@ -26,6 +27,7 @@
 pub mod capture;
 pub mod checker;
 mod clock;
+pub mod demo;
 pub mod gateway;
 pub mod http_client;
 mod limits;

@@ -4,9 +4,11 @@
 
 mod http;
 mod server;
+mod spoil;
 mod store;
 mod trace;
 
 pub use http::{Answer, BodyReader, Head, HttpError, Method, parse_head};
 pub use server::{ServerConfig, serve};
+pub use spoil::Spoil;
 pub use store::{Lists, Store, StoreError, parse_dump};

@@ -24,6 +24,8 @@ pub struct Load {
     pub duration: Duration,
     /// A new connection for each request.
     pub new_connections: bool,
+    /// Milliseconds between an answer and the connection's next request; only wrk does that.
+    pub pause_ms: u32,
 }
 
 impl Load {
@@ -36,6 +38,7 @@ impl Load {
             connections: 50,
             duration: Duration::from_secs(3),
             new_connections: false,
+            pause_ms: 0,
         }
     }
 
@@ -95,6 +98,9 @@ pub fn wrk(namespace: &Namespace, load: &Load) -> Result<LoadResult> {
     }
     if load.new_connections {
         script += "wrk.headers['Connection'] = 'close'\n";
+    }
+    if load.pause_ms > 0 {
+        script += &format!("delay = function() return {} end\n", load.pause_ms);
     }
     script += WRK_DONE;
     let file =

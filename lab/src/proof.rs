@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::checker::{Journal, Kind};
 use crate::lists::Lists;
@@ -19,7 +19,7 @@ pub use side::SideReport;
 const NAMED: usize = 20;
 
 /// What was found.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Requests in the journals.
     pub requests: u64,
@@ -45,7 +45,7 @@ pub struct Report {
     /// Each side's part.
     pub sides: BTreeMap<String, SideReport>,
     /// Reads by window, and which of them began on a settled connection; only with the servers' traces.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
     /// The first faults, in words.
     pub faults: Vec<String>,

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddrV4,
     os::fd::OwnedFd,
-    process::Stdio,
+    process::{Child, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -82,7 +82,10 @@ impl Mover {
         phases.drain_us = us(started);
         if wanted == Move::Join && !self.policy.join_hook.is_empty() {
             let started = Instant::now();
-            self.hook(planned, deadline)?;
+            let hook = self.start_hook(planned)?;
+            if !planted("flip-early") {
+                wait_for_hook(hook, deadline)?;
+            }
             phases.hook_us = us(started);
         }
         fault("drained");
@@ -116,34 +119,20 @@ impl Mover {
         Ok(())
     }
 
-    fn hook(&self, planned: &Plan, deadline: Instant) -> Result<()> {
+    fn start_hook(&self, planned: &Plan) -> Result<Child> {
         let from = planned.from.authority();
         let shadow = self.policy.shadow.as_ref().context("the policy names no shadow")?;
         let addresses = [self.policy.primary.address, shadow.address];
         let (program, arguments) = self.policy.join_hook.split_first().context("an empty join hook")?;
         let address = |side: usize| -> SocketAddrV4 { addresses[side] };
-        let mut child = std::process::Command::new(program)
+        std::process::Command::new(program)
             .args(arguments)
             .env("MIRROR_FROM", address(from as usize).to_string())
             .env("MIRROR_TO", address(from.other() as usize).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("aborted: can't start the join hook {program}"))?;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                if status.success() {
-                    return Ok(());
-                }
-                bail!("aborted: the join hook failed ({status}); nothing has changed");
-            }
-            if Instant::now() >= deadline {
-                let _ = child.kill();
-                let _ = child.wait();
-                bail!("aborted: the join hook outlasted the deadline and was killed; nothing has changed");
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
+            .with_context(|| format!("aborted: can't start the join hook {program}"))
     }
 
     /// Sets the share of the reads that the shadow answers, in basis points.
@@ -174,6 +163,23 @@ impl Mover {
     }
 }
 
+fn wait_for_hook(mut child: Child, deadline: Instant) -> Result<()> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if status.success() {
+                return Ok(());
+            }
+            bail!("aborted: the join hook failed ({status}); nothing has changed");
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("aborted: the join hook outlasted the deadline and was killed; nothing has changed");
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
 fn changed() -> anyhow::Error {
     anyhow::anyhow!("the switch word changed meanwhile; look at `mirror status` and try again")
 }
@@ -193,4 +199,9 @@ fn fault(point: &str) {
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
     // The signal may reach another thread first; this one must not run on meanwhile.
     std::thread::sleep(Duration::from_millis(100));
+}
+
+/// For tests: whether `MIRROR_FAULT` names this one. `flip-early` ends a join before its hook has ended.
+fn planted(what: &str) -> bool {
+    std::env::var_os("MIRROR_FAULT").is_some_and(|wanted| wanted == *what)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use lab::http_client::{get, parse_url, put};
-use lab::lists::{ServerConfig, serve};
+use lab::lists::{ServerConfig, Spoil, serve};
 
 /// Append-only lists by key, over HTTP/1.1.
 ///
@@ -78,6 +78,12 @@ struct Serve {
     /// Close by RST instead of FIN.
     #[arg(long)]
     reset_on_close: bool,
+    /// Let one append go wrong, to see whether a proof finds it.
+    #[arg(long, value_name = "HOW")]
+    spoil: Option<Spoil>,
+    /// Which: counted from 1.
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "spoil")]
+    spoil_at: u64,
 }
 
 fn main() -> Result<()> {
@@ -108,6 +114,7 @@ fn config(options: Serve) -> Result<ServerConfig> {
         delay: Duration::try_from_secs_f64(options.delay_ms / 1e3)?,
         jitter: Duration::try_from_secs_f64(options.jitter_ms / 1e3)?,
         reset_on_close: options.reset_on_close,
+        spoil: options.spoil.map(|spoil| (spoil, options.spoil_at)),
         ..ServerConfig::new(options.listen, options.name)
     })
 }

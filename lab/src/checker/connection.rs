@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::journal::{Entry, Kind, Writer};
@@ -27,6 +28,13 @@ pub(super) struct Shared {
     pub(super) left: Cell<u64>,
     pub(super) think: Cell<Duration>,
     pub(super) stopped: Cell<bool>,
+    pub(super) paused: Cell<bool>,
+    /// Told when a pause ends.
+    pub(super) resumed: Notify,
+    /// Connections that haven't ended, ...
+    pub(super) working: Cell<usize>,
+    /// ... and those of them that rest in a pause.
+    pub(super) resting: Cell<usize>,
     /// What was not said yet.
     pub(super) events: RefCell<Vec<Event>>,
     pub(super) failures: RefCell<Vec<String>>,
@@ -41,6 +49,12 @@ impl Shared {
             let what = what.to_owned();
             self.events.borrow_mut().push(Event::Failure { what, reason, mid_answer, detail });
         }
+    }
+
+    /// Ends a pause, if there is one.
+    pub(super) fn resume(&self) {
+        self.paused.set(false);
+        self.resumed.notify_waiters();
     }
 
     /// Begins up to `wanted` requests: how many may be.
@@ -125,6 +139,7 @@ impl Connection {
             sleep(Duration::from_micros(self.dice.below(think_us + 1))).await;
         }
         loop {
+            self.rest().await?;
             let count = self.shared.begin(self.shared.config.pipeline);
             if count == 0 {
                 return Ok(());
@@ -139,6 +154,21 @@ impl Connection {
                 sleep(think).await;
             }
         }
+    }
+
+    /// Waits until a pause is over, with the journal written so far.
+    async fn rest(&mut self) -> io::Result<()> {
+        if !self.shared.paused.get() {
+            return Ok(());
+        }
+        self.journal.as_mut().map_or(Ok(()), Writer::flush)?;
+        let shared = &self.shared;
+        shared.resting.set(shared.resting.get() + 1);
+        while shared.paused.get() {
+            shared.resumed.notified().await;
+        }
+        shared.resting.set(shared.resting.get() - 1);
+        Ok(())
     }
 
     /// Sends `count` requests and receives their answers. The inner error breaks the connection.

@@ -39,6 +39,10 @@ pub(super) enum Command {
     Mark(String),
     /// Another pause between answer and request.
     Think(Duration),
+    /// Begin no request until [`Command::Resume`]; answered when none is under way any more.
+    Pause,
+    /// Go on.
+    Resume,
     /// Begin no more requests.
     Stop,
 }
@@ -52,13 +56,15 @@ impl Command {
                 let seconds = ms.parse::<f64>().map_err(|error| error.to_string())? / 1e3;
                 Duration::try_from_secs_f64(seconds).map(Self::Think).map_err(|error| error.to_string())
             }
+            ["pause"] => Ok(Self::Pause),
+            ["resume"] => Ok(Self::Resume),
             ["stop"] => Ok(Self::Stop),
-            _ => Err("known are: mark NAME, think MS, stop".into()),
+            _ => Err("known are: mark NAME, think MS, pause, resume, stop".into()),
         }
     }
 }
 
-/// Sends `command` (`mark NAME`, `think MS`, `stop`) to the checker whose socket is `path`. When this returns, it holds.
+/// Sends `command` (`mark NAME`, `think MS`, `pause`, `resume`, `stop`) to the checker whose socket is `path`. When this returns, it holds.
 ///
 /// # Errors
 /// If no checker answers there, or it refuses.

@@ -96,6 +96,10 @@ impl Writer {
         writeln!(self.file, "{kind} {id} {start_us} {latency_us} {server} {window} {reason}{mid}")
     }
 
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.flush()
     }

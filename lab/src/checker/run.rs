@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tokio::net::{TcpStream, UnixDatagram};
+use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Shared};
 use super::control::Command;
@@ -19,6 +20,8 @@ use crate::limits::raise_open_files;
 
 /// How often what happened is said.
 const PULSE: Duration = Duration::from_millis(100);
+/// How long connections may take to come to rest in a pause; less than the sender of the command waits.
+const QUIET: Duration = Duration::from_secs(8);
 /// Pulses between two ticks.
 const PULSES: u32 = 10;
 
@@ -42,6 +45,10 @@ pub fn run(config: Config, say: impl FnMut(&Event)) -> Result<Summary> {
         left: Cell::new(config.requests.unwrap_or(u64::MAX)),
         think: Cell::new(config.think),
         stopped: Cell::new(false),
+        paused: Cell::new(false),
+        resumed: Notify::new(),
+        working: Cell::new(0),
+        resting: Cell::new(0),
         events: RefCell::default(),
         failures: RefCell::default(),
         config,
@@ -68,9 +75,11 @@ async fn work(shared: Rc<Shared>, mut say: impl FnMut(&Event)) -> Result<Summary
     let usable = Rc::new(Cell::new(connections.len()));
     let mut tasks = Vec::new();
     for mut connection in connections {
-        let usable = Rc::clone(&usable);
+        let (usable, shared) = (Rc::clone(&usable), Rc::clone(&shared));
+        shared.working.set(shared.working.get() + 1);
         tasks.push(spawn_local(async move {
             let result = connection.work().await;
+            shared.working.set(shared.working.get() - 1);
             if connection.broken {
                 usable.set(usable.get() - 1);
             }
@@ -165,6 +174,7 @@ async fn watch<T>(
         pulse.tick().await;
         if shared.config.duration.is_some_and(|limit| began.elapsed() >= limit) {
             shared.stopped.set(true);
+            shared.resume();
         }
         for event in shared.events.take() {
             say(&event);
@@ -200,13 +210,9 @@ async fn obey(socket: UnixDatagram, shared: Rc<Shared>) {
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         let answer = match Command::parse(&text) {
             Ok(command) => {
-                match command {
-                    Command::Mark(name) => shared.stats.borrow_mut().mark(&name),
-                    Command::Think(think) => shared.think.set(think),
-                    Command::Stop => shared.stopped.set(true),
-                }
+                let answer = carry_out(command, &shared).await;
                 shared.events.borrow_mut().push(Event::Command { command: text });
-                "ok".to_owned()
+                answer
             }
             Err(error) => error,
         };
@@ -215,4 +221,30 @@ async fn obey(socket: UnixDatagram, shared: Rc<Shared>) {
             let _ = socket.send_to(answer.as_bytes(), path).await;
         }
     }
+}
+
+/// Does what a command says and returns its answer.
+async fn carry_out(command: Command, shared: &Shared) -> String {
+    match command {
+        Command::Mark(name) => shared.stats.borrow_mut().mark(&name),
+        Command::Think(think) => shared.think.set(think),
+        Command::Pause => {
+            shared.paused.set(true);
+            let quiet = timeout(QUIET, async {
+                while shared.resting.get() < shared.working.get() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            });
+            if quiet.await.is_err() {
+                let late = shared.working.get() - shared.resting.get();
+                return format!("{late} connections still wait for answers after {QUIET:?}");
+            }
+        }
+        Command::Resume => shared.resume(),
+        Command::Stop => {
+            shared.stopped.set(true);
+            shared.resume();
+        }
+    }
+    "ok".to_owned()
 }

@@ -27,7 +27,7 @@ impl Keys {
         single.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(stdin(), OptionalActions::Now, &single).context("set the terminal")?;
         let listen = move || {
-            for key in stdin().bytes().map_while(Result::ok) {
+            for key in stdin().lock().bytes().map_while(Result::ok) {
                 if sender.send(Happening::Key(key)).is_err() {
                     return;
                 }

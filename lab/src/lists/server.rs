@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
+use super::spoil::Spoil;
 use super::store::Store;
 use super::trace::Trace;
 use crate::limits::raise_open_files;
@@ -43,6 +44,8 @@ pub struct ServerConfig {
     pub jitter: Duration,
     /// Close by RST instead of FIN.
     pub reset_on_close: bool,
+    /// Let the append of this number go wrong.
+    pub spoil: Option<(Spoil, u64)>,
 }
 
 impl ServerConfig {
@@ -59,6 +62,7 @@ impl ServerConfig {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             reset_on_close: false,
+            spoil: None,
         }
     }
 }
@@ -77,10 +81,13 @@ struct Shared {
 /// If the file or the address can't be used.
 pub fn serve(config: ServerConfig, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     raise_open_files();
-    let store = match &config.file {
+    let mut store = match &config.file {
         Some(path) => Store::durable(path)?,
         None => Store::volatile(),
     };
+    if let Some((spoil, at)) = config.spoil {
+        store.spoil(spoil, at);
+    }
     let trace = config
         .trace
         .as_deref()

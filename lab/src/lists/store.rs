@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::spoil::{Spoil, Spoiler};
+
 /// Lists by key, each in the order of its appends.
 pub type Lists = BTreeMap<String, Vec<String>>;
 
@@ -48,12 +50,13 @@ pub enum StoreError {
 pub struct Store {
     lists: Lists,
     log: Option<(PathBuf, File)>,
+    spoiler: Option<Spoiler>,
 }
 
 impl Store {
     /// Lists that a restart loses.
     pub fn volatile() -> Self {
-        Self { lists: Lists::new(), log: None }
+        Self { lists: Lists::new(), log: None, spoiler: None }
     }
 
     /// Lists whose appends are in the file before they are answered. The file is read first; a last line that a crash
@@ -72,7 +75,12 @@ impl Store {
             file.seek(SeekFrom::End(0)).map_err(fail)?;
         }
         let lists = parse_dump(&text[..whole])?;
-        Ok(Self { lists, log: Some((path.to_owned(), file)) })
+        Ok(Self { lists, log: Some((path.to_owned(), file)), spoiler: None })
+    }
+
+    /// Lets one append go wrong: the one of this number, counted from 1.
+    pub fn spoil(&mut self, spoil: Spoil, at: u64) {
+        self.spoiler = Some(Spoiler::new(spoil, at));
     }
 
     /// Appends `id` to the list of `key` and returns the list's new length.
@@ -82,6 +90,14 @@ impl Store {
     pub fn append(&mut self, key: &str, id: &str) -> Result<usize, StoreError> {
         check_word("key", key)?;
         check_word("id", id)?;
+        let Some(spoiler) = &mut self.spoiler else { return self.append_word(key, id) };
+        for id in spoiler.instead(key, id) {
+            self.append_word(key, &id)?;
+        }
+        Ok(self.list(key).len())
+    }
+
+    fn append_word(&mut self, key: &str, id: &str) -> Result<usize, StoreError> {
         if let Some((path, file)) = &mut self.log {
             file.write_all(format!("{key} {id}\n").as_bytes())
                 .map_err(|error| StoreError::File { path: path.clone(), error })?;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::checker::{Journal, Kind};
@@ -28,14 +28,14 @@ pub struct TraceError {
 }
 
 /// The reads of all windows.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settled {
     /// By the window's name.
     pub windows: BTreeMap<String, WindowReads>,
 }
 
 /// The answered reads of one window.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WindowReads {
     /// Reads by the server that answered.
     pub reads: BTreeMap<String, u64>,
