@@ -31,6 +31,13 @@ pub(crate) struct BuildArgs {
     features: Option<String>,
 }
 
+impl BuildArgs {
+    /// Installs what is missing, and asks nobody.
+    pub(crate) fn unattended() -> Self {
+        Self { yes: true, ..Self::default() }
+    }
+}
+
 /// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only
 /// if its content has changed, so that what embeds it isn't built again for nothing.
 ///

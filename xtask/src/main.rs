@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod demo;
 mod ebpf;
 mod lab;
 mod test;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
+  cargo xtask demo                 everything, once, in front of you (as root)
   cargo xtask build-ebpf --yes     install what is missing, build the kernel side
   cargo xtask verifier             what each program costs the verifier, or why it refuses
   cargo xtask test                 everything, as root
@@ -38,6 +40,8 @@ enum Task {
     Tidy,
     /// Format, lints, unit tests, fixtures through the loaded programs, network scenarios (needs root)
     Test(test::TestArgs),
+    /// The whole job once, under load, with a proof: builds, installs what it needs, and shows it (needs root)
+    Demo(demo::DemoArgs),
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -48,6 +52,7 @@ fn main() -> std::process::ExitCode {
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::start(&args),
         Task::Lab(args) => lab::start(&args),
     };
     // Not by returning it: that prints a backtrace where RUST_BACKTRACE is set.

@@ -20,7 +20,8 @@ use lab::checker::{Config, Event, Segments, ServerLatency, Summary, run};
     checker --target 10.77.1.1:8080 --connections 200 --requests 1000000 --log /tmp/journals\n  \
     checker --target 10.77.1.1:8080 --duration 30 --think-ms 5 --control /tmp/checker.sock --json\n\n\
     Commands by datagrams to the control socket: mark NAME (requests that begin from now on are counted under that \
-    name), think MS, pause (answered when no request is under way), resume, stop. `checker --send 'mark w25' --control /tmp/checker.sock` sends one.")]
+    name), think MS, pause (answered when no request is under way), resume, stop. \
+    `checker --send 'mark w25' --control /tmp/checker.sock` sends one.")]
 struct Cli {
     /// Where to connect.
     #[arg(long, value_name = "ADDR:PORT", required_unless_present = "send")]

@@ -64,7 +64,8 @@ impl Command {
     }
 }
 
-/// Sends `command` (`mark NAME`, `think MS`, `pause`, `resume`, `stop`) to the checker whose socket is `path`. When this returns, it holds.
+/// Sends `command` (`mark NAME`, `think MS`, `pause`, `resume`, `stop`) to the checker whose socket is
+/// `path`. When this returns, it holds.
 ///
 /// # Errors
 /// If no checker answers there, or it refuses.

@@ -1,0 +1,74 @@
+//! The demo: installs what it needs, builds everything as it would be deployed, and hands over.
+
+use std::{os::unix::process::CommandExt, path::PathBuf, process::Command, time::Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    command::{self, cargo, is_root, output, root},
+    ebpf,
+    toolchain::ensure_packages,
+};
+
+/// Programs that the demo starts, and Debian's packages that have them.
+const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("ethtool", "ethtool"), ("wrk", "wrk")];
+
+/// What the demo's own program takes: `cargo xtask demo --help` shows it.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct DemoArgs {
+    /// --json FILE, --break FAULT, --seconds N, --connections N, --keep DIR, --help
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Builds and becomes the demo: its exit status is this one's, and a signal reaches it alone.
+///
+/// # Errors
+/// When something can't be installed or built, or this isn't root's.
+pub(crate) fn start(args: &DemoArgs) -> Result<()> {
+    let asks_only = args.arguments.iter().any(|argument| argument == "--help" || argument == "-h");
+    if !asks_only {
+        if !is_root() {
+            bail!("the demo makes network namespaces and loads programs: run it as root");
+        }
+        let start = Instant::now();
+        install()?;
+        ebpf::build(&ebpf::BuildArgs::unattended())?;
+        build(true)?;
+        eprintln!("everything is built, in {:.0} s", start.elapsed().as_secs_f64());
+    } else {
+        build(false)?;
+    }
+    let program = target().join("release/demo");
+    let error = Command::new(&program).args(&args.arguments).exec();
+    Err(error).with_context(|| format!("can't start {}", program.display()))
+}
+
+fn build(with_gateway: bool) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "lab", "--bins"]);
+    if with_gateway {
+        command.args(["--package", "mirror-user"]);
+    }
+    if std::env::var_os("CI").is_some() {
+        command.arg("--locked");
+    }
+    command::run(&mut command)
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
+}
+
+/// Only what isn't there: a machine without apt may have it from elsewhere.
+fn install() -> Result<()> {
+    let absent =
+        |program: &str| output(Command::new("sh").args(["-c", &format!("command -v {program}")])).is_none();
+    let packages: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| absent(program)).map(|(_, package)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    ensure_packages(&packages).with_context(|| format!("the demo needs {}", packages.join(", ")))
+}
