@@ -1,9 +1,8 @@
 //! What a flow needs when no packet comes: the sweep asks.
 
-use super::close::{closed, finish_write};
+use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, offered, syn};
 use super::loss::{Loss, LossReason, late, lose};
-use super::settled::answered;
 use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
 use crate::verdict::Verdict;
@@ -40,14 +39,13 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
     let me = terms.switch.word().authority();
     let draining = flow.has(Flow::COUNTED);
     let over = match flow.state {
-        flow_state::ENDED => !draining && quiet >= LINGER_MS,
+        flow_state::ENDED => quiet >= if draining { terms.service.stall_ms } else { LINGER_MS },
         flow_state::OPENING => quiet >= OPENING_MS,
         _ => (closed(flow) && quiet >= LINGER_MS) || (flow.has(Flow::CLIENT_FIN) && quiet >= HALF_CLOSED_MS),
     };
     if over || quiet >= terms.service.idle_ms {
-        if flow.has(Flow::COUNTED) && !answered(flow, me.other()) && terms.switch.out_of_sync(me.other()) {
-            step.events |= Step::OUT_OF_SYNC;
-            step.side = me.other() as u8;
+        if draining {
+            put_out(terms, step);
         }
         finish_write(flow, true, terms);
         return Due::Free;

@@ -1,6 +1,6 @@
 //! FIN, RST, and when a flow is over.
 
-use super::leg::leg_ack;
+use super::leg::{absorb, leg_ack};
 use super::settled::answered;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -38,7 +38,8 @@ pub(super) fn closed(flow: &Flow) -> bool {
         && flow.client_acked == flow.view_next
 }
 
-/// The client's RST: to both legs, each with its own numbers; a leg that still owes a write's answer is followed first.
+/// The client's RST: to both legs, each with its own numbers. A leg that owes a write's answer hears of it only behind
+/// that: a server that is reset may do a request or not, and the other one might decide otherwise.
 #[inline(always)]
 pub(super) fn client_reset<S: Switch>(
     flow: &mut Flow,
@@ -52,34 +53,88 @@ pub(super) fn client_reset<S: Switch>(
         step.end(Verdict::OutOfWindow);
         return;
     }
+    // One after the other, not in a loop: the kernel's verifier must see which leg it is.
+    let primary = reset_leg_of_client(flow, Side::Primary, seg, step);
+    let shadow = reset_leg_of_client(flow, Side::Shadow, seg, step);
+    if primary || shadow {
+        put_out(terms, step);
+    }
+    // From here on nobody hears an answer: what comes is acknowledged, and dropped.
+    flow.set(Flow::RETURNING, true);
+    flow.state = flow_state::ENDED;
+    finish_write(flow, false, terms);
+    step.end(Verdict::Reset);
+}
+
+/// Passes a client's RST on to one leg, or lets it linger. Returns whether the leg will never do a write that it owes.
+#[inline(always)]
+fn reset_leg_of_client(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) -> bool {
+    let leg = flow.leg(side);
+    let owes = flow.has(Flow::COUNTED) && leg.state != leg_state::NONE && !answered(flow, side);
+    if owes && leg.state == leg_state::OPEN {
+        // As the other leg is told: all that its server has sent.
+        let leg = flow.leg_mut(side);
+        leg.rcv_nxt = seq::max(leg.rcv_nxt, leg.sent_max);
+        return false;
+    }
+    if matches!(leg.state, leg_state::OPEN | leg_state::DIALLING) {
+        step.to_leg[side as usize] = Emit {
+            kind: emit::BARE,
+            flags: tcp::RST | tcp::ACK,
+            seq: seg.seq.wrapping_add(leg.offset),
+            ack: leg_ack(flow, side),
+            port: leg.port,
+            ..Emit::default()
+        };
+    }
+    flow.leg_mut(side).state = leg_state::NONE;
+    owes
+}
+
+/// A write may have been done by one side alone: the one without authority is out of sync.
+#[inline(always)]
+pub(super) fn put_out<S: Switch>(terms: &mut Terms<'_, S>, step: &mut Step) {
     let mirror = terms.switch.word().authority().other();
-    let owes =
-        flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE && !answered(flow, mirror);
-    let lacks =
-        seq::lt(flow.leg(mirror).acked, flow.client_next) || flow.leg(mirror).state != leg_state::OPEN;
-    if owes && lacks && terms.switch.out_of_sync(mirror) {
+    if terms.switch.out_of_sync(mirror) {
         step.events |= Step::OUT_OF_SYNC;
         step.side = mirror as u8;
     }
-    for side in Side::BOTH {
-        let leg = flow.leg(side);
-        let lingers = side as u8 == mirror as u8 && owes && !lacks;
-        if matches!(leg.state, leg_state::OPEN | leg_state::DIALLING) && !lingers {
-            step.to_leg[side as usize] = Emit {
-                kind: emit::BARE,
-                flags: tcp::RST | tcp::ACK,
-                seq: seg.seq.wrapping_add(leg.offset),
-                ack: leg_ack(flow, side),
-                port: leg.port,
-                ..Emit::default()
-            };
-            flow.leg_mut(side).state = leg_state::NONE;
+}
+
+/// A segment of a leg whose client has reset: it is followed until it has answered what it owes, and reset then.
+#[inline(always)]
+pub(super) fn drain<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    if seg.is(tcp::RST) {
+        if flow.has(Flow::COUNTED) && !answered(flow, side) {
+            put_out(terms, step);
         }
+        flow.leg_mut(side).state = leg_state::NONE;
+        finish_write(flow, false, terms);
+        step.end(Verdict::LegLost);
+        return;
     }
-    flow.state = flow_state::ENDED;
-    flow.authority = mirror.other() as u8;
-    if !owes || lacks {
-        finish_write(flow, true, terms);
+    if seg.end() != seg.seq {
+        absorb(flow, side, seg, seg.end(), terms, step);
     }
-    step.end(Verdict::Reset);
+    if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
+        let leg = flow.leg(side);
+        step.to_leg[side as usize] = Emit {
+            kind: emit::BARE,
+            flags: tcp::RST | tcp::ACK,
+            seq: flow.client_next.wrapping_add(leg.offset),
+            ack: leg.rcv_nxt,
+            port: leg.port,
+            ..Emit::default()
+        };
+        flow.leg_mut(side).state = leg_state::NONE;
+        finish_write(flow, false, terms);
+    }
+    step.to_client = Emit::default();
+    step.end(Verdict::Absorbed);
 }

@@ -1,7 +1,7 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
-use super::close::finish_write;
+use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose};
 use super::settled::{answered, finished};
@@ -113,6 +113,8 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
             || seq::lt(flow.leg(side).sent_max.wrapping_add(1 << 20), seg.seq)
         {
             step.end(Verdict::OutOfWindow);
+        } else if flow.state == flow_state::ENDED {
+            drain(flow, side, seg, terms, step);
         } else {
             let verdict = lose(flow, Loss::new(side, LossReason::Reset), terms, step);
             step.end(verdict);
@@ -132,7 +134,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     let end = seg.end();
     let authority = flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING);
     if flow.state == flow_state::ENDED {
-        drain(flow, side, seg, end, terms, step);
+        drain(flow, side, seg, terms, step);
     } else if end == seg.seq {
         pure_ack(flow, side, seg, news, authority, step);
     } else if authority {
@@ -400,7 +402,7 @@ fn time(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
 
 /// Bytes of the leg without authority: acknowledged, and seen by nobody.
 #[inline(always)]
-fn absorb<S: Switch>(
+pub(super) fn absorb<S: Switch>(
     flow: &mut Flow,
     side: Side,
     seg: &Segment,
@@ -427,7 +429,7 @@ fn absorb<S: Switch>(
         note_fin(leg, end);
         leg.rcv_nxt = end;
         leg.sent_max = end;
-        if !flow.has(Flow::CLIENT_FIN) {
+        if !flow.has(Flow::CLIENT_FIN) && flow.state == flow_state::OPEN {
             fin_of_mirror(flow, side, terms, step);
             return;
         }
@@ -465,34 +467,4 @@ fn take_over(flow: &mut Flow, side: Side, step: &mut Step) {
         flow.set(Flow::RETURNING, false);
         step.events |= Step::WAKE;
     }
-}
-
-/// The client has reset: a leg that still owes a write's answer is followed to its end.
-#[inline(always)]
-fn drain<S: Switch>(
-    flow: &mut Flow,
-    side: Side,
-    seg: &Segment,
-    end: u32,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) {
-    if end != seg.seq {
-        absorb(flow, side, seg, end, terms, step);
-    }
-    if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
-        let leg = flow.leg(side);
-        step.to_leg[side as usize] = Emit {
-            kind: emit::BARE,
-            flags: tcp::RST | tcp::ACK,
-            seq: flow.client_next.wrapping_add(leg.offset),
-            ack: leg.rcv_nxt,
-            port: leg.port,
-            ..Emit::default()
-        };
-        flow.leg_mut(side).state = leg_state::NONE;
-        finish_write(flow, true, terms);
-    }
-    step.to_client = Emit::default();
-    step.end(Verdict::Absorbed);
 }

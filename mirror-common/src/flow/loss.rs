@@ -1,7 +1,7 @@
 //! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
 
 use super::client::{ack_client, raise_shown};
-use super::close::finish_write;
+use super::close::{finish_write, put_out};
 use super::leg::leg_ack;
 use super::redial::{ask_dial, put_down};
 use super::settled::{answered, at_boundary, finished};
@@ -138,19 +138,12 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         ..Emit::default()
     };
     let me = terms.switch.word().authority();
+    let mut owes = false;
     for side in Side::BOTH {
-        let leg = flow.leg(side);
-        if side as u8 != me as u8
+        owes |= side as u8 != me as u8
             && flow.has(Flow::COUNTED)
-            && leg.state != leg_state::NONE
-            && !answered(flow, side)
-        {
-            // Whether it did what the authority may have done isn't known.
-            if terms.switch.out_of_sync(side) {
-                step.events |= Step::OUT_OF_SYNC;
-                step.side = side as u8;
-            }
-        }
+            && flow.leg(side).state != leg_state::NONE
+            && !answered(flow, side);
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
             step.to_leg[side as usize] = Emit {
@@ -163,6 +156,10 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
             };
         }
         flow.leg_mut(side).state = leg_state::NONE;
+    }
+    if owes {
+        // Whether it did what the authority may have done isn't known.
+        put_out(terms, step);
     }
     finish_write(flow, true, terms);
     flow.state = flow_state::ENDED;
