@@ -5,13 +5,12 @@ use std::{os::unix::process::CommandExt, path::PathBuf, process::Command, time::
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{self, cargo, is_root, output, root},
-    ebpf,
-    toolchain::ensure_packages,
+    command::{self, cargo, is_root, root},
+    ebpf, programs,
 };
 
 /// Programs that the demo starts, and Debian's packages that have them.
-const PROGRAMS: &[(&str, &str)] = &[("ip", "iproute2"), ("ethtool", "ethtool"), ("wrk", "wrk")];
+const PROGRAMS: &[programs::Program] = &[("ip", "iproute2"), ("ethtool", "ethtool"), ("wrk", "wrk")];
 
 /// What the demo's own program takes: `cargo xtask demo --help` shows it.
 #[derive(clap::Args)]
@@ -33,7 +32,7 @@ pub(crate) fn start(args: &DemoArgs) -> Result<()> {
             bail!("the demo makes network namespaces and loads programs: run it as root");
         }
         let start = Instant::now();
-        install()?;
+        programs::ensure(PROGRAMS)?;
         ebpf::build(&ebpf::BuildArgs::unattended())?;
         build(true)?;
         eprintln!("everything is built, in {:.0} s", start.elapsed().as_secs_f64());
@@ -59,16 +58,4 @@ fn build(with_gateway: bool) -> Result<()> {
 
 fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
-}
-
-/// Only what isn't there: a machine without apt may have it from elsewhere.
-fn install() -> Result<()> {
-    let absent =
-        |program: &str| output(Command::new("sh").args(["-c", &format!("command -v {program}")])).is_none();
-    let packages: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| absent(program)).map(|(_, package)| *package).collect();
-    if packages.is_empty() {
-        return Ok(());
-    }
-    ensure_packages(&packages).with_context(|| format!("the demo needs {}", packages.join(", ")))
 }

@@ -7,6 +7,7 @@ mod command;
 mod demo;
 mod ebpf;
 mod lab;
+mod programs;
 mod test;
 mod tidy;
 mod toolchain;

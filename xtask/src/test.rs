@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{self, cargo, is_root, output},
-    ebpf, tidy,
+    ebpf, programs, tidy,
     toolchain::ensure_packages,
     verifier,
 };
@@ -156,7 +156,22 @@ fn locked() -> &'static [&'static str] {
     if std::env::var_os("CI").is_some() { &["--locked"] } else { &[] }
 }
 
+/// What the scenarios use of the system.
+const SCENARIO_PROGRAMS: &[programs::Program] = &[
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("tcpdump", "tcpdump"),
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("setpriv", "util-linux"),
+];
+
 fn netns(args: &TestArgs) -> Result<Count> {
+    programs::ensure(SCENARIO_PROGRAMS)?;
     // The scenarios start the real binaries.
     command::run(
         cargo()
