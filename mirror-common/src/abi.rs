@@ -18,7 +18,8 @@ pub mod maps {
     /// Hash of [`super::ServiceKey`] to [`super::Service`].
     pub const SERVICES: &str = "SERVICES";
     /// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses
-    /// legs run, so that a dead leg's segments can be told from a stranger's.
+    /// legs run, so that a dead leg's segments can be told from a stranger's; and, by [`super::fragments_of`], which
+    /// addresses are services'.
     pub const PEERS: &str = "PEERS";
     /// Array of [`super::Flow`].
     pub const FLOWS: &str = "FLOWS";
@@ -203,6 +204,12 @@ pub struct Tuple {
     pub sport: u16,
     /// Destination port.
     pub dport: u16,
+}
+
+/// Key in [`maps::PEERS`] that says that an address is a service's: fragments towards it have no port to look for.
+#[inline(always)]
+pub const fn fragments_of(addr: u32) -> Tuple {
+    Tuple { saddr: 0, daddr: addr, sport: 0, dport: 0 }
 }
 
 /// From whom a packet came.

@@ -1,7 +1,7 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{Entry, EventKind, Service, ServiceKey, Tuple, nat},
+    abi::{Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -10,7 +10,7 @@ use mirror_common::{
 use crate::{
     count,
     decide::Target,
-    maps::{CONFIG, FLOWS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+    maps::{CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
 };
 
 const NOEXIST: u64 = 1;
@@ -21,6 +21,13 @@ pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
     let key = ServiceKey { addr, port, protocol: 6 };
     // SAFETY: the daemon changes services by whole entries; a torn read is as good as a packet that came earlier.
     unsafe { SERVICES.get(&key) }
+}
+
+/// Whether an address is a service's.
+#[inline(always)]
+pub fn is_service(addr: u32) -> bool {
+    // SAFETY: only whether it exists is asked.
+    unsafe { PEERS.get(&fragments_of(addr)) }.is_some()
 }
 
 /// The flow that a packet's addresses belong to.

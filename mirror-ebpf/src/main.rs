@@ -110,7 +110,11 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
 #[inline(always)]
 fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
-    packet::parse(skb, scratch, now_ns)?;
+    packet::parse(skb, scratch, now_ns).map_err(|verdict| match verdict {
+        // The kernel would put it together, and reset a connection that it doesn't know.
+        Verdict::Fragment if lookup::is_service(scratch.tuple.daddr) => Verdict::FragmentDropped,
+        verdict => verdict,
+    })?;
     let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
     let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {

@@ -118,7 +118,8 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
 }
 
-/// Reads the headers into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict.
+/// Reads the headers into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one of TCP's own, the
+/// tuple's addresses are known.
 #[inline(never)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
@@ -128,6 +129,8 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
         return Err(Verdict::Runt);
     }
     let header = &scratch.header;
+    scratch.tuple.saddr = ne32(header, 26);
+    scratch.tuple.daddr = ne32(header, 30);
     if header[23] != 6 {
         return Err(Verdict::NotTcp);
     }
@@ -143,8 +146,6 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     if tcp_len < 20 || total < 20 + tcp_len || total + ETH > packet.length() {
         return Err(Verdict::Malformed);
     }
-    scratch.tuple.saddr = ne32(header, 26);
-    scratch.tuple.daddr = ne32(header, 30);
     scratch.tuple.sport = ne16(header, 34);
     scratch.tuple.dport = ne16(header, 36);
     scratch.tcp_len = tcp_len;

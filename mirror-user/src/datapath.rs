@@ -136,6 +136,7 @@ impl Datapath {
         let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
         services.insert(key, service, 0)?;
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
+        peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
         for end in service.endpoints.iter().filter(|end| end.addr != 0) {
             peers.insert(
                 Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 },

@@ -1,3 +1,8 @@
 //! Packet fixtures through the loaded programs, and what the programs cost the verifier.
+//!
+//! [`stage`]: loaded programs and filled maps; [`packet`]: what goes in and comes out; [`talk`]: one client's connection.
 
+pub mod packet;
+pub mod stage;
+pub mod talk;
 pub mod verifier;

@@ -1,0 +1,117 @@
+//! Packets by a builder, and what a packet that came out says.
+
+use anyhow::{Context, Result, ensure};
+use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TcpHeaderSlice, TransportSlice};
+use mirror_common::{abi::Tuple, flow::tcp};
+
+/// Hardware addresses of the frames that are put in; nobody looks at them.
+const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
+
+/// A TCP segment.
+#[derive(Clone, Debug)]
+pub struct Seg {
+    /// [`tcp`] flags.
+    pub flags: u8,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Window field.
+    pub window: u16,
+    /// Options, padded to words.
+    pub options: Vec<u8>,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+impl Seg {
+    /// A segment without options and payload, whose window is large.
+    pub fn new(flags: u8, seq: u32, ack: u32) -> Self {
+        Self { flags, seq, ack, window: 60_000, options: Vec::new(), payload: Vec::new() }
+    }
+
+    /// With a payload.
+    #[must_use]
+    pub fn with(mut self, payload: &[u8]) -> Self {
+        self.payload = payload.to_vec();
+        self
+    }
+
+    /// With options, as they lie in the header.
+    #[must_use]
+    pub fn options(mut self, options: &[u8]) -> Self {
+        self.options = options.to_vec();
+        self
+    }
+
+    /// With another window field.
+    #[must_use]
+    pub fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// The Ethernet frame, checksums complete.
+    ///
+    /// # Errors
+    /// If the options don't fit.
+    pub fn frame(&self, tuple: Tuple) -> Result<Vec<u8>> {
+        let mut header =
+            TcpHeader::new(u16::from_be(tuple.sport), u16::from_be(tuple.dport), self.seq, self.window);
+        header.acknowledgment_number = self.ack;
+        header.fin = self.flags & tcp::FIN != 0;
+        header.syn = self.flags & tcp::SYN != 0;
+        header.rst = self.flags & tcp::RST != 0;
+        header.psh = self.flags & tcp::PSH != 0;
+        header.ack = self.flags & tcp::ACK != 0;
+        header.set_options_raw(&self.options)?;
+        let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
+            .ipv4(tuple.saddr.to_ne_bytes(), tuple.daddr.to_ne_bytes(), 64)
+            .tcp_header(header);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &self.payload)?;
+        Ok(frame)
+    }
+}
+
+/// What a frame that came out is.
+#[derive(Clone, Debug)]
+pub struct Out {
+    /// Its addresses and ports.
+    pub tuple: Tuple,
+    /// The segment.
+    pub seg: Seg,
+}
+
+impl Out {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// If it isn't TCP over IPv4, or a length or checksum is wrong.
+    pub fn parse(frame: &[u8]) -> Result<Self> {
+        let sliced = SlicedPacket::from_ethernet(frame).context("no packet came out")?;
+        let ip = sliced.net.as_ref().and_then(|net| net.ipv4_ref()).context("not IPv4")?.header();
+        ensure!(ip.to_header().calc_header_checksum() == ip.header_checksum(), "a wrong IP checksum");
+        let Some(TransportSlice::Tcp(slice)) = &sliced.transport else { anyhow::bail!("not TCP") };
+        let header: TcpHeaderSlice<'_> = TcpHeaderSlice::from_slice(slice.header_slice())?;
+        let payload = slice.payload();
+        let sum = header.calc_checksum_ipv4_raw(ip.source(), ip.destination(), payload)?;
+        ensure!(sum == header.checksum(), "TCP checksum {:#x} instead of {sum:#x}", header.checksum());
+        let tuple = Tuple {
+            saddr: u32::from_ne_bytes(ip.source()),
+            daddr: u32::from_ne_bytes(ip.destination()),
+            sport: header.source_port().to_be(),
+            dport: header.destination_port().to_be(),
+        };
+        let flags = slice.header_slice()[13];
+        let seg = Seg {
+            flags,
+            seq: header.sequence_number(),
+            ack: header.acknowledgment_number(),
+            window: header.window_size(),
+            options: header.options().to_vec(),
+            payload: payload.to_vec(),
+        };
+        Ok(Self { tuple, seg })
+    }
+}

@@ -1,0 +1,484 @@
+//! The loaded programs on the lab's gateway, with maps that a test may write: packets go in by `BPF_PROG_TEST_RUN`, and
+//! what became of them is read from the counters.
+//!
+//! At TC the program is run by itself, and the last packet that leaves is seen. At XDP frames are live: what the program
+//! passes goes on to the TC program of that device, as in the field, and what leaves really leaves; addresses are such that
+//! nobody answers.
+
+use std::{net::Ipv4Addr, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, Queue},
+    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+};
+use lab::net::{Host, Lab, Neighbours, SERVICE_PORT, VIP};
+use mirror_common::{
+    abi::{self, App, Config, Endpoint, Entry, Service, ServiceKey, Tuple, maps},
+    flow::Flow,
+    switch_word::{Side, SwitchWord},
+    verdict::Verdict,
+};
+
+/// Where a packet is put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// TC ingress alone.
+    Tc,
+    /// XDP, and TC behind it.
+    Xdp,
+}
+
+/// `TC_ACT_REDIRECT`.
+pub const TC_REDIRECT: u32 = 7;
+/// `TC_ACT_SHOT`.
+pub const TC_SHOT: u32 = 2;
+/// `TC_ACT_OK`.
+pub const TC_OK: u32 = 0;
+
+/// Slots and ports that the stage has.
+const FLOWS: u32 = 1024;
+/// The first of the ports of each side's legs.
+pub const FIRST_PORT: u32 = 20_000;
+
+/// What became of one packet.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Verdicts counted, in the order of their numbers.
+    pub verdicts: Vec<Verdict>,
+    /// What the program returned; at XDP 0.
+    pub action: u32,
+    /// The packet as the program left it; at XDP empty.
+    pub frame: Vec<u8>,
+}
+
+/// The address of a host that is there for the gateway, and answers nothing.
+pub const fn silent(host: Host) -> Ipv4Addr {
+    let [a, b, c, _] = host.address().octets();
+    Ipv4Addr::new(a, b, c, 50)
+}
+
+const fn raw(address: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
+}
+
+/// The service's port as it lies in a packet.
+pub const PORT: u16 = SERVICE_PORT.to_be();
+/// The service's address.
+pub const VIP_RAW: u32 = raw(VIP);
+
+/// Loaded programs, filled maps. Lives in the gateway's namespace: see [`on_stage`].
+pub struct Stage {
+    bpf: Ebpf,
+    /// Where packets are put in.
+    pub hook: Hook,
+    devices: [u32; 3],
+    counted: Vec<u64>,
+    /// Every verdict so far.
+    pub reached: Vec<Verdict>,
+    next_client: u16,
+}
+
+/// Runs `work` with a stage, in the network namespace of a lab's gateway.
+///
+/// # Errors
+/// If the lab can't be built, the programs can't be loaded, or `work` fails.
+pub fn on_stage<T: Send>(hook: Hook, work: impl FnOnce(&mut Stage) -> Result<T> + Send) -> Result<T> {
+    let lab = Lab::builder().neighbours(Neighbours::Static).forwarding(true).xdp_ready(true).up()?;
+    for host in Host::ENDS {
+        let mut command = Command::new("ip");
+        command.args(["neigh", "replace", &silent(host).to_string(), "lladdr", &host.mac(false)]);
+        command.args(["dev", host.gateway_device(), "nud", "permanent"]);
+        lab.host(Host::Gateway).check(&mut command)?;
+    }
+    lab.host(Host::Gateway).run(|| {
+        let mut stage = Stage::load(hook)?;
+        work(&mut stage)
+    })?
+}
+
+/// The kernel side as it was built.
+///
+/// # Errors
+/// If it wasn't.
+pub fn object(name: &str) -> Result<Vec<u8>> {
+    let path = format!("{}/../../target/bpf/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(path).context("the kernel side isn't built: cargo xtask build-ebpf")
+}
+
+fn index(device: &str) -> Result<u32> {
+    let text = std::ffi::CString::new(device)?;
+    // SAFETY: a string that ends in zero.
+    #[allow(unsafe_code, reason = "a name becomes an index by libc")]
+    let index = unsafe { libc::if_nametoindex(text.as_ptr()) };
+    ensure!(index != 0, "no device {device}");
+    Ok(index)
+}
+
+impl Stage {
+    fn load(hook: Hook) -> Result<Self> {
+        let mut bpf = aya::EbpfLoader::new()
+            .map_max_entries(maps::FLOWS, FLOWS)
+            .map_max_entries(maps::SLOTS, FLOWS)
+            .map_max_entries(maps::TUPLES, 3 * FLOWS)
+            .load(&object("mirror.o")?)?;
+        let hosts = [Host::Primary, Host::Shadow, Host::Client];
+        let mut devices = [0; 3];
+        for (to, host) in devices.iter_mut().zip(hosts) {
+            *to = index(host.gateway_device())?;
+        }
+        for name in ["mirror_tc", "mirror_emit"] {
+            let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("load {name}"))?;
+        }
+        if hook == Hook::Xdp {
+            let mut known: DevMapHash<_> =
+                DevMapHash::try_from(bpf.map_mut(maps::DEVICES).context(maps::DEVICES)?)?;
+            for device in devices {
+                known.insert(device, device, None, 0)?;
+            }
+            let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
+            for host in hosts {
+                tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
+            }
+            let xdp: &mut Xdp = bpf.program_mut("mirror_xdp").context("mirror_xdp")?.try_into()?;
+            xdp.load().context("load mirror_xdp")?;
+            for host in hosts {
+                xdp.attach(host.gateway_device(), XdpMode::Driver)?;
+            }
+        }
+        let counted = vec![0; Verdict::ALL.len()];
+        let mut stage = Self { bpf, hook, devices, counted, reached: Vec::new(), next_client: 30_000 };
+        stage.fill()?;
+        stage.counts()?;
+        Ok(stage)
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        let config = Config { tap: self.devices[Side::Shadow as usize], flows: FLOWS, secret: 7 };
+        self.set(maps::CONFIG, 0, config)?;
+        self.set_service(|_| {})?;
+        let mut peers: HashMap<_, Tuple, u32> =
+            HashMap::try_from(self.bpf.map_mut(maps::PEERS).context(maps::PEERS)?)?;
+        for end in service().endpoints {
+            peers.insert(Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 }, 0, 0)?;
+        }
+        peers.insert(abi::fragments_of(VIP_RAW), 0, 0)?;
+        for slot in 0..FLOWS {
+            self.push(maps::SLOTS, slot)?;
+        }
+        for port in FIRST_PORT..FIRST_PORT + 2 * FLOWS {
+            self.push(maps::PORTS_PRIMARY, port)?;
+            self.push(maps::PORTS_SHADOW, port)?;
+        }
+        self.set_word(SwitchWord::initial())
+    }
+
+    /// Changes the service.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_service(&mut self, change: impl FnOnce(&mut Service)) -> Result<()> {
+        let mut service = service();
+        change(&mut service);
+        let key = ServiceKey { addr: VIP_RAW, port: PORT, protocol: 6 };
+        let mut services: HashMap<_, ServiceKey, Service> =
+            HashMap::try_from(self.bpf.map_mut(maps::SERVICES).context(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
+        Ok(())
+    }
+
+    /// Changes the datapath's settings.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_config(&mut self, change: impl FnOnce(&mut Config)) -> Result<()> {
+        let mut config: Config = self.get(maps::CONFIG, 0)?;
+        change(&mut config);
+        self.set(maps::CONFIG, 0, config)
+    }
+
+    /// Writes the switch word.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_word(&mut self, word: SwitchWord) -> Result<()> {
+        self.set(maps::SWITCH, 0, word.0)
+    }
+
+    /// The switch word.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn word(&self) -> Result<SwitchWord> {
+        Ok(SwitchWord(self.get(maps::SWITCH, 0)?))
+    }
+
+    /// Writes the application's words.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_app(&mut self, app: App) -> Result<()> {
+        self.set(maps::APPS, 0, app)
+    }
+
+    /// A slot.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn flow(&self, slot: u32) -> Result<Flow> {
+        self.get(maps::FLOWS, slot)
+    }
+
+    /// Changes a slot, as no daemon would.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_flow(&mut self, slot: u32, change: impl FnOnce(&mut Flow)) -> Result<()> {
+        let mut flow = self.flow(slot)?;
+        change(&mut flow);
+        self.set(maps::FLOWS, slot, flow)
+    }
+
+    /// A map, for a thread of its own.
+    ///
+    /// # Errors
+    /// If it can't be opened once more.
+    pub fn another(&self, name: &str) -> Result<MapData> {
+        let map = self.bpf.map(name).context("no such map")?;
+        let aya::maps::Map::Array(data) = map else { anyhow::bail!("{name} is no array") };
+        Ok(MapData::from_id(data.info()?.id())?)
+    }
+
+    /// The entry of addresses.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn entry(&self, tuple: Tuple) -> Result<Entry> {
+        let tuples: HashMap<_, Tuple, u64> =
+            HashMap::try_from(self.bpf.map(maps::TUPLES).context(maps::TUPLES)?)?;
+        Ok(Entry(tuples.get(&tuple, 0)?))
+    }
+
+    /// Writes an entry.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_entry(&mut self, tuple: Tuple, entry: Entry) -> Result<()> {
+        let mut tuples: HashMap<_, Tuple, u64> =
+            HashMap::try_from(self.bpf.map_mut(maps::TUPLES).context(maps::TUPLES)?)?;
+        Ok(tuples.insert(tuple, entry.0, 0)?)
+    }
+
+    /// Takes an entry away.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn remove_entry(&mut self, tuple: Tuple) -> Result<()> {
+        let mut tuples: HashMap<_, Tuple, u64> =
+            HashMap::try_from(self.bpf.map_mut(maps::TUPLES).context(maps::TUPLES)?)?;
+        Ok(tuples.remove(&tuple)?)
+    }
+
+    /// Says that a device's XDP program isn't ours.
+    ///
+    /// # Errors
+    /// If it wasn't said to be ours.
+    pub fn forget_device(&mut self, device: u32) -> Result<()> {
+        let mut known: DevMapHash<_> =
+            DevMapHash::try_from(self.bpf.map_mut(maps::DEVICES).context(maps::DEVICES)?)?;
+        Ok(known.remove(device)?)
+    }
+
+    /// A side's server, as it is when nothing was changed.
+    ///
+    /// # Errors
+    /// If there is no such side.
+    pub fn endpoint(&self, side: usize) -> Result<Endpoint> {
+        service().endpoints.get(side).copied().context("two sides")
+    }
+
+    fn set<V: Pod>(&mut self, name: &str, at: u32, value: V) -> Result<()> {
+        let mut array: Array<_, V> = Array::try_from(self.bpf.map_mut(name).context("no such map")?)?;
+        Ok(array.set(at, value, 0)?)
+    }
+
+    fn get<V: Pod>(&self, name: &str, at: u32) -> Result<V> {
+        let array: Array<_, V> = Array::try_from(self.bpf.map(name).context("no such map")?)?;
+        Ok(array.get(&at, 0)?)
+    }
+
+    fn push<V: Pod>(&mut self, name: &str, value: V) -> Result<()> {
+        let mut queue: Queue<_, V> = Queue::try_from(self.bpf.map_mut(name).context("no such map")?)?;
+        Ok(queue.push(value, 0)?)
+    }
+
+    /// Takes all there is out of a queue, and returns it.
+    ///
+    /// # Errors
+    /// If there is no such queue.
+    pub fn drain(&mut self, name: &str) -> Result<Vec<u32>> {
+        let mut queue: Queue<_, u32> = Queue::try_from(self.bpf.map_mut(name).context("no such map")?)?;
+        let mut all = Vec::new();
+        while let Ok(value) = queue.pop(0) {
+            all.push(value);
+        }
+        Ok(all)
+    }
+
+    /// Puts values into a queue.
+    ///
+    /// # Errors
+    /// If it is full.
+    pub fn refill<V: Pod>(&mut self, name: &str, values: &[V]) -> Result<()> {
+        values.iter().try_for_each(|value| self.push(name, *value))
+    }
+
+    /// A client's port that hasn't been used yet.
+    pub fn client_port(&mut self) -> u16 {
+        self.next_client += 1;
+        self.next_client
+    }
+
+    /// The verdicts that were counted since the last call.
+    ///
+    /// # Errors
+    /// If the counters can't be read.
+    pub fn counts(&mut self) -> Result<Vec<Verdict>> {
+        let map = self.bpf.map(maps::COUNTERS).context(maps::COUNTERS)?;
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        let mut news = Vec::new();
+        for (verdict, last) in Verdict::ALL.iter().zip(&mut self.counted) {
+            let now: u64 = counters.get(&(*verdict as u32), 0)?.iter().sum();
+            if now > *last {
+                news.push(*verdict);
+            }
+            *last = now;
+        }
+        self.reached.extend(&news);
+        Ok(news)
+    }
+
+    /// Puts a frame in that comes from a side's server (0, 1) or the client (2).
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn put(&mut self, from: usize, frame: &[u8]) -> Result<Seen> {
+        self.counts()?;
+        let device = self.devices[from];
+        let (action, frame) = match self.hook {
+            Hook::Tc => self.run_tc("mirror_tc", device, frame, 1).map(|(action, out, _)| (action, out))?,
+            Hook::Xdp => {
+                self.run_live(device, frame, 0, 1)?;
+                (0, Vec::new())
+            }
+        };
+        Ok(Seen { verdicts: self.counts()?, action, frame })
+    }
+
+    /// Runs a TC program `repeat` times. Returns what it did last, the packet, and the nanoseconds of one run.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn run_tc(&self, name: &str, device: u32, frame: &[u8], repeat: u32) -> Result<(u32, Vec<u8>, u64)> {
+        // `struct __sk_buff` up to `ifindex`.
+        let mut context = [0_u8; 44];
+        context[40..].copy_from_slice(&device.to_ne_bytes());
+        let program: &SchedClassifier = self.bpf.program(name).context("no such program")?.try_into()?;
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = program.test_run(options).with_context(|| format!("run {name}"))?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out, result.duration.as_nanos() as u64))
+    }
+
+    /// Lets a frame that has metadata (its first `meta` bytes) come in at a device whose XDP program touches neither.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn pass_live(&mut self, device: u32, frame: &[u8], meta: u32) -> Result<Vec<Verdict>> {
+        self.counts()?;
+        let mut bare = Ebpf::load(&object("bare.o")?)?;
+        let program: &mut Xdp = bare.program_mut("bare_xdp").context("no bare_xdp")?.try_into()?;
+        program.load()?;
+        live(program, xdp_context(device, frame, meta), frame, 1)?;
+        self.counts()
+    }
+
+    /// Runs the XDP program `repeat` times with a frame that really goes where the program says; the first `meta` bytes
+    /// are its metadata.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn run_live(&self, device: u32, frame: &[u8], meta: u32, repeat: u32) -> Result<()> {
+        let program = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
+        live(program, xdp_context(device, frame, meta), frame, repeat)
+    }
+
+    /// Runs the XDP program `repeat` times without letting anything go. Returns action and nanoseconds of one run.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn run_xdp(&self, device: u32, frame: &[u8], repeat: u32) -> Result<(u32, u64)> {
+        let program: &Xdp = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
+        let context = xdp_context(device, frame, 0);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = program.test_run(options).context("run mirror_xdp")?;
+        Ok((result.return_value, result.duration.as_nanos() as u64))
+    }
+
+    /// The device towards a side's server (0, 1) or the client (2).
+    pub fn device(&self, from: usize) -> u32 {
+        self.devices[from]
+    }
+}
+
+fn live(program: &Xdp, context: [u8; 24], frame: &[u8], repeat: u32) -> Result<()> {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        repeat,
+        attrs: TestRunAttrs::new().xdp_live_frames(1),
+        ..TestRunOptions::default()
+    };
+    program.test_run(options).context("run an XDP program with a live frame")?;
+    Ok(())
+}
+
+/// `struct xdp_md`.
+fn xdp_context(device: u32, frame: &[u8], meta: u32) -> [u8; 24] {
+    let mut context = [0; 24];
+    context[..4].copy_from_slice(&meta.to_ne_bytes());
+    context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+    context[12..16].copy_from_slice(&device.to_ne_bytes());
+    context
+}
+
+fn service() -> Service {
+    let endpoint = |host: Host| Endpoint {
+        addr: raw(silent(host)),
+        nat: raw(host.nat_pool()[0]),
+        port: PORT,
+        mss: 0,
+        max_requests: 0,
+    };
+    Service {
+        app: 0,
+        flags: Service::SHADOWED,
+        endpoints: [endpoint(Host::Primary), endpoint(Host::Shadow)],
+        stall_ms: 60_000,
+        idle_ms: 7_200_000,
+    }
+}
