@@ -68,6 +68,64 @@ pub struct Status {
     pub apps: Vec<AppStatus>,
 }
 
+/// One leg in [`FlowStatus`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LegStatus {
+    /// `none`, `dialling`, `open` or `down`.
+    pub state: String,
+    /// The gateway's port that it comes from.
+    pub port: u16,
+    /// Requests that its server has answered, over all legs of this flow and side.
+    pub answered: u32,
+    /// How long it has been behind, in milliseconds; 0: it isn't.
+    pub behind_ms: u32,
+}
+
+/// A connection in `/flows`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Address and port.
+    pub client: String,
+    /// The address and port that it talks to.
+    pub service: String,
+    /// `opening`, `open` or `ended`.
+    pub state: String,
+    /// The side that it hears.
+    pub authority: String,
+    /// Requests begun.
+    pub turns: u32,
+    /// A write has begun and isn't finished on every member.
+    pub writes_open: bool,
+    /// A packet of it is held.
+    pub held: bool,
+    /// Its requests can't be told apart: it stays with its authority.
+    pub opaque: bool,
+    /// Seconds since it began.
+    pub age: f64,
+    /// Seconds since its last packet.
+    pub idle: f64,
+    /// The leg to the primary.
+    pub primary: LegStatus,
+    /// The leg to the shadow.
+    pub shadow: LegStatus,
+}
+
+/// Answer of `/flows`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flows {
+    /// How many there are.
+    pub total: u32,
+    /// As many as were asked for.
+    pub flows: Vec<FlowStatus>,
+}
+
+/// What is asked of `/flows`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct FlowsRequest {
+    /// Connections at most.
+    pub limit: usize,
+}
+
 /// One verdict in `/counters`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counter {

@@ -4,12 +4,12 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use serde::Serialize;
 
 use crate::{
-    api::{AppStatus, Client, Counter, MoveRequest, Moved, SideStatus, Status, WeightRequest},
+    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest},
     daemon::{self, Places},
-    datapath,
+    datapath, doctor,
+    output::{print, redraw},
     policy::Policy,
     tap,
 };
@@ -96,6 +96,24 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show single connections: their legs, authority, turns, and how far behind
+    #[command(
+        after_help = "Example:\n  mirror flows --limit 20\n  mirror flows --json | jq '.flows[] | select(.shadow.state != \"open\")'"
+    )]
+    Flows {
+        /// Connections at most
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+    },
+    /// Check whether this host can run the gateway, and say what to type where it can't
+    ///
+    /// Without a policy only the host is looked at. Needs no root, but capabilities are those of whoever asks. Exit code 1
+    /// when something fails; warnings leave it 0.
+    #[command(after_help = "Example:\n  mirror doctor policies/http.toml")]
+    Doctor {
+        /// The policy file
+        policy: Option<PathBuf>,
+    },
     /// Detach, and remove all that was pinned
     #[command(after_help = "Example:\n  mirror unload")]
     Unload,
@@ -111,7 +129,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(report) => {
             eprintln!("Error: {report:?}");
             ExitCode::FAILURE
@@ -119,7 +137,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> miette::Result<()> {
+fn run(cli: &Cli) -> miette::Result<ExitCode> {
     match &cli.command {
         Command::Run { policy } => {
             let policy = Policy::load(policy)?;
@@ -127,28 +145,34 @@ fn run(cli: &Cli) -> miette::Result<()> {
                 tracing_subscriber::EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| "info".into());
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             let places = Places { pins: cli.pins.clone(), socket: cli.socket.clone() };
-            daemon::run(policy, &places).map_err(said)
+            daemon::run(policy, &places).map_err(said)?;
         }
         Command::Check { policy } => {
             let policy = Policy::load(policy)?;
             println!("{} holds", policy.name.as_str());
-            Ok(())
+        }
+        Command::Doctor { policy } => {
+            let policy = policy.as_deref().map(Policy::load).transpose()?;
+            let lines = doctor::examine(policy.as_ref(), &cli.pins);
+            print(&lines, cli.json).map_err(said)?;
+            if doctor::worst(&lines) == doctor::Level::Failure {
+                return Ok(ExitCode::FAILURE);
+            }
         }
         Command::Unload => {
             let removed = datapath::unload(&cli.pins).map_err(said)?;
             tap::remove().map_err(said)?;
             println!("removed {removed} pins from {}", cli.pins.display());
-            Ok(())
         }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());
-            Ok(())
         }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| said(error.into()))?.block_on(talk(cli, command)).map_err(said)
+            runtime.map_err(|error| said(error.into()))?.block_on(talk(cli, command)).map_err(said)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An error with its causes, as one message.
@@ -160,90 +184,35 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
     let client = Client::new(&cli.socket)?;
     let ask = |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run };
     match command {
-        Command::Status { watch } => loop {
-            let status: Status = client.get("/status").await?;
-            print(cli, &status, |status| status.apps.iter().for_each(show_app))?;
-            if !watch {
-                return Ok(());
-            }
+        Command::Status { watch: false } => print(&client.get::<Status>("/status").await?, cli.json),
+        Command::Status { watch: true } => loop {
+            redraw(&client.get::<Status>("/status").await?, cli.json)?;
             tokio::time::sleep(Duration::from_secs(1)).await;
         },
+        Command::Flows { limit } => {
+            print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
+        }
         Command::Weight { app, percent } => {
             let body = WeightRequest { app: app.clone(), weight: *percent };
-            print(cli, &client.post::<Moved>("/weight", &body).await?, show_moved)
+            print(&client.post::<Moved>("/weight", &body).await?, cli.json)
         }
-        Command::Join { app } => {
-            print(cli, &client.post::<Moved>("/join", &ask(app, false)).await?, show_moved)
-        }
+        Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
         Command::Cutover { app, dry_run } => {
-            print(cli, &client.post::<Moved>("/cutover", &ask(app, *dry_run)).await?, show_moved)
+            print(&client.post::<Moved>("/cutover", &ask(app, *dry_run)).await?, cli.json)
         }
         Command::Rollback { app } => {
-            print(cli, &client.post::<Moved>("/rollback", &ask(app, false)).await?, show_moved)
+            print(&client.post::<Moved>("/rollback", &ask(app, false)).await?, cli.json)
         }
         Command::Counters { all } => {
-            let counters: Vec<Counter> = client.get("/counters").await?;
-            print(cli, &counters, |counters| {
-                for counter in counters.iter().filter(|counter| *all || counter.count > 0) {
-                    println!("{:>14}  {:<20} {}", counter.count, counter.name, counter.help);
-                }
-            })
+            let mut counters: Vec<Counter> = client.get("/counters").await?;
+            // JSON has them all: a reader of it looks for names.
+            counters.retain(|counter| *all || cli.json || counter.count > 0);
+            print(&counters, cli.json)
         }
-        Command::Run { .. } | Command::Check { .. } | Command::Unload | Command::Completions { .. } => Ok(()),
+        Command::Run { .. }
+        | Command::Check { .. }
+        | Command::Doctor { .. }
+        | Command::Unload
+        | Command::Completions { .. } => Ok(()),
     }
-}
-
-fn print<T: Serialize>(cli: &Cli, value: &T, show: impl Fn(&T)) -> Result<()> {
-    if cli.json {
-        println!("{}", serde_json::to_string(value)?);
-    } else {
-        show(value);
-    }
-    Ok(())
-}
-
-fn show_moved(moved: &Moved) {
-    println!(
-        "{}  authority {}  weight {} %  epoch {}",
-        moved.phase, moved.authority, moved.weight, moved.epoch
-    );
-    if let Some(p) = &moved.phases {
-        println!(
-            "freeze {:.1} µs, drain {:.1} µs, hook {:.1} µs, flip {:.1} µs; frozen for {:.1} µs",
-            p.freeze_us, p.drain_us, p.hook_us, p.flip_us, p.frozen_us
-        );
-    }
-}
-
-fn show_app(app: &AppStatus) {
-    let sync = if app.primary.in_sync && app.shadow.in_sync { "in sync" } else { "OUT OF SYNC" };
-    println!(
-        "{:<10} {} {} %   authority {}   legs {} / {}   {}   writes open {}   held {}",
-        app.name,
-        app.phase,
-        app.weight,
-        app.authority,
-        app.two_legs,
-        app.flows,
-        sync,
-        app.open_writes,
-        app.held[0]
-    );
-    for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
-        show_side(name, side);
-    }
-}
-
-fn show_side(name: &str, side: &SideStatus) {
-    println!(
-        "  {name:<8} {}   reads {}   writes {}   p50 {:.2} ms   p99 {:.2} ms   legs lost {}   ({}, {:.0} s)",
-        if side.in_sync { "in sync" } else { "out of sync" },
-        side.answered[0],
-        side.answered[1],
-        side.p50_us as f64 / 1e3,
-        side.p99_us as f64 / 1e3,
-        side.legs_lost,
-        side.reason,
-        side.since
-    );
 }

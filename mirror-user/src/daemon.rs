@@ -47,6 +47,7 @@ struct Shared {
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
     devices: Vec<String>,
+    pins: PathBuf,
 }
 
 /// Runs until a signal or a failure.
@@ -72,7 +73,7 @@ pub fn run(policy: Policy, places: &Places) -> Result<()> {
         devices.push(attached);
     }
     let keeper = neighbours::Keeper::new(network, &policy);
-    let shared = share(policy, datapath, devices, file)?;
+    let shared = share(policy, datapath, devices, file, &places.pins)?;
     let sweeper = Arc::clone(&shared);
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
@@ -80,7 +81,13 @@ pub fn run(policy: Policy, places: &Places) -> Result<()> {
     serve::serve(shared, &places.socket)
 }
 
-fn share(policy: Policy, mut datapath: Datapath, devices: Vec<String>, file: File) -> Result<Arc<Shared>> {
+fn share(
+    policy: Policy,
+    mut datapath: Datapath,
+    devices: Vec<String>,
+    file: File,
+    pins: &Path,
+) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
     let counts = Arc::new(Counts::default());
@@ -109,6 +116,7 @@ fn share(policy: Policy, mut datapath: Datapath, devices: Vec<String>, file: Fil
         state,
         counts,
         devices,
+        pins: pins.to_owned(),
     }))
 }
 

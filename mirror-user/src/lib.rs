@@ -5,17 +5,21 @@
 //! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
-//! * [`daemon`], [`api`], [`state`]: what `mirror run` serves; [`cli`]: what a person types.
+//! * [`daemon`], [`api`], [`state`], [`flows`]: what `mirror run` serves.
+//! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
 pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod datapath;
 pub mod device;
+pub mod doctor;
+pub mod flows;
 pub mod hold;
 pub mod moves;
 pub mod network;
 pub mod object;
+pub mod output;
 pub mod policy;
 pub mod state;
 pub mod tap;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Request, State as Extract, connect_info::Connected},
+    extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State as Extract, connect_info::Connected},
     http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -27,7 +27,11 @@ use tokio::net::UnixListener;
 
 use super::{Shared, metrics};
 use crate::{
-    api::{AppStatus, Counter, Failure, MoveRequest, Moved, SideStatus, Status, WeightRequest},
+    api::{
+        AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
+        WeightRequest,
+    },
+    flows,
     moves::Phases,
     state::State,
     words::monotonic_ns,
@@ -71,6 +75,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
         let moves = PATIENCE + shared.mover.policy.join_deadline.max(shared.mover.policy.freeze);
         let router = Router::new()
             .route("/status", get(status))
+            .route("/flows", get(flows))
             .route("/counters", get(counters))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
@@ -208,6 +213,15 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         notices: state.notices.iter().cloned().collect(),
     };
     Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))
+}
+
+async fn flows(
+    Extract(shared): Extract<App>,
+    Query(ask): Query<FlowsRequest>,
+) -> Result<Json<Flows>, Refused> {
+    let total = shared.state.lock().map_err(poisoned)?.swept.live;
+    let flows = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit)).await??;
+    Ok(Json(Flows { total, flows }))
 }
 
 async fn counters(Extract(shared): Extract<App>) -> Result<Json<Vec<Counter>>, Refused> {

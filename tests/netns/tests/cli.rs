@@ -2,13 +2,14 @@
 
 use std::{path::Path, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{
     net::{Host, Lab},
     programs::binary,
     wait::wait_for,
 };
-use netns_tests::{SOON, Scene};
+use netns_tests::{SOON, Scene, all_answered};
+use serde_json::Value;
 
 /// A daemon for the scene's policy, with other places than the scene's own.
 fn another(scene: &Scene, socket: &Path, pins: &Path) -> Result<Command> {
@@ -55,5 +56,72 @@ fn the_servers_neighbours_are_kept_resolved() -> Result<()> {
     }
     scene.gateway.kill();
     ensure!(kept(&scene, Host::Shadow), "without the daemon: {}", entry(&scene.lab, Host::Shadow)?);
+    Ok(())
+}
+
+/// What `mirror doctor` says of the scene's policy on the gateway, and its exit code.
+fn doctor(scene: &Scene) -> Result<(Option<i32>, Vec<Value>)> {
+    let policy = scene.gateway.folder().join("policy.toml");
+    let mut command = scene.gateway.command(&["--json", "doctor"]);
+    let output = scene.lab.host(Host::Gateway).output(command.arg(policy))?;
+    let lines = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    Ok((output.status.code(), lines))
+}
+
+fn bad(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["level"] != "ok").collect()
+}
+
+#[test]
+fn the_doctor_finds_a_running_gateway_well_and_says_what_was_broken() -> Result<()> {
+    let scene = Scene::new()?;
+    let gateway = scene.lab.host(Host::Gateway);
+    wait_for("the neighbours", SOON, || {
+        doctor(&scene).is_ok_and(|(code, lines)| code == Some(0) && bad(&lines).is_empty())
+    })
+    .with_context(|| format!("{:#?}", doctor(&scene)))?;
+    gateway.sh("ip addr del 10.0.3.101/24 dev shadow0; ip link set primary0 mtu 1400; ip addr del 10.77.1.1/32 dev client0")?;
+    gateway.sysctl("ipv4/conf/client0/rp_filter", "1")?;
+    let (code, lines) = doctor(&scene)?;
+    let advice: Vec<&str> = bad(&lines).iter().filter_map(|line| line["advice"].as_str()).collect();
+    let expected = [
+        "ip addr add 10.77.1.1/32 dev DEVICE, or name `devices` in the policy",
+        "ip addr add 10.0.3.101/32 dev shadow0",
+    ];
+    ensure!(code == Some(1) && expected.iter().all(|line| advice.contains(line)), "{code:?} {lines:#?}");
+    gateway.sh("ip addr add 10.77.1.1/32 dev client0; ip addr add 10.0.3.101/24 dev shadow0")?;
+    let (code, lines) = doctor(&scene)?;
+    let advice: Vec<&str> = bad(&lines).iter().filter_map(|line| line["advice"].as_str()).collect();
+    let expected = ["sysctl -w net.ipv4.conf.client0.rp_filter=2", "mss = 1360 in the policy's [primary]"];
+    ensure!(code == Some(1) && advice == expected, "{code:?} {lines:#?}");
+    Ok(())
+}
+
+#[test]
+fn flows_show_both_legs_of_each_connection() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let mut config = scene.client(6);
+    config.think = std::time::Duration::from_millis(5);
+    config.duration = Some(std::time::Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    scene.wait_status("six flows", |status| status["two_legs"] == 6)?;
+    let seen = scene.ctl(&["flows"])?;
+    let flows = seen["flows"].as_array().context("no array")?;
+    ensure!(seen["total"] == 6 && flows.len() == 6, "{seen:#}");
+    let both_open = |flow: &Value| flow["primary"]["state"] == "open" && flow["shadow"]["state"] == "open";
+    let client_is = |flow: &Value| flow["client"].as_str().is_some_and(|c| c.starts_with("10.0.1.2:"));
+    ensure!(
+        flows.iter().all(|flow| both_open(flow) && client_is(flow) && flow["turns"].as_u64() > Some(1)),
+        "{seen:#}"
+    );
+    ensure!(scene.ctl(&["flows", "--limit", "2"])?["flows"].as_array().map(Vec::len) == Some(2), "no limit");
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    let ports: std::collections::BTreeSet<String> =
+        summary.ports.iter().map(|port| format!("10.0.1.2:{port}")).collect();
+    let shown = flows.iter().filter_map(|flow| flow["client"].as_str().map(str::to_owned)).collect();
+    ensure!(ports == shown, "{ports:?}, not {shown:?}");
     Ok(())
 }

@@ -1,0 +1,370 @@
+//! What lies on the way of a policy's packets: addresses, devices, neighbours.
+
+use std::net::Ipv4Addr;
+
+use super::{Level, Line};
+use crate::{
+    device::Driver,
+    network::{Device, Neighbour, Route},
+    policy::{Hook, Policy},
+};
+
+/// Bytes of IPv4 and TCP headers.
+const HEADERS: u32 = 40;
+
+/// What was found about a device that the datapath is at.
+#[derive(Clone, Debug)]
+pub(super) struct Port {
+    /// The device.
+    pub device: Device,
+    /// Its driver, or why it isn't known.
+    pub driver: Result<Driver, String>,
+    /// What the driver says that it can do with XDP.
+    pub xdp: Option<Xdp>,
+    /// `rp_filter` of the device and of all: the larger one counts.
+    pub rp_filter: u32,
+    /// `forwarding` of the device.
+    pub forwarding: bool,
+}
+
+/// What a driver can do with XDP (`netdev` generic netlink, linux/netdev.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Xdp {
+    /// Runs programs, and can redirect.
+    pub native: bool,
+    /// Takes frames that are redirected to it. A veth does when its peer runs XDP or has `gro on`.
+    pub takes: bool,
+}
+
+/// What was found about a side's server.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// The way to it.
+    pub route: Result<Route, String>,
+    /// What is known of the next hop.
+    pub neighbour: Neighbour,
+    /// The device that has the side's `nat` address.
+    pub nat_device: Option<u32>,
+}
+
+/// What was found on the way.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// The device that has the service's address.
+    pub vip_device: Option<u32>,
+    /// The devices that the datapath is at.
+    pub ports: Vec<Port>,
+    /// By side.
+    pub servers: Vec<Server>,
+}
+
+/// Judges all of it.
+pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
+    let mut lines = vec![vip(policy, way)];
+    for port in &way.ports {
+        lines.extend([hook(policy.hook, port), filter(port)]);
+        lines.extend(standing(port));
+    }
+    for ((side, server), name) in policy.sides().zip(&way.servers).zip(["primary", "shadow"]) {
+        let address = *side.address.ip();
+        match &server.route {
+            Err(error) => {
+                lines.push(Line::failure(name, error, format!("ip route add {address}/32 via ROUTER")));
+                continue;
+            }
+            Ok(route) => {
+                lines.push(neighbour(name, route.hop, server.neighbour));
+                lines.push(nat(name, side.nat, route, address, server.nat_device, &way.ports));
+                lines.extend(mtu(name, u32::from(side.mss), route, way));
+            }
+        }
+    }
+    lines
+}
+
+fn vip(policy: &Policy, way: &Way) -> Line {
+    let address = policy.service.vip.ip();
+    match way.vip_device {
+        Some(index) => {
+            Line::ok("service", format!("{address} is an address of {}", name_of(&way.ports, index)))
+        }
+        None if policy.devices.is_empty() => Line::failure(
+            "service",
+            format!("no device has {address}"),
+            format!("ip addr add {address}/32 dev DEVICE, or name `devices` in the policy"),
+        ),
+        None => Line::warning(
+            "service",
+            format!("no device has {address}: its packets must be routed to this host"),
+            format!("ip addr add {address}/32 dev {}", policy.devices[0]),
+        ),
+    }
+}
+
+fn name_of(ports: &[Port], index: u32) -> String {
+    ports
+        .iter()
+        .find(|port| port.device.index == index)
+        .map_or_else(|| format!("device {index}"), |port| port.device.name.clone())
+}
+
+fn hook(wanted: Hook, port: &Port) -> Line {
+    let check = format!("hook at {}", port.device.name);
+    let driver = match &port.driver {
+        Ok(driver) => driver.name.clone(),
+        Err(error) => format!("unknown ({error})"),
+    };
+    let on_bus = port.driver.as_ref().is_ok_and(|driver| driver.on_bus);
+    let native = port.xdp.is_some_and(|xdp| xdp.native);
+    let mode = if native { "native XDP" } else { "no native XDP" };
+    let said = format!("driver {driver}, {mode}");
+    match wanted {
+        Hook::Tc => Line::ok(&check, format!("{said}; TC by policy")),
+        Hook::Auto if native && on_bus => Line::ok(&check, format!("{said}; XDP")),
+        Hook::Auto => Line::ok(&check, format!("{said}; TC")),
+        Hook::Xdp if !native => Line::failure(&check, said, "hook = \"auto\" in the policy, or another card"),
+        Hook::Xdp if driver == "veth" => {
+            let takes = port.xdp.is_some_and(|xdp| xdp.takes);
+            let level = if takes { Level::Warning } else { Level::Failure };
+            let trouble = if takes {
+                "checksums that the other end leaves to the card are never filled in"
+            } else {
+                "its other end drops what is redirected to it, without `gro on` there"
+            };
+            Line {
+                check,
+                level,
+                found: format!("{said}: {trouble}"),
+                advice: Some("at the other end: ethtool -K DEVICE gro on tx off; or hook = \"auto\"".into()),
+            }
+        }
+        Hook::Xdp => Line::ok(&check, format!("{said}; XDP by policy")),
+    }
+}
+
+fn filter(port: &Port) -> Line {
+    let check = format!("rp_filter of {}", port.device.name);
+    match port.rp_filter {
+        1 => Line::warning(
+            &check,
+            "strict: what the kernel forwards itself must come in where answers go out",
+            format!("sysctl -w net.ipv4.conf.{}.rp_filter=2", port.device.name),
+        ),
+        0 => Line::ok(&check, "off"),
+        _ => Line::ok(&check, "loose"),
+    }
+}
+
+fn standing(port: &Port) -> Vec<Line> {
+    let name = &port.device.name;
+    let mut lines = Vec::new();
+    if !port.device.up {
+        lines.push(Line::failure(&format!("link {name}"), "down", format!("ip link set {name} up")));
+    }
+    if !port.forwarding {
+        lines.push(Line::warning(
+            &format!("forwarding of {name}"),
+            "off: route look-ups for packets that come in there fail",
+            format!("sysctl -w net.ipv4.conf.{name}.forwarding=1"),
+        ));
+    }
+    lines
+}
+
+fn neighbour(side: &str, hop: Ipv4Addr, state: Neighbour) -> Line {
+    let check = format!("neighbour of the {side}");
+    match state {
+        Neighbour::Kept => Line::ok(&check, format!("{hop} is resolved, and kept so")),
+        Neighbour::Known => Line::ok(&check, format!("{hop} is resolved; `mirror run` keeps it so")),
+        Neighbour::Failed => Line::failure(
+            &check,
+            format!("{hop} doesn't answer ARP"),
+            format!("is it up, and on this link? ping -c 1 {hop}; ip neigh show {hop}"),
+        ),
+        Neighbour::Unknown | Neighbour::Asked => Line::warning(
+            &check,
+            format!("{hop} isn't resolved yet; `mirror run` asks"),
+            format!("ping -c 1 {hop}"),
+        ),
+    }
+}
+
+fn nat(
+    side: &str,
+    address: Ipv4Addr,
+    route: &Route,
+    server: Ipv4Addr,
+    found: Option<u32>,
+    ports: &[Port],
+) -> Line {
+    let check = format!("nat address of the {side}");
+    let device = name_of(ports, route.device);
+    match found {
+        Some(index) if index == route.device => {
+            Line::ok(&check, format!("{address} is an address of {device}"))
+        }
+        Some(index) => Line::warning(
+            &check,
+            format!(
+                "{address} is an address of {}, but {server} is reached by {device}",
+                name_of(ports, index)
+            ),
+            format!("ip addr add {address}/32 dev {device}, or a route to {address} at {server}"),
+        ),
+        None if route.hop == server => Line::failure(
+            &check,
+            format!("no device has {address}: {server} gets no answer when it asks for it"),
+            format!("ip addr add {address}/32 dev {device}"),
+        ),
+        None => Line::warning(
+            &check,
+            format!("no device has {address}: its packets must be routed to this host"),
+            format!("ip addr add {address}/32 dev {device}"),
+        ),
+    }
+}
+
+/// A leg's path must take the segments that the client was promised.
+fn mtu(side: &str, mss: u32, route: &Route, way: &Way) -> Option<Line> {
+    let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
+    let client = port(way.vip_device?)?.device.mtu;
+    let leg = port(route.device)?.device.mtu.min(route.mtu.unwrap_or(u32::MAX));
+    let check = format!("MTU towards the {side}");
+    let fits = leg >= client || (mss != 0 && mss + HEADERS <= leg);
+    if fits {
+        return Some(Line::ok(&check, format!("{leg} bytes; clients' {client}")));
+    }
+    Some(Line::failure(
+        &check,
+        format!("{leg} bytes, clients' {client}: full segments don't fit"),
+        format!("mss = {} in the policy's [{side}]", leg - HEADERS),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::worst;
+    use super::*;
+
+    const POLICY: &str = include_str!("../../../policies/http.toml");
+
+    fn policy(more: &str) -> Policy {
+        Policy::parse("x.toml", &format!("{more}\n{POLICY}")).unwrap()
+    }
+
+    fn port(index: u32, name: &str) -> Port {
+        Port {
+            device: Device { index, name: name.into(), mtu: 1_500, up: true, kind: "veth".into() },
+            driver: Ok(Driver { name: "veth".into(), on_bus: false }),
+            xdp: Some(Xdp { native: true, takes: true }),
+            rp_filter: 0,
+            forwarding: true,
+        }
+    }
+
+    fn server(device: u32, hop: [u8; 4]) -> Server {
+        Server {
+            route: Ok(Route { device, hop: hop.into(), mtu: None }),
+            neighbour: Neighbour::Kept,
+            nat_device: Some(device),
+        }
+    }
+
+    fn fine() -> Way {
+        Way {
+            vip_device: Some(1),
+            ports: vec![port(1, "client0"), port(2, "primary0"), port(3, "shadow0")],
+            servers: vec![server(2, [10, 0, 2, 2]), server(3, [10, 0, 3, 2])],
+        }
+    }
+
+    fn only(policy: &Policy, way: &Way, level: Level) -> Line {
+        let mut bad: Vec<Line> =
+            judge(policy, way).into_iter().filter(|line| line.level != Level::Ok).collect();
+        assert_eq!(bad.len(), 1, "{bad:?}");
+        assert_eq!(bad[0].level, level, "{bad:?}");
+        bad.remove(0)
+    }
+
+    fn advice(line: &Line) -> &str {
+        line.advice.as_deref().unwrap()
+    }
+
+    #[test]
+    fn a_lab_is_fine() {
+        let lines = judge(&policy(""), &fine());
+        assert_eq!(worst(&lines), Level::Ok, "{lines:?}");
+    }
+
+    #[test]
+    fn addresses_that_nobody_has_are_typed_out() {
+        let line = only(&policy(""), &Way { vip_device: None, ..fine() }, Level::Failure);
+        assert!(advice(&line).starts_with("ip addr add 10.77.1.1/32 dev"), "{line:?}");
+        let way = Way { vip_device: None, ..fine() };
+        only(&policy("devices = [\"client0\"]"), &way, Level::Warning);
+        let mut way = fine();
+        way.servers[1].nat_device = None;
+        let line = only(&policy(""), &way, Level::Failure);
+        assert_eq!(advice(&line), "ip addr add 10.0.3.101/32 dev shadow0");
+        way.servers[1].route = Ok(Route { device: 3, hop: Ipv4Addr::new(10, 0, 3, 254), mtu: None });
+        only(&policy(""), &way, Level::Warning);
+    }
+
+    #[test]
+    fn a_way_that_is_not_there_is_said() {
+        let mut way = fine();
+        way.servers[0].neighbour = Neighbour::Failed;
+        only(&policy(""), &way, Level::Failure);
+        way.servers[0].neighbour = Neighbour::Unknown;
+        assert_eq!(advice(&only(&policy(""), &way, Level::Warning)), "ping -c 1 10.0.2.2");
+        way.servers[0].route = Err("no route".into());
+        only(&policy(""), &way, Level::Failure);
+    }
+
+    #[test]
+    fn a_narrower_leg_needs_a_smaller_segment() {
+        let mut way = fine();
+        way.ports[2].device.mtu = 1_400;
+        let line = only(&policy(""), &way, Level::Failure);
+        assert_eq!(advice(&line), "mss = 1360 in the policy's [shadow]");
+        let text = POLICY.replace("nat = \"10.0.3.101\"", "nat = \"10.0.3.101\"\nmss = 1360");
+        let clamped = Policy::parse("x.toml", &text).unwrap();
+        assert_eq!(worst(&judge(&clamped, &way)), Level::Ok);
+        let mut way = fine();
+        way.servers[1].route = Ok(Route { device: 3, hop: Ipv4Addr::new(10, 0, 3, 2), mtu: Some(1_300) });
+        only(&policy(""), &way, Level::Failure);
+    }
+
+    #[test]
+    fn xdp_by_policy_wants_a_driver_that_has_it() {
+        let mut way = fine();
+        let cards = |way: &mut Way| {
+            for port in &mut way.ports {
+                port.driver = Ok(Driver { name: "ice".into(), on_bus: true });
+            }
+        };
+        cards(&mut way);
+        assert_eq!(worst(&judge(&policy("hook = \"xdp\""), &way)), Level::Ok);
+        way.ports[1].xdp = None;
+        only(&policy("hook = \"xdp\""), &way, Level::Failure);
+        assert_eq!(worst(&judge(&policy(""), &way)), Level::Ok, "auto takes TC");
+        let mut way = fine();
+        let warned = judge(&policy("hook = \"xdp\""), &way);
+        assert_eq!(worst(&warned), Level::Warning);
+        way.ports[2].xdp = Some(Xdp { native: true, takes: false });
+        assert_eq!(worst(&judge(&policy("hook = \"xdp\""), &way)), Level::Failure);
+    }
+
+    #[test]
+    fn a_device_that_is_down_strict_or_does_not_forward_is_said() {
+        let mut way = fine();
+        way.ports[0].rp_filter = 1;
+        only(&policy(""), &way, Level::Warning);
+        way = fine();
+        way.ports[0].forwarding = false;
+        only(&policy(""), &way, Level::Warning);
+        way = fine();
+        way.ports[0].device.up = false;
+        only(&policy(""), &way, Level::Failure);
+    }
+}

@@ -1,0 +1,270 @@
+//! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use anstyle::{AnsiColor, Style};
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::{
+    api::{AppStatus, Counter, Flows, LegStatus, Moved, SideStatus, Status},
+    doctor::{Level, Line},
+};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const FAINT: Style = Style::new().dimmed();
+/// Notices that `status` shows.
+const NOTICES: usize = 5;
+
+/// Something that can be printed for people.
+pub trait Show: Serialize {
+    /// Lines, each with its end.
+    fn lines(&self) -> String;
+}
+
+/// Prints it.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn print(value: &impl Show, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(value)?);
+    } else {
+        anstream::print!("{}", value.lines());
+    }
+    Ok(())
+}
+
+/// Prints it over what was printed there before: on a terminal the screen is drawn anew, elsewhere it is appended.
+///
+/// # Errors
+/// When standard output is closed.
+pub fn redraw(value: &impl Show, json: bool) -> Result<()> {
+    if json || !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+        return print(value, json);
+    }
+    let mut out = anstream::stdout().lock();
+    // Home, the lines each cleared to its end, then all that is below.
+    let lines = value.lines().replace('\n', "\x1b[K\n");
+    write!(out, "\x1b[H{lines}\x1b[J")?;
+    Ok(out.flush()?)
+}
+
+fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+impl Show for Status {
+    fn lines(&self) -> String {
+        let mut text = String::new();
+        for app in &self.apps {
+            show_app(&mut text, app);
+        }
+        let _ = writeln!(text, "{}", styled(FAINT, self.devices.join("   ")));
+        text
+    }
+}
+
+fn show_app(text: &mut String, app: &AppStatus) {
+    let sync = if app.primary.in_sync && app.shadow.in_sync {
+        styled(GOOD, "in sync")
+    } else {
+        styled(BAD, "OUT OF SYNC")
+    };
+    let frozen = if app.frozen { styled(DOUBTFUL, "   FROZEN") } else { String::new() };
+    let _ = writeln!(
+        text,
+        "{:<10} {} {} %   authority {}   legs {} / {}   {sync}{frozen}   writes open {}   held {}",
+        app.name, app.phase, app.weight, app.authority, app.two_legs, app.flows, app.open_writes, app.held[0]
+    );
+    for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
+        show_side(text, name, side);
+    }
+    let first = app.notices.len().saturating_sub(NOTICES);
+    for notice in &app.notices[first..] {
+        let _ = writeln!(text, "  {}", styled(FAINT, notice));
+    }
+}
+
+fn show_side(text: &mut String, name: &str, side: &SideStatus) {
+    let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
+    let _ = writeln!(
+        text,
+        "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   legs lost {}",
+        side.answered[0],
+        side.answered[1],
+        side.p50_us as f64 / 1e3,
+        side.p99_us as f64 / 1e3,
+        side.legs_lost,
+    );
+    let _ =
+        writeln!(text, "  {:<8} {}", "", styled(FAINT, format!("for {}: {}", span(side.since), side.reason)));
+}
+
+/// A time in the largest unit that fits.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
+        s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+impl Show for Moved {
+    fn lines(&self) -> String {
+        let mut text = format!(
+            "{}  authority {}  weight {} %  epoch {}\n",
+            self.phase, self.authority, self.weight, self.epoch
+        );
+        if let Some(p) = &self.phases {
+            let _ = writeln!(
+                text,
+                "freeze {:.1} µs, drain {:.1} µs, hook {:.1} µs, flip {:.1} µs; frozen for {:.1} µs",
+                p.freeze_us, p.drain_us, p.hook_us, p.flip_us, p.frozen_us
+            );
+        }
+        text
+    }
+}
+
+impl Show for Vec<Counter> {
+    fn lines(&self) -> String {
+        let line =
+            |counter: &Counter| format!("{:>14}  {:<20} {}\n", counter.count, counter.name, counter.help);
+        self.iter().map(line).collect()
+    }
+}
+
+impl Show for Flows {
+    fn lines(&self) -> String {
+        let mut text = format!(
+            "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {:>9} {:>7} {:>7}  \n",
+            "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "SHADOW", "TURNS", "BEHIND", "AGE", "IDLE"
+        );
+        for flow in &self.flows {
+            let behind = flow.primary.behind_ms.max(flow.shadow.behind_ms);
+            let behind = if behind == 0 { "-".into() } else { format!("{behind} ms") };
+            let flags = [(flow.writes_open, "write"), (flow.held, "held"), (flow.opaque, "opaque")];
+            let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+            let _ = writeln!(
+                text,
+                "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {behind:>9} {:>7} {:>7}  {}",
+                flow.client,
+                flow.state,
+                flow.authority,
+                leg(&flow.primary),
+                leg(&flow.shadow),
+                flow.turns,
+                span(flow.age),
+                span(flow.idle),
+                flags.join(" ")
+            );
+        }
+        let rest = (self.total as usize).saturating_sub(self.flows.len());
+        if rest > 0 {
+            let _ = writeln!(text, "{}", styled(FAINT, format!("and {rest} more: --limit N")));
+        }
+        text
+    }
+}
+
+fn leg(leg: &LegStatus) -> String {
+    if leg.port == 0 { leg.state.clone() } else { format!("{} :{}", leg.state, leg.port) }
+}
+
+impl Show for Vec<Line> {
+    fn lines(&self) -> String {
+        let mut text = String::new();
+        for line in self {
+            let mark = match line.level {
+                Level::Ok => styled(GOOD, "ok     "),
+                Level::Warning => styled(DOUBTFUL, "warning"),
+                Level::Failure => styled(BAD, "FAILURE"),
+            };
+            let _ = writeln!(text, "{mark}  {:<26} {}", line.check, line.found);
+            if let Some(advice) = &line.advice {
+                let _ = writeln!(text, "{:<36}→ {advice}", "");
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    fn side(in_sync: bool, reason: &str) -> SideStatus {
+        SideStatus {
+            in_sync,
+            since: 300.0,
+            reason: reason.into(),
+            legs_lost: 3,
+            answered: [1_200, 34],
+            p50_us: 310,
+            p99_us: 920,
+        }
+    }
+
+    #[test]
+    fn a_status_reads_like_this() {
+        let app = AppStatus {
+            name: "shop".into(),
+            phase: "Idle".into(),
+            weight: 0.0,
+            authority: "primary".into(),
+            epoch: 4,
+            frozen: true,
+            flows: 200,
+            two_legs: 7,
+            open_writes: 2,
+            held: [1, 9, 0],
+            primary: side(true, "found in sync"),
+            shadow: side(false, "it was restarted"),
+            notices: (0..9).map(|n| format!("notice {n}")).collect(),
+        };
+        let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());
+        let expected = "\
+shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
+  primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   legs lost 3
+           for 5 min: found in sync
+  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   legs lost 3
+           for 5 min: it was restarted
+  notice 4
+  notice 5
+  notice 6
+  notice 7
+  notice 8
+eth0: TC
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_to_type_stands_below_what_was_found() {
+        let lines = vec![
+            Line { check: "a".into(), level: Level::Ok, found: "fine".into(), advice: None },
+            Line {
+                check: "b".into(),
+                level: Level::Failure,
+                found: "off".into(),
+                advice: Some("turn on".into()),
+            },
+        ];
+        let expected = format!("ok       {:<26} fine\nFAILURE  {:<26} off\n{:<36}→ turn on\n", "a", "b", "");
+        assert_eq!(plain(&lines.lines()), expected);
+    }
+
+    #[test]
+    fn spans_have_one_unit() {
+        let spans = [0.4, 119.0, 120.0, 7_200.0, 172_800.0].map(span);
+        assert_eq!(spans, ["0 s", "119 s", "2 min", "2 h", "2 d"]);
+    }
+}
