@@ -1,8 +1,11 @@
 //! What goes over the control socket: requests, answers, and the client.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::moves::Phases;
@@ -195,11 +198,18 @@ impl Client {
         Ok(Self { http, socket: socket.to_owned() })
     }
 
-    fn reach(&self) -> String {
-        format!(
-            "no daemon answers at {}: is `mirror run POLICY` running, with this --socket?",
-            self.socket.display()
-        )
+    /// What to do about a daemon that can't be reached.
+    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        let socket = self.socket.display();
+        match std::os::unix::net::UnixStream::connect(&self.socket).map_err(|error| error.kind()) {
+            Ok(_) => anyhow!("the daemon at {socket} took the request and didn't answer: {error}"),
+            Err(ErrorKind::PermissionDenied) => {
+                anyhow!("{socket} is another user's: ask as root, or as the daemon's own user")
+            }
+            Err(_) => anyhow!(
+                "no daemon answers at {socket}: is `mirror run POLICY` running? If it has another socket: --socket FILE"
+            ),
+        }
     }
 
     /// Asks.
@@ -207,9 +217,8 @@ impl Client {
     /// # Errors
     /// When the daemon can't be reached, or refuses.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        let answer =
-            self.http.get(format!("http://mirror{path}")).send().await.with_context(|| self.reach())?;
-        read(answer).await
+        let request = self.http.get(format!("http://mirror{path}"));
+        read(request.send().await.map_err(|error| self.unreachable(&error))?).await
     }
 
     /// Tells.
@@ -218,7 +227,7 @@ impl Client {
     /// As [`Client::get`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         let request = self.http.post(format!("http://mirror{path}")).json(body);
-        read(request.send().await.with_context(|| self.reach())?).await
+        read(request.send().await.map_err(|error| self.unreachable(&error))?).await
     }
 }
 

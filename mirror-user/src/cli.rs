@@ -97,9 +97,8 @@ enum Command {
         all: bool,
     },
     /// Show single connections: their legs, authority, turns, and how far behind
-    #[command(
-        after_help = "Example:\n  mirror flows --limit 20\n  mirror flows --json | jq '.flows[] | select(.shadow.state != \"open\")'"
-    )]
+    #[command(after_help = "Example:\n  mirror flows --limit 20\n  \
+                      mirror flows --json | jq '.flows[] | select(.shadow.state != \"open\")'")]
     Flows {
         /// Connections at most
         #[arg(long, default_value_t = 50, value_name = "N")]
@@ -131,7 +130,12 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(report) => {
-            eprintln!("Error: {report:?}");
+            // A policy's fault is drawn into its text; anything else is a line that fits a log.
+            if report.source_code().is_some() || report.help().is_some() {
+                eprintln!("Error: {report:?}");
+            } else {
+                eprintln!("mirror: {report}");
+            }
             ExitCode::FAILURE
         }
     }

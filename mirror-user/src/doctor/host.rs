@@ -82,12 +82,10 @@ fn effective(status: &str) -> u64 {
 
 fn capabilities(status: &str) -> Line {
     let set = effective(status);
-    let has = |number: u32| set >> number & 1 == 1;
-    let missing: Vec<&str> = NEEDED
-        .iter()
-        .filter(|(number, _)| !has(*number) && !(*number > 32 && has(SYS_ADMIN)))
-        .map(|(_, name)| *name)
-        .collect();
+    let bit = |number: u32| set >> number & 1 == 1;
+    let has = |number: u32| bit(number) || (number > 32 && bit(SYS_ADMIN));
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(number, _)| !has(*number)).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return Line::ok("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
     }
