@@ -25,6 +25,17 @@ pub enum Move {
     Rollback,
 }
 
+impl Move {
+    /// As it is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Move::Join => "join",
+            Move::Cutover => "cutover",
+            Move::Rollback => "rollback",
+        }
+    }
+}
+
 /// Why a move can't be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {

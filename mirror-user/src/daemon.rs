@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -123,11 +123,12 @@ fn share(
 fn sweep(shared: &Shared) {
     loop {
         std::thread::sleep(SWEEP);
+        let begun = Instant::now();
         let swept =
             shared.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut datapath| datapath.sweep());
         let Ok(mut state) = shared.state.lock() else { return };
         match swept {
-            Ok(swept) => state.swept(swept),
+            Ok(swept) => state.swept(swept, begun.elapsed()),
             Err(error) => tracing::error!("the sweep fails: {error:#}"),
         }
         let word = shared.mover.words.load(0);

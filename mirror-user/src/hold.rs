@@ -47,6 +47,13 @@ pub struct Counts {
     pub dropped: AtomicU64,
 }
 
+impl Counts {
+    /// Frames in hand now, so far, and given up.
+    pub fn load(&self) -> [u64; 3] {
+        [&self.now, &self.held, &self.dropped].map(|count| count.load(Ordering::Relaxed))
+    }
+}
+
 struct Held {
     frame: Vec<u8>,
     since: Instant,

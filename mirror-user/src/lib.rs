@@ -5,7 +5,7 @@
 //! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
-//! * [`daemon`], [`api`], [`state`], [`flows`]: what `mirror run` serves.
+//! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
 pub mod api;
@@ -16,6 +16,7 @@ pub mod device;
 pub mod doctor;
 pub mod flows;
 pub mod hold;
+pub mod metrics;
 pub mod moves;
 pub mod network;
 pub mod object;

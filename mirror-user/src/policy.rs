@@ -1,7 +1,7 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
     time::Duration,
 };
@@ -55,9 +55,19 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
+    /// Where metrics are served over TCP; without it they are on the control socket alone.
+    pub metrics: Option<Metrics>,
     /// How long a flow without a packet lives.
     #[serde(default = "defaults::idle", deserialize_with = "duration")]
     pub idle: Duration,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port: `"127.0.0.1:9464"`.
+    pub listen: SocketAddr,
 }
 
 /// What clients talk to.

@@ -1,13 +1,19 @@
 //! What the daemon knows beyond the words: since when each side is in sync or not, and why.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use mirror_common::{
     abi::{App, Event, EventKind},
     flow::LossReason,
     switch_word::{Side, SwitchWord},
 };
-use mirror_control::restart::{Loss, Losses};
+use mirror_control::{
+    migration::{Move, Refusal},
+    restart::{Loss, Losses},
+};
 
 use crate::words::monotonic_ns;
 
@@ -35,6 +41,12 @@ pub struct State {
     pub notices: VecDeque<String>,
     /// Flows and legs as the last sweep found them.
     pub swept: crate::datapath::Swept,
+    /// Sweeps so far.
+    pub sweeps: u64,
+    /// The time that they took.
+    pub sweep_time: Duration,
+    /// Moves so far: which, and how it ended.
+    pub moves: BTreeMap<(&'static str, &'static str), u64>,
     pending: Option<String>,
     losses: [Losses; 2],
 }
@@ -53,6 +65,9 @@ impl State {
             legs_lost: [0; 2],
             notices: VecDeque::new(),
             swept: crate::datapath::Swept::default(),
+            sweeps: 0,
+            sweep_time: Duration::ZERO,
+            moves: BTreeMap::new(),
             pending: None,
             losses: Default::default(),
         }
@@ -88,9 +103,21 @@ impl State {
         }
     }
 
-    /// Takes in what a sweep found.
-    pub fn swept(&mut self, swept: crate::datapath::Swept) {
+    /// A move has ended.
+    pub fn moved<T>(&mut self, wanted: Move, result: &anyhow::Result<T>) {
+        let result = match result {
+            Ok(_) => "done",
+            Err(error) if error.is::<Refusal>() => "refused",
+            Err(_) => "aborted",
+        };
+        *self.moves.entry((wanted.name(), result)).or_default() += 1;
+    }
+
+    /// Takes in what a sweep found, and how long it took.
+    pub fn swept(&mut self, swept: crate::datapath::Swept, took: Duration) {
         self.swept = swept;
+        self.sweeps += 1;
+        self.sweep_time += took;
         for losses in &mut self.losses {
             losses.counted(swept.two_legs, monotonic_ns());
         }
@@ -172,6 +199,17 @@ mod tests {
         assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
         state.follow(next.with_member(Side::Shadow, true));
         assert_eq!(state.restarted(word), None, "a side that has joined again starts anew");
+    }
+
+    #[test]
+    fn moves_are_counted_by_how_they_ended() {
+        let (mut state, _) = mirrored();
+        state.moved(Move::Join, &Ok(()));
+        state.moved::<()>(Move::Join, &Err(Refusal::UnderWay.into()));
+        state.moved::<()>(Move::Cutover, &Err(anyhow::anyhow!("too late")));
+        state.moved::<()>(Move::Cutover, &Err(anyhow::anyhow!("too late")));
+        let moves: Vec<_> = state.moves.into_iter().collect();
+        assert_eq!(moves, [(("cutover", "aborted"), 2), (("join", "done"), 1), (("join", "refused"), 1)]);
     }
 
     #[test]

@@ -1,21 +1,76 @@
-//! Prometheus' text format, straight from the maps.
+//! What a scrape asks of the daemon; over the control socket, and over TCP where the policy says so.
 
-use axum::extract::State as Extract;
-use prometheus_client::{
-    encoding::text::encode, metrics::counter::Counter, metrics::family::Family, registry::Registry,
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, Result};
+use axum::{
+    Router,
+    extract::State as Extract,
+    http::header::{self, HeaderName},
+    response::IntoResponse,
+    routing::get,
 };
+use tokio::net::TcpListener;
 
-use super::serve::{App, Refused, poisoned};
+use super::{
+    Shared,
+    serve::{App, Refused, poisoned},
+};
+use crate::metrics::Snapshot;
+
+const CONTENT: [(HeaderName, &str); 1] =
+    [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
 
 /// What a scrape gets.
-pub(super) async fn text(Extract(shared): Extract<App>) -> Result<String, Refused> {
-    let mut registry = Registry::with_prefix("mirror");
-    let packets = Family::<Vec<(String, String)>, Counter>::default();
-    registry.register("packets", "Packets by what became of them", packets.clone());
-    for (verdict, count) in shared.datapath.lock().map_err(poisoned)?.counters()? {
-        packets.get_or_create(&vec![("verdict".into(), verdict.name().into())]).inc_by(count);
+pub(super) async fn text(Extract(shared): Extract<App>) -> Result<impl IntoResponse, Refused> {
+    // Two thousand look-ups: not on the thread that answers everyone.
+    let text =
+        tokio::task::spawn_blocking(move || snapshot(&shared)?.text().map_err(Refused::from)).await??;
+    Ok((CONTENT, text))
+}
+
+fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
+    let mut snapshot = Snapshot {
+        app: shared.mover.policy.name.as_str().into(),
+        word: shared.mover.words.load(0),
+        open_writes: shared.mover.words.open_writes(0),
+        held: shared.counts.load(),
+        ..Snapshot::default()
+    };
+    {
+        let datapath = shared.datapath.lock().map_err(poisoned)?;
+        snapshot.packets = datapath.counters()?;
+        for (side, classes) in snapshot.latency.iter_mut().enumerate() {
+            for (class, buckets) in classes.iter_mut().enumerate() {
+                *buckets = datapath.latency(side as u32, class as u32)?;
+            }
+        }
     }
-    let mut text = String::new();
-    encode(&mut text, &registry)?;
-    Ok(text)
+    let state = shared.state.lock().map_err(poisoned)?;
+    snapshot.flows = [state.swept.live, state.swept.two_legs];
+    snapshot.legs_lost = state.legs_lost;
+    snapshot.sweeps = (state.sweeps, state.sweep_time.as_secs_f64());
+    snapshot.moves = state.moves.iter().map(|((wanted, result), n)| (*wanted, *result, *n)).collect();
+    Ok(snapshot)
+}
+
+/// Serves `/metrics`, and nothing else, over TCP.
+///
+/// # Errors
+/// When the address can't be had.
+pub(super) async fn listen(shared: App, address: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address} for metrics (`[metrics]` in the policy)"))?;
+    if !address.ip().is_loopback() {
+        tracing::warn!("metrics are for everyone who reaches {address}");
+    }
+    tracing::info!("metrics: http://{address}/metrics");
+    let router = Router::new().route("/metrics", get(text)).with_state(Arc::clone(&shared));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!("metrics have ended: {error}");
+        }
+    });
+    Ok(())
 }

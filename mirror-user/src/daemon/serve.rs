@@ -1,12 +1,6 @@
 //! The control socket: who may ask, and what is answered.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use axum::{
@@ -72,6 +66,9 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let listener = listen(socket)?;
+        if let Some(metrics) = &shared.mover.policy.metrics {
+            metrics::listen(Arc::clone(&shared), metrics.listen).await?;
+        }
         let moves = PATIENCE + shared.mover.policy.join_deadline.max(shared.mover.policy.freeze);
         let router = Router::new()
             .route("/status", get(status))
@@ -195,8 +192,6 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
     let word = shared.mover.words.load(0);
     let mut state = shared.state.lock().map_err(poisoned)?;
     state.follow(word);
-    let counts = &shared.counts;
-    let held = [&counts.now, &counts.held, &counts.dropped].map(|count| count.load(Ordering::Relaxed));
     let app = AppStatus {
         name: shared.mover.policy.name.as_str().into(),
         phase: word.phase().name().into(),
@@ -207,7 +202,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         flows: state.swept.live,
         two_legs: state.swept.two_legs,
         open_writes: shared.mover.words.open_writes(0),
-        held,
+        held: shared.counts.load(),
         primary: side_status(&shared, &state, Side::Primary)?,
         shadow: side_status(&shared, &state, Side::Shadow)?,
         notices: state.notices.iter().cloned().collect(),
@@ -272,7 +267,11 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
             .moving
             .try_lock()
             .map_err(|_| Refused(anyhow!("another move is under way; wait for it")))?;
-        let phases = shared.mover.carry_out(wanted)?;
+        let result = shared.mover.carry_out(wanted);
+        if let Ok(mut state) = shared.state.lock() {
+            state.moved(wanted, &result);
+        }
+        let phases = result?;
         let word = shared.mover.words.load(0);
         if let Ok(mut state) = shared.state.lock() {
             state.follow(word);

@@ -1,0 +1,273 @@
+//! Prometheus' metrics (OpenMetrics text). What is exported is read at each scrape, straight from the maps: there is no
+//! second copy that could disagree.
+
+use std::fmt;
+
+use anyhow::Result;
+use mirror_common::{
+    hist,
+    switch_word::{Phase, Side, SwitchWord},
+    verdict::Verdict,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+
+/// Upper bounds of the exported latency buckets, in microseconds. The datapath's own are much finer (16 an octave).
+const BOUNDS: [u64; 19] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
+];
+const CLASSES: [&str; 2] = ["read", "write"];
+
+/// What one scrape exports of an application.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The application's name: a label of every series.
+    pub app: String,
+    /// The switch word.
+    pub word: SwitchWord,
+    /// Packets by verdict.
+    pub packets: Vec<(Verdict, u64)>,
+    /// The datapath's histogram by side and class.
+    pub latency: [[Vec<u64>; 2]; 2],
+    /// Connections, and those with both legs open.
+    pub flows: [u32; 2],
+    /// Writes begun and not finished on every member.
+    pub open_writes: i64,
+    /// Frames held now, so far, and given up.
+    pub held: [u64; 3],
+    /// Legs lost, by side.
+    pub legs_lost: [u64; 2],
+    /// Sweeps so far, and the seconds that they took.
+    pub sweeps: (u64, f64),
+    /// Moves so far: which, how it ended, how many.
+    pub moves: Vec<(&'static str, &'static str, u64)>,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// A metric with its series.
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    samples: Samples,
+}
+
+enum Samples {
+    Counter(Vec<(Labels, f64)>),
+    Gauge(Vec<(Labels, f64)>),
+    Histogram(Vec<(Labels, Buckets)>),
+}
+
+/// Sum in seconds, count, and each bound in seconds with what lies between it and the one before.
+struct Buckets {
+    sum: f64,
+    count: u64,
+    between: Vec<(f64, u64)>,
+}
+
+/// Merges the datapath's buckets into the exported ones. One that a bound cuts is counted below the higher bound; the sum
+/// takes each latency for the middle of its bucket: wrong by at most 1/32.
+fn coarse(fine: &[u64]) -> Buckets {
+    let mut between: Vec<(f64, u64)> = BOUNDS.iter().map(|us| (*us as f64 / 1e6, 0)).collect();
+    between.push((f64::INFINITY, 0));
+    let mut sum = 0.0;
+    for (bucket, count) in fine.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let (low, high) = (hist::lowest(bucket as u32), hist::lowest(bucket as u32 + 1) - 1);
+        let place = BOUNDS.iter().position(|bound| high <= *bound).unwrap_or(BOUNDS.len());
+        between[place].1 += count;
+        sum += *count as f64 * (low + high) as f64 / 2e6;
+    }
+    Buckets { sum, count: fine.iter().sum(), between }
+}
+
+impl Snapshot {
+    /// The text that a scrape gets.
+    ///
+    /// # Errors
+    /// Never in practice: text is written to memory.
+    pub fn text(self) -> Result<String> {
+        let mut registry = Registry::with_prefix("mirror");
+        registry
+            .sub_registry_with_label(("app".into(), self.app.clone().into()))
+            .register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn by_side(value: impl Fn(Side) -> f64) -> Vec<(Labels, f64)> {
+        Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
+    }
+
+    fn families(&self) -> Vec<Family> {
+        let counter = |name, help, samples| Family { name, help, samples: Samples::Counter(samples) };
+        let gauge = |name, help, samples| Family { name, help, samples: Samples::Gauge(samples) };
+        let one = |value: f64| vec![(Labels::new(), value)];
+        let flag = |on: bool| f64::from(u8::from(on));
+        let packets = self.packets.iter().map(|(v, n)| (vec![("verdict", v.name().into())], *n as f64));
+        let phases = Phase::ALL
+            .iter()
+            .map(|phase| (vec![("phase", phase.name().to_owned())], flag(*phase == self.word.phase())));
+        let moves = self.moves.iter().map(|(wanted, result, n)| {
+            (vec![("move", (*wanted).to_owned()), ("result", (*result).to_owned())], *n as f64)
+        });
+        let latency = Side::BOTH.iter().flat_map(|side| {
+            CLASSES.iter().enumerate().map(|(class, name)| {
+                let labels = vec![("side", side.name().to_owned()), ("class", (*name).to_owned())];
+                (labels, coarse(&self.latency[*side as usize][class]))
+            })
+        });
+        vec![
+            counter("packets", "Packets by what became of them", packets.collect()),
+            Family {
+                name: "turn_latency_seconds",
+                help: "From a request's first byte to its answer's last, by the side that the client heard and its class",
+                samples: Samples::Histogram(latency.collect()),
+            },
+            gauge("flows", "Connections", one(f64::from(self.flows[0]))),
+            gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),
+            gauge(
+                "open_writes",
+                "Writes begun and not finished on every member",
+                one(self.open_writes as f64),
+            ),
+            gauge(
+                "weight_ratio",
+                "Share of the reads that the shadow answers",
+                one(f64::from(self.word.weight()) / 1e4),
+            ),
+            gauge(
+                "authority",
+                "1: the side answers writes",
+                Self::by_side(|side| flag(side == self.word.authority())),
+            ),
+            gauge(
+                "in_sync",
+                "1: the side has every answered write",
+                Self::by_side(|side| flag(self.word.member(side))),
+            ),
+            gauge("phase", "1: the migration stands there", phases.collect()),
+            gauge("frozen", "1: writes wait", one(flag(self.word.frozen()))),
+            gauge("epoch", "Changes of the switch word so far", one(f64::from(self.word.epoch()))),
+            counter(
+                "legs_lost",
+                "Legs that were lost",
+                Self::by_side(|side| self.legs_lost[side as usize] as f64),
+            ),
+            gauge("frames_held", "Frames that wait", one(self.held[0] as f64)),
+            counter("hold_frames", "Frames that had to wait", one(self.held[1] as f64)),
+            counter(
+                "hold_dropped",
+                "Frames that waited in vain: TCP sends them again",
+                one(self.held[2] as f64),
+            ),
+            counter("sweeps", "Visits of all flows", one(self.sweeps.0 as f64)),
+            counter("sweep_seconds", "Time that they took", one(self.sweeps.1)),
+            counter("moves", "Joins, cutovers and rollbacks by how they ended", moves.collect()),
+        ]
+    }
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for family in self.families() {
+            let kind = match family.samples {
+                Samples::Counter(_) => MetricType::Counter,
+                Samples::Gauge(_) => MetricType::Gauge,
+                Samples::Histogram(_) => MetricType::Histogram,
+            };
+            let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            match &family.samples {
+                Samples::Counter(samples) => {
+                    for (labels, value) in samples {
+                        ConstCounter::new(*value).encode(metric.encode_family(labels)?)?;
+                    }
+                }
+                Samples::Gauge(samples) => {
+                    for (labels, value) in samples {
+                        ConstGauge::new(*value).encode(metric.encode_family(labels)?)?;
+                    }
+                }
+                Samples::Histogram(samples) => {
+                    for (labels, b) in samples {
+                        metric
+                            .encode_family(labels)?
+                            .encode_histogram::<NoLabelSet>(b.sum, b.count, &b.between, None)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let mut latency: [[Vec<u64>; 2]; 2] = Default::default();
+        latency[1][0] = vec![0; hist::BUCKETS];
+        latency[1][0][hist::bucket(300) as usize] = 4;
+        latency[1][0][hist::bucket(90_000_000) as usize] = 1;
+        Snapshot {
+            app: "shop".into(),
+            word: SwitchWord::initial()
+                .with_member(Side::Shadow, true)
+                .with_weight(2_500)
+                .with_phase(Phase::Shifting),
+            packets: vec![(Verdict::Forwarded, 12)],
+            latency,
+            flows: [200, 199],
+            open_writes: 3,
+            held: [1, 2, 0],
+            legs_lost: [0, 7],
+            sweeps: (20, 0.5),
+            moves: vec![("cutover", "aborted", 2)],
+        }
+    }
+
+    #[test]
+    fn a_scrape_reads_like_this() {
+        let text = snapshot().text().unwrap();
+        for line in [
+            "# TYPE mirror_packets counter",
+            "mirror_packets_total{app=\"shop\",verdict=\"Forwarded\"} 12.0",
+            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"0.00025\",side=\"shadow\",class=\"read\"} 0",
+            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"0.0005\",side=\"shadow\",class=\"read\"} 4",
+            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"60.0\",side=\"shadow\",class=\"read\"} 4",
+            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"+Inf\",side=\"shadow\",class=\"read\"} 5",
+            "mirror_turn_latency_seconds_count{app=\"shop\",side=\"shadow\",class=\"read\"} 5",
+            "mirror_flows_two_legs{app=\"shop\"} 199.0",
+            "mirror_weight_ratio{app=\"shop\"} 0.25",
+            "mirror_authority{app=\"shop\",side=\"primary\"} 1.0",
+            "mirror_authority{app=\"shop\",side=\"shadow\"} 0.0",
+            "mirror_in_sync{app=\"shop\",side=\"shadow\"} 1.0",
+            "mirror_phase{app=\"shop\",phase=\"Shifting\"} 1.0",
+            "mirror_phase{app=\"shop\",phase=\"Idle\"} 0.0",
+            "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
+            "mirror_sweep_seconds_total{app=\"shop\"} 0.5",
+            "mirror_moves_total{app=\"shop\",move=\"cutover\",result=\"aborted\"} 2.0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+
+    #[test]
+    fn buckets_are_merged_without_loss() {
+        let mut fine = vec![0; hist::BUCKETS];
+        for us in [1, 50, 51, 999, 1_000, 1_001, 2_000_000, u32::MAX] {
+            fine[hist::bucket(us) as usize] += 1;
+        }
+        let merged = coarse(&fine);
+        assert_eq!(merged.between.iter().map(|(_, count)| count).sum::<u64>(), 8);
+        assert_eq!(merged.count, 8);
+        assert_eq!(coarse(&[]).count, 0);
+    }
+}
