@@ -85,3 +85,44 @@ impl Background {
 fn wait_opened(heard: &Receiver<usize>) -> Result<usize> {
     heard.recv_timeout(PATIENCE).context("the client doesn't get its connections")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::read_journals;
+    use crate::lists::{ServerConfig, serve};
+
+    #[test]
+    fn a_paused_client_has_written_its_journals_and_goes_on_when_told() {
+        let (listens, address) = channel();
+        // The test's process ends it.
+        std::thread::spawn(move || {
+            serve(ServerConfig::new("127.0.0.1:0".parse().unwrap(), "primary"), |at| {
+                listens.send(at).unwrap()
+            })
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::new(address.recv_timeout(PATIENCE).unwrap());
+        config.connections = 3;
+        config.requests = Some(20_000);
+        config.log = Some(folder.path().join("journals"));
+        config.control = Some(folder.path().join("socket"));
+        let (control, journals) = (config.control.clone().unwrap(), config.log.clone().unwrap());
+        let client = std::thread::spawn(|| run(config, |_| ()));
+        crate::wait::wait_for("the client to listen", PATIENCE, || control.exists()).unwrap();
+        let count = || -> usize {
+            read_journals(&journals).unwrap().iter().map(|journal| journal.entries.len()).sum()
+        };
+        for _ in 0..3 {
+            send_command(&control, "pause").unwrap();
+            // Whole lines only, or reading them fails; and nothing is added any more.
+            let paused = count();
+            send_command(&control, "mark here").unwrap();
+            assert_eq!(count(), paused);
+            assert!(paused < 20_000);
+            send_command(&control, "resume").unwrap();
+        }
+        let summary = client.join().unwrap().unwrap();
+        assert!(summary.is_ok() && summary.requests == 20_000 && count() == 20_000, "{summary:?}");
+    }
+}

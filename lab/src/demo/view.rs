@@ -45,7 +45,7 @@ impl View {
         let Some(live) = &self.live else { return };
         live.head.set_message(head(tick, status));
         for (name, bar) in &live.sides {
-            let server = tick.servers.get(*name);
+            let server = tick.servers.get(*name).filter(|server| server.reads.count > 0);
             let share = server.map_or(0.0, |server| server.read_share);
             bar.set_position((share * WHOLE as f64).round() as u64);
             let latency = server.map_or_else(String::new, |server| {
@@ -80,7 +80,7 @@ fn head(tick: &Tick, status: Option<&Value>) -> String {
                 status["authority"].as_str().unwrap_or("?"),
                 status["two_legs"],
                 status["flows"],
-                if in_sync { "in sync" } else { "OUT OF SYNC" },
+                if in_sync { "in sync" } else { "OUT OF SYNC" }
             )
         }
     };
