@@ -1,6 +1,7 @@
 //! What the scenarios share: a lab with the gateway and both servers, and clients that run beside a test's own steps.
 
 use std::{
+    cell::Cell,
     path::PathBuf,
     sync::mpsc::{Receiver, channel},
     thread::JoinHandle,
@@ -98,7 +99,11 @@ impl Scene {
     /// # Errors
     /// If it fails.
     pub fn ctl(&self, arguments: &[&str]) -> Result<Value> {
-        self.gateway.ctl(arguments)
+        self.gateway.ctl(arguments).with_context(|| {
+            let log = self.gateway.log();
+            let last: Vec<&str> = log.lines().rev().take(8).collect();
+            format!("the gateway said, the newest first:\n{}", last.join("\n"))
+        })
     }
 
     /// Starts a server again that was killed, at its old address.
@@ -125,11 +130,23 @@ impl Scene {
     /// # Errors
     /// If its kernel's counters can't be read.
     pub fn passive_opens(&self, host: Host) -> Result<u64> {
+        self.tcp_counter(host, "PassiveOpens")
+    }
+
+    /// Connections that a host's clients have opened so far.
+    ///
+    /// # Errors
+    /// If its kernel's counters can't be read.
+    pub fn active_opens(&self, host: Host) -> Result<u64> {
+        self.tcp_counter(host, "ActiveOpens")
+    }
+
+    fn tcp_counter(&self, host: Host, wanted: &str) -> Result<u64> {
         let text = self.lab.host(host).sh("cat /proc/net/snmp")?;
         let mut rows = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
         let (names, values) = rows.next().zip(rows.next()).context("no TCP counters")?;
-        let found = names.zip(values).find(|(name, _)| *name == "PassiveOpens");
-        Ok(found.context("no PassiveOpens")?.1.parse()?)
+        let found = names.zip(values).find(|(name, _)| *name == wanted);
+        Ok(found.with_context(|| format!("no counter {wanted}"))?.1.parse()?)
     }
 
     /// What a server has now.
@@ -199,7 +216,7 @@ impl Scene {
                 })
             })?
         });
-        let running = Running { thread, heard, control };
+        let running = Running { thread, heard, control, answered: Cell::new(0) };
         running.wait_connected()?;
         Ok(running)
     }
@@ -218,6 +235,7 @@ pub struct Running {
     thread: JoinHandle<Result<Summary>>,
     heard: Receiver<checker::Event>,
     control: Option<PathBuf>,
+    answered: Cell<u64>,
 }
 
 impl Running {
@@ -251,6 +269,42 @@ impl Running {
     /// If the client has ended.
     pub fn mark(&self, name: &str) -> Result<()> {
         self.command(&format!("mark {name}"))
+    }
+
+    /// Requests answered so far, as of the last whole second.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub fn answered(&self) -> Result<u64> {
+        let mut answered = self.answered.get();
+        for event in self.heard.try_iter() {
+            match event {
+                checker::Event::Tick(tick) => answered = tick.requests,
+                checker::Event::Summary(summary) => answered = summary.requests,
+                checker::Event::Connected { .. }
+                | checker::Event::Command { .. }
+                | checker::Event::Failure { .. } => {}
+            }
+        }
+        self.answered.set(answered);
+        ensure!(!self.thread.is_finished(), "the client has ended, with {answered} requests");
+        Ok(answered)
+    }
+
+    /// Begins no request until [`Running::resume`]; when this returns none is under way.
+    ///
+    /// # Errors
+    /// If the client has ended, or hangs.
+    pub fn pause(&self) -> Result<()> {
+        self.command("pause")
+    }
+
+    /// Goes on.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.command("resume")
     }
 
     /// Tells it to end, waits for it and returns what it counted.

@@ -137,7 +137,7 @@ fn a_shadow_whose_port_is_closed_can_not_be_joined_and_harms_nobody() -> Result<
     config.duration = Some(Duration::from_secs(60));
     let client = scene.start_client(config)?;
     client.tick()?;
-    let error = scene.ctl(&["join", "shop"]).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = scene.ctl(&["join", "shop"]).err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(error.contains("join hook failed"), "{error:?}");
     client.tick()?;
     let summary = client.stop()?;

@@ -170,7 +170,7 @@ fn stopped_outside_moves_it_is_not_missed() -> Result<()> {
 fn a_join_hook_that_outlasts_its_deadline_aborts() -> Result<()> {
     let scene = Scene::with("join_deadline = \"300ms\"", "", &["--delay-ms", "2000"])?;
     let client = load(&scene)?;
-    let error = scene.ctl(&["join", "shop"]).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = scene.ctl(&["join", "shop"]).err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(error.contains("deadline"), "{error:?}");
     client.tick()?;
     let summary = client.stop()?;

@@ -1,0 +1,168 @@
+//! The whole job at once: many connections that are opened once, half of the requests writes, the weight changed all the
+//! time, and moves in between; afterwards every list is the same on both sides and in the clients' journals.
+//!
+//! `MIRROR_SOAK` makes the runs as long as docs/MEASURED.md has them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    checker::Summary,
+    net::{Host, Lab, LinkSpec},
+    wire::Impairment,
+};
+use netns_tests::{Running, Scene, all_answered, rounds};
+use rustix::process::Signal;
+
+const WEIGHTS: [&str; 4] = ["0", "25", "50", "100"];
+
+/// Changes the weight every 100 ms until so many requests are answered.
+fn shift(scene: &Scene, client: &Running, requests: u64) -> Result<()> {
+    let mut next = Instant::now();
+    for weight in WEIGHTS.iter().cycle() {
+        scene.ctl(&["weight", "shop", weight])?;
+        next += Duration::from_millis(100);
+        // The pace of the changes, not a wait for something.
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        if client.answered()? >= requests {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is under way, and both sides have the same lists.
+fn compare(scene: &Scene, client: &Running, what: &str) -> Result<()> {
+    client.pause()?;
+    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
+    ensure!(scene.states_equal()?, "the states differ {what}");
+    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
+    ensure!(proof.is_ok(), "{what}: {proof:#?}");
+    client.resume()
+}
+
+/// The run of the given length, with a cutover, a rollback and a cutover in it.
+fn run(scene: &mut Scene, connections: usize, requests: u64, stopped_for: u32) -> Result<Summary> {
+    let mut config = scene.client(connections);
+    config.requests = Some(requests);
+    let opened = scene.active_opens(Host::Client)?;
+    let client = scene.start_client(config)?;
+    shift(scene, &client, requests / 5)?;
+    scene.gateway.process()?.signal(Signal::STOP)?;
+    client.mark("stopped")?;
+    for _ in 0..stopped_for {
+        client.tick()?;
+    }
+    scene.gateway.process()?.signal(Signal::CONT)?;
+    client.mark("moved")?;
+    shift(scene, &client, 2 * requests / 5)?;
+    for (part, command) in [(3, "cutover"), (4, "rollback"), (4, "cutover")] {
+        let moved = scene.ctl(&[command, "shop"])?;
+        println!("{command}: {}", moved["phases"]);
+        compare(scene, &client, &format!("after a {command}"))?;
+        if command == "rollback" {
+            shift(scene, &client, part * requests / 5)?;
+        }
+    }
+    let summary = client.end()?;
+    all_answered(&summary)?;
+    ensure!(summary.requests == requests, "{} requests of {requests}", summary.requests);
+    ensure!(summary.connections == connections, "{} connections", summary.connections);
+    let opened = scene.active_opens(Host::Client)? - opened;
+    ensure!(opened == connections as u64, "the client has opened {opened} connections, not {connections}");
+    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
+    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    let status = scene.gateway.status()?;
+    ensure!(status["primary"]["in_sync"] == true && status["shadow"]["in_sync"] == true, "{status}");
+    println!(
+        "{} requests, {:.0}/s, {} retransmissions; {}",
+        summary.requests,
+        summary.requests_per_second,
+        summary.retransmissions,
+        proof.line()
+    );
+    Ok(summary)
+}
+
+#[test]
+fn two_hundred_connections_through_every_weight_and_move() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    let requests = u64::from(rounds(100_000, 1_000_000));
+    let summary = run(&mut scene, 200, requests, rounds(3, 30))?;
+    ensure!(summary.retransmissions == 0, "{} retransmissions", summary.retransmissions);
+    Ok(())
+}
+
+/// The same with the shadow this far away: correct, if slower; what it costs is printed.
+fn far(round_trip_ms: u64) -> Result<()> {
+    let lab = Lab::builder()
+        .link(Host::Shadow, LinkSpec::wire(Impairment::round_trip(1_000 * round_trip_ms)))
+        .up()?;
+    // Room for a retransmission or two: on a busy machine the budget's default is two timeouts at this distance.
+    let mut scene = Scene::on(lab, "stall = \"2s\"", "", &[])?.joined()?;
+    let requests = u64::from(rounds(20_000, 200_000));
+    let summary = run(&mut scene, 200, requests, 2)?;
+    for window in &summary.windows {
+        let share = window.servers.get("shadow").map_or(0.0, |server| server.read_share);
+        println!(
+            "{round_trip_ms} ms away, {}: shadow's share of the reads {share:.3}, slowest {} µs",
+            window.name, window.slowest.us
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn the_shadow_20_ms_away() -> Result<()> {
+    far(20)
+}
+
+#[test]
+fn the_shadow_80_ms_away() -> Result<()> {
+    far(80)
+}
+
+/// What a move adds to the slowest request, over many of them.
+#[test]
+fn cutovers_one_after_another() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let mut config = scene.client(200);
+    config.think = Duration::from_millis(20);
+    config.duration = Some(Duration::from_secs(600));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    let moves = rounds(10, 100);
+    let mut frozen = Vec::new();
+    for i in 0..moves {
+        client.mark(&format!("calm{i}"))?;
+        std::thread::sleep(Duration::from_millis(200));
+        client.mark(&format!("move{i}"))?;
+        let command = if i % 2 == 0 { "cutover" } else { "rollback" };
+        let moved = scene.ctl(&[command, "shop"])?;
+        frozen.push(moved["phases"]["frozen_us"].as_f64().context("no frozen_us")?);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let summary = client.stop()?;
+    all_answered(&summary)?;
+    ensure!(summary.retransmissions == 0, "{} retransmissions", summary.retransmissions);
+    let slowest = |name: String| {
+        let window = summary.windows.iter().find(|window| window.name == name);
+        window.map_or(0.0, |window| window.slowest.us as f64)
+    };
+    let mut added: Vec<f64> =
+        (0..moves).map(|i| slowest(format!("move{i}")) - slowest(format!("calm{i}"))).collect();
+    added.sort_by(f64::total_cmp);
+    frozen.sort_by(f64::total_cmp);
+    let (middle, last) = (added.len() / 2, added.len() - 1);
+    println!(
+        "{moves} moves: slowest request +{:.2} ms in the median, +{:.2} ms at worst; frozen {:.0} µs, {:.0} µs",
+        added[middle] / 1e3,
+        added[last] / 1e3,
+        frozen[middle],
+        frozen[last]
+    );
+    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
+    ensure!(proof.is_ok(), "{proof:#?}");
+    Ok(())
+}
