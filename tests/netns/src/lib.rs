@@ -344,3 +344,21 @@ pub fn all_answered(summary: &Summary) -> Result<()> {
 pub fn rounds(short: u32, long: u32) -> u32 {
     if std::env::var_os("MIRROR_SOAK").is_some() { long } else { short }
 }
+
+/// Linux' least retransmission timeout, in microseconds.
+const LEAST_TIMEOUT_US: u64 = 200_000;
+
+/// Fails if the clients' kernels sent anything again, while no request took as long as the least retransmission timeout:
+/// on a machine that is too busy to answer in that time, it says nothing.
+///
+/// # Errors
+/// If there was a retransmission.
+pub fn nothing_sent_again(summary: &Summary) -> Result<()> {
+    let slowest = summary.windows.iter().map(|window| window.slowest.us).max().unwrap_or_default();
+    ensure!(
+        summary.retransmissions == 0 || slowest >= LEAST_TIMEOUT_US,
+        "{} retransmissions, and the slowest request took {slowest} µs",
+        summary.retransmissions
+    );
+    Ok(())
+}
