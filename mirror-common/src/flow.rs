@@ -191,6 +191,8 @@ pub struct Flow {
     pub turn_begin: u32,
     /// Turns begun.
     pub turns: u32,
+    /// Turns begun when the last one that writes had been.
+    pub write_turn: u32,
     /// Turns whose request's head is complete.
     pub completed: u32,
     /// Bit n modulo 64: the n-th request is a HEAD.
@@ -364,6 +366,8 @@ pub mod emit {
     /// A SYN or SYN-ACK made from it: `mss` and `scale` as options, nothing else. For the packet at hand when that is a
     /// SYN too, and for dials.
     pub const SYN: u8 = 3;
+    /// As [`FORWARD`], but only the first `mss` bytes of the payload.
+    pub const CUT: u8 = 4;
 }
 
 /// A packet that leaves: 24 bytes.
@@ -378,11 +382,11 @@ pub struct Emit {
     pub port: u32,
     /// Window field.
     pub window: u16,
-    /// For [`emit::SYN`].
+    /// For [`emit::SYN`]; for [`emit::CUT`] the bytes of payload that stay.
     pub mss: u16,
     /// [`emit`].
     pub kind: u8,
-    /// [`tcp`] flags, for [`emit::BARE`] and [`emit::SYN`].
+    /// [`tcp`] flags, for all but [`emit::FORWARD`], which keeps the packet's own where this is 0.
     pub flags: u8,
     /// For [`emit::SYN`]; [`Segment::NO_SCALE`]: no option.
     pub scale: u8,

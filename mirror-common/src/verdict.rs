@@ -103,6 +103,7 @@ verdicts! {
     47 Runt               Pass "too short for the headers that it announces: the kernel's own"
     48 NoneDue            Drop "a packet to be made, which isn't needed any more"
     49 HandoverFailed     Drop "decided at XDP, and could not be handed over to TC; the bytes stay owed"
+    50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
 }
 
 /// Size of the counters' array: room for new ones.

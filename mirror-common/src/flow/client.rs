@@ -5,7 +5,8 @@ use super::handshake::{SYN_AGAIN_MS, offered, syn};
 use super::leg::leg_ack;
 use super::loss::check_clock;
 use super::redial::may_dial;
-use super::turn::{Begun, begin};
+use super::settled::take_over;
+use super::turn::{KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -51,6 +52,8 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     }
     if seq::lt(flow.client_acked, seg.ack) {
         flow.client_acked = seg.ack;
+        let other = flow.authority().other();
+        step.events = take_over(flow, other, step);
         if flow.has(Flow::HELD) {
             step.events |= Step::WAKE;
         }
@@ -224,6 +227,45 @@ fn again(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
     }
 }
 
+/// A segment that must wait, but begins with bytes of the turn that has begun: the rest of its body, or what a client's
+/// retransmission joins. They go alone to the legs that lack them, else what is waited for would never come.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn part(flow: &mut Flow, seg: &Segment, step: &mut Step) -> u8 {
+    let begun = seq::max(flow.client_next, flow.parse.at);
+    let known = begun.wrapping_sub(seg.seq);
+    if known == 0 || known >= seg.payload || known > 0xffff {
+        return step.verdict;
+    }
+    flow.client_next = begun;
+    let mut sent = false;
+    if flow.has(Flow::ASK_AGAIN) && !flow.has(Flow::RETURNING) && seg.seq == flow.turn_begin {
+        ask_again(flow, seg, step);
+        sent = true;
+    } else {
+        for side in Side::BOTH {
+            let leg = flow.leg(side);
+            if leg.state == leg_state::OPEN && seq::lt(leg.acked, flow.client_next) {
+                step.to_leg[side as usize] = forward(flow, side, seg);
+                sent = true;
+            }
+        }
+    }
+    if !sent {
+        return step.verdict;
+    }
+    for side in Side::BOTH {
+        let emit = &mut step.to_leg[side as usize & 1];
+        if emit.kind == emit::FORWARD {
+            emit.kind = emit::CUT;
+            emit.mss = known as u16;
+            emit.flags = tcp::ACK | tcp::PSH;
+        }
+    }
+    step.hold_copy = 1;
+    step.end(Verdict::PartForwarded);
+    step.verdict
+}
+
 /// Asks the authority a read anew that it has answered to nobody: the same bytes, behind what it has had.
 #[inline(always)]
 fn ask_again(flow: &mut Flow, seg: &Segment, step: &mut Step) {
@@ -302,14 +344,13 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             return;
         }
         if reading.begun > 0 {
-            match begin(flow, seg, data_end, terms, step) {
-                Begun::Wait(verdict) => {
-                    flow.set(Flow::HELD, true);
-                    step.end(verdict);
-                    return;
-                }
-                Begun::Kept => kept = true,
-                Begun::Yes => {}
+            let begun = begin_turn(flow, seg, terms, step);
+            kept = begun == KEPT;
+            if begun < KEPT {
+                flow.set(Flow::HELD, true);
+                step.verdict = begun;
+                step.verdict = part(flow, seg, step);
+                return;
             }
         }
         accept(flow, reading, terms);

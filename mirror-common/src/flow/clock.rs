@@ -2,9 +2,10 @@
 
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, offered, syn};
-use super::loss::{Loss, LossReason, late, lose};
+use super::loss::{lose, overdue};
 use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
+use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
 /// A flow whose ends have all been seen is kept this long for late segments, in milliseconds.
@@ -54,21 +55,25 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
         return Due::Nothing;
     }
     let side = me.other();
-    if late(flow, side, now_ms, terms.service.stall_ms) {
+    let loss = overdue(flow, side, terms);
+    if loss.is_one() {
         if act {
-            let verdict = lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+            let verdict = lose(flow, loss, terms, step);
             step.end(verdict);
         }
         return Due::Emit;
     }
-    let leg = flow.leg(side);
-    if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.dialled_ms) >= SYN_AGAIN_MS {
-        if act {
-            flow.leg_mut(side).dialled_ms = now_ms;
-            step.to_leg[side as usize] = syn(flow, side, offered(flow));
-            step.end(Verdict::SynAgain);
+    let mut due = Due::Nothing;
+    for side in Side::BOTH {
+        let leg = flow.leg(side);
+        if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.dialled_ms) >= SYN_AGAIN_MS {
+            if act {
+                flow.leg_mut(side).dialled_ms = now_ms;
+                step.to_leg[side as usize] = syn(flow, side, offered(flow));
+                step.end(Verdict::SynAgain);
+            }
+            due = Due::Emit;
         }
-        return Due::Emit;
     }
-    Due::Nothing
+    due
 }

@@ -1,7 +1,8 @@
 //! FIN, RST, and when a flow is over.
 
+use super::client::ack_client;
 use super::leg::{absorb, leg_ack};
-use super::settled::answered;
+use super::settled::{answered, owes_write};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -14,11 +15,20 @@ pub(super) fn finish_write<S: Switch>(flow: &mut Flow, anyway: bool, terms: &mut
     if !flow.has(Flow::COUNTED) {
         return;
     }
-    let done = |side: Side| flow.leg(side).state == leg_state::NONE || answered(flow, side);
-    if anyway || (done(Side::Primary) && done(Side::Shadow)) {
+    if anyway || (wrote(flow, Side::Primary) && wrote(flow, Side::Shadow)) {
         flow.set(Flow::COUNTED, false);
         terms.switch.end_write();
     }
+}
+
+/// Whether a leg has answered the counted write, and its answer has been seen to its end.
+#[inline(always)]
+fn wrote(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    let whole = leg.state != leg_state::OPEN
+        || leg.answered != flow.write_turn
+        || !seq::lt(leg.sent_max, leg.parse.at);
+    whole && !owes_write(flow, side)
 }
 
 /// Whether both directions of every leg have ended, and the client has seen it all.
@@ -47,10 +57,15 @@ pub(super) fn client_reset<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
-    let in_window = seq::le(flow.shown, seg.seq) && seq::le(seg.seq, flow.shown_edge);
-    let opening = flow.state == flow_state::OPENING;
-    if !in_window && !opening {
-        step.end(Verdict::OutOfWindow);
+    // RFC 5961, 3.2: only what we expect next is believed; within the window the client is told what that is, and resets
+    // again if it means it.
+    if seg.seq != flow.shown && seg.seq != flow.client_next {
+        if seq::lt(flow.shown, seg.seq) && seq::le(seg.seq, flow.shown_edge) {
+            ack_client(flow, step);
+            step.end(Verdict::TurnedBack);
+        } else {
+            step.end(Verdict::OutOfWindow);
+        }
         return;
     }
     // One after the other, not in a loop: the kernel's verifier must see which leg it is.
@@ -70,7 +85,7 @@ pub(super) fn client_reset<S: Switch>(
 #[inline(always)]
 fn reset_leg_of_client(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) -> bool {
     let leg = flow.leg(side);
-    let owes = flow.has(Flow::COUNTED) && leg.state != leg_state::NONE && !answered(flow, side);
+    let owes = owes_write(flow, side);
     if owes && leg.state == leg_state::OPEN {
         // As the other leg is told: all that its server has sent.
         let leg = flow.leg_mut(side);
@@ -111,7 +126,7 @@ pub(super) fn drain<S: Switch>(
     step: &mut Step,
 ) {
     if seg.is(tcp::RST) {
-        if flow.has(Flow::COUNTED) && !answered(flow, side) {
+        if owes_write(flow, side) {
             put_out(terms, step);
         }
         flow.leg_mut(side).state = leg_state::NONE;

@@ -3,6 +3,7 @@
 use super::client::ack_client;
 use super::leg::{ack_leg, reset_leg};
 use super::loss::{Loss, LossReason, end_with_reset, lose};
+use super::settled::take_over;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::abi::{Service, Tuple};
 use crate::seq;
@@ -54,6 +55,7 @@ pub fn open<S: Switch>(
     flow.turn_view = 0;
     flow.turn_begin = first;
     flow.turns = 0;
+    flow.write_turn = 0;
     flow.completed = 0;
     flow.heads = 0;
     flow.parse = Default::default();
@@ -142,6 +144,11 @@ pub fn on_client_syn<S: Switch>(
 fn syn_again<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     let _ = terms;
     if flow.state == flow_state::ENDED || flow.has(Flow::CLIENT_FIN) {
+        if flow.has(Flow::COUNTED) {
+            // A leg still owes a write's answer under the old connection: it would be cut off.
+            step.end(Verdict::HeldUnsettled);
+            return;
+        }
         step.dial = 0xff;
         step.end(Verdict::SynNew);
         return;
@@ -213,6 +220,7 @@ pub(super) fn on_dialling<S: Switch>(
     } else {
         ack_leg(flow, side, step);
         step.events |= Step::LEG_OPEN | Step::WAKE;
+        step.events = take_over(flow, side, step);
         step.end(Verdict::SynAckAbsorbed);
     }
 }

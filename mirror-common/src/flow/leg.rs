@@ -4,7 +4,7 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose};
-use super::settled::{answered, finished};
+use super::settled::{answered, finished, take_over};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -141,7 +141,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         show(flow, side, seg, end, terms, step);
     } else {
         absorb(flow, side, seg, end, terms, step);
-        take_over(flow, side, step);
+        step.events = take_over(flow, side, step);
     }
     if flow.state == flow_state::OPEN {
         finish_write(flow, false, terms);
@@ -376,7 +376,8 @@ fn fin_of_authority<S: Switch>(
         let leg = flow.leg(side);
         let all_seen =
             flow.client_acked == flow.view_next && seg.seq == leg.sent_max && leg.answered == flow.turns;
-        if all_seen && finished(flow, side.other()) {
+        let other = flow.leg(side.other()).state;
+        if all_seen && (finished(flow, side.other()) || other == leg_state::NONE) {
             let verdict = lose(flow, Loss::new(side, LossReason::Closed), terms, step);
             step.end(verdict);
         } else {
@@ -457,14 +458,4 @@ fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S
     }
     let verdict = lose(flow, Loss::new(side, LossReason::Closed), terms, step);
     step.end(verdict);
-}
-
-/// The other leg was lost as the authority: this one takes over as soon as it has finished.
-#[inline(always)]
-fn take_over(flow: &mut Flow, side: Side, step: &mut Step) {
-    if flow.has(Flow::RETURNING) && flow.leg(side).state == leg_state::OPEN && finished(flow, side) {
-        flow.hand_over(side);
-        flow.set(Flow::RETURNING, false);
-        step.events |= Step::WAKE;
-    }
 }

@@ -4,7 +4,7 @@ use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
 use super::leg::leg_ack;
 use super::redial::{ask_dial, put_down};
-use super::settled::{answered, at_boundary, finished};
+use super::settled::{answered, at_boundary, finished, owes_write};
 use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -34,6 +34,15 @@ impl Loss {
         Loss(side as u32 | (reason as u32) << 8)
     }
 
+    /// The leg has been lost before; the client waits for bytes that nobody has.
+    const STRANDED: u32 = 1 << 16;
+
+    /// Whether anything is lost.
+    #[inline(always)]
+    pub(super) const fn is_one(self) -> bool {
+        self.0 != 0
+    }
+
     #[inline(always)]
     const fn side(self) -> Side {
         Side::from_bit(self.0)
@@ -53,22 +62,30 @@ pub(super) fn lose<S: Switch>(
     let word = terms.switch.word();
     step.side = side as u8;
     step.reason = (loss.0 >> 8) as u8;
+    if loss.0 & Loss::STRANDED != 0 {
+        end_with_reset(flow, terms, step);
+        return Verdict::FailedMidAnswer;
+    }
     let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
     if word.authority() as u8 == side as u8 || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, terms, step);
         return Verdict::Reset;
     }
-    let owes = (flow.has(Flow::COUNTED) && !answered(flow, side))
-        || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
+    let owes = owes_write(flow, side) || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
     if owes && terms.switch.out_of_sync(side) {
         step.events |= Step::OUT_OF_SYNC;
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
     let whole = answered(flow, side);
+    if !all_but_last(flow, side) {
+        // Turns before the last one weren't answered either: only the last can be asked again.
+        flow.set(Flow::MOVED, false);
+    }
     // A server that answers, and then closes, may be dialled at once: it can't be faster than its answers.
     let served = whole && flow.leg(side).fed > 0;
     let (next, turns) = (flow.client_next, flow.turns);
     put_down(flow, side, next, turns);
+    flow.leg_mut(side).heard_ms = terms.now_ms;
     if served {
         flow.leg_mut(side).dialled_ms = 0;
     }
@@ -89,11 +106,22 @@ pub(super) fn lose<S: Switch>(
         if raise_shown(flow) {
             ack_client(flow, step);
         }
-        if !refused {
+        if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
+            ask_dial(flow, side.other(), terms.now_ms, step);
+        } else if !refused {
             ask_dial(flow, side, terms.now_ms, step);
         }
     }
     if refused { Verdict::Refused } else { Verdict::LegLost }
+}
+
+/// Whether nothing is missing of the answers before the last turn's.
+#[inline(always)]
+fn all_but_last(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    leg.answered.wrapping_add(1) == flow.turns
+        && !seq::lt(leg.sent_max, leg.parse.at)
+        && leg.parse.scanner.is_boundary()
 }
 
 /// The other leg takes over from a lost authority. `whole`: its last answer had been shown to its end. False: the client
@@ -101,28 +129,45 @@ pub(super) fn lose<S: Switch>(
 #[inline(always)]
 fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
     if flow.leg(to).state != leg_state::OPEN {
-        return false;
+        return wait_for(flow, to, whole);
     }
     let unanswered = flow.has(Flow::MOVED);
     if !unanswered && !whole {
         return false;
     }
+    // What the client hasn't acknowledged may be lost on its way, and nobody has it any more.
+    let has_all = flow.client_acked == flow.view_next;
     flow.set(Flow::MOVED, false);
     let leg = flow.leg(to);
     let fresh = leg.answered.wrapping_add(1) == flow.turns
         && leg.rcv_nxt == leg.parse.at
         && leg.parse.scanner.is_boundary();
-    if unanswered && fresh {
+    if unanswered && fresh && has_all {
         // It hasn't begun to answer this turn: what comes is the client's.
         flow.hand_over(to);
         return true;
     }
     flow.set(Flow::ASK_AGAIN, unanswered);
-    if finished(flow, to) {
+    if finished(flow, to) && has_all {
         flow.hand_over(to);
     } else {
         flow.set(Flow::RETURNING, true);
     }
+    true
+}
+
+/// A connection that only waits for its next request can wait for a leg, too.
+#[inline(always)]
+fn wait_for(flow: &mut Flow, to: Side, whole: bool) -> bool {
+    if !whole || flow.has(Flow::MOVED) || !at_boundary(flow) {
+        return false;
+    }
+    if flow.leg(to).state == leg_state::NONE {
+        let (next, turns) = (flow.client_next, flow.turns);
+        put_down(flow, to, next, turns);
+        flow.leg_mut(to).dialled_ms = 0;
+    }
+    flow.set(Flow::RETURNING, true);
     true
 }
 
@@ -140,10 +185,7 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
     let me = terms.switch.word().authority();
     let mut owes = false;
     for side in Side::BOTH {
-        owes |= side as u8 != me as u8
-            && flow.has(Flow::COUNTED)
-            && flow.leg(side).state != leg_state::NONE
-            && !answered(flow, side);
+        owes |= side as u8 != me as u8 && owes_write(flow, side);
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
             step.to_leg[side as usize] = Emit {
@@ -172,20 +214,42 @@ pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, 
         return;
     }
     let side = terms.switch.word().authority().other();
-    if late(flow, side, terms.now_ms, terms.service.stall_ms) {
-        let verdict = lose(flow, Loss::new(side, LossReason::Stalled), terms, step);
+    let loss = overdue(flow, side, terms);
+    if loss.is_one() {
+        let verdict = lose(flow, loss, terms, step);
         step.end(verdict);
     }
 }
 
+/// What is lost by the clock, if anything: `side`'s leg, or the client's hope for what a lost one had.
+#[inline(always)]
+pub(super) fn overdue<S: Switch>(flow: &mut Flow, side: Side, terms: &Terms<'_, S>) -> Loss {
+    if late(flow, side, terms.now_ms, terms.service.stall_ms) {
+        Loss::new(side, LossReason::Stalled)
+    } else if stranded(flow, terms.now_ms, terms.service.stall_ms) {
+        Loss(Loss::new(side, LossReason::Stalled).0 | Loss::STRANDED)
+    } else {
+        Loss(0)
+    }
+}
+
+/// Whether the client waits for bytes that only a lost leg had.
+#[inline(always)]
+fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
+    flow.state == flow_state::OPEN
+        && flow.has(Flow::RETURNING)
+        && flow.client_acked != flow.view_next
+        && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= stall_ms
+}
+
 /// Whether a leg has been behind for longer than its budget: against a mark, so that a trickle doesn't reset it.
 #[inline(always)]
-pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
+fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
     let silent = flow.authority as u32 == side as u32
-        && flow.client_acked == flow.view_next
-        && seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at);
+        && flow.client_window != 0
+        && (flow.client_acked != flow.view_next || seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at));
     let leg = flow.leg_mut(side);
     if leg.state == leg_state::NONE {
         return false;
@@ -194,8 +258,9 @@ pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> b
         return true;
     }
     let other_done = other.state == leg_state::OPEN;
+    let reached_turn = if other_done { other.answered } else { turns };
     let behind =
-        seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(other.answered) as i32) < 0);
+        seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         leg.behind_since = 0;
         return false;
@@ -204,7 +269,7 @@ pub(super) fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> b
     if leg.behind_since == 0 || reached {
         leg.behind_since = now_ms;
         leg.mark = next;
-        leg.mark_turn = if other_done { other.answered } else { turns };
+        leg.mark_turn = reached_turn;
         return false;
     }
     // The other one is as far back, or further: then it isn't this leg that keeps the flow waiting.

@@ -84,6 +84,11 @@ pub fn on_dialled<S: Switch>(
     let from = flow.leg(side).from;
     start(flow.leg_mut(side), dialled.port, dialled.iss, from, seg.now_ms);
     step.to_leg[side as usize] = syn(flow, side, offered(flow));
+    if step.verdict == Verdict::HeldUnsettled as u8 {
+        // The packet at hand becomes the SYN; what is held is a copy.
+        step.hold_copy = 1;
+        step.end(Verdict::Dialled);
+    }
     if step.verdict == Verdict::LegLost as u8 || step.verdict == Verdict::NoLeg as u8 {
         step.end(Verdict::Dialled);
     }

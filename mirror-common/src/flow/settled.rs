@@ -1,6 +1,6 @@
 //! When a flow may change its authority or its legs, and how.
 
-use super::{Flow, Leg, flow_state, leg_state};
+use super::{Flow, Leg, Step, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
 
@@ -15,6 +15,15 @@ pub(super) fn answered(flow: &Flow, side: Side) -> bool {
         && leg.answered == flow.turns
         && !seq::lt(leg.sent_max, leg.parse.at)
         && leg.parse.scanner.is_boundary()
+}
+
+/// Whether a leg still owes the answer of a counted write. One that is dialled anew owes what its last one left undone.
+#[inline(always)]
+pub(super) fn owes_write(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    flow.has(Flow::COUNTED)
+        && leg.state != leg_state::NONE
+        && (leg.answered.wrapping_sub(flow.write_turn) as i32) < 0
 }
 
 /// Whether a leg has answered all, without a hole, and its stream goes on: a next answer would begin at its next number.
@@ -50,6 +59,19 @@ pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
     // one, or its last answer would.
     let ends_finished = finished(flow, flow.authority()) && finished(flow, to);
     (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
+}
+
+/// The other leg was lost as the authority: this one takes over as soon as it has finished.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn take_over(flow: &mut Flow, side: Side, step: &mut Step) -> u8 {
+    let has_all = flow.client_acked == flow.view_next;
+    if flow.has(Flow::RETURNING) && has_all && flow.leg(side).state == leg_state::OPEN && finished(flow, side)
+    {
+        flow.hand_over(side);
+        flow.set(Flow::RETURNING, false);
+        step.events |= Step::WAKE;
+    }
+    step.events
 }
 
 impl Flow {

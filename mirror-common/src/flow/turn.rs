@@ -3,13 +3,14 @@
 use super::redial::{ask_dial, put_down};
 use super::settled::{at_boundary, finished, settled};
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
+use crate::abi::Service;
 use crate::protocol::Class;
 use crate::switch_word::{Side, SwitchWord};
 use crate::verdict::Verdict;
 use crate::weight;
 
 /// How a turn may begin.
-pub(super) enum Begun {
+enum Begun {
     /// As chosen.
     Yes,
     /// Under the same authority as before, for want of a settled flow.
@@ -18,9 +19,30 @@ pub(super) enum Begun {
     Wait(Verdict),
 }
 
+/// [`begin_turn`]: as chosen.
+const AS_CHOSEN: u8 = 0xff;
+/// [`begin_turn`]: under the same authority as before.
+pub(super) const KEPT: u8 = 0xfe;
+
+/// A turn begins, or must wait: then the number of the verdict is returned. A subprogram of its own, as its frame is large.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn begin_turn<S: Switch>(
+    flow: &mut Flow,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> u8 {
+    let data_end = seg.seq.wrapping_add(seg.payload);
+    match begin(flow, seg, data_end, terms, step) {
+        Begun::Yes => AS_CHOSEN,
+        Begun::Kept => KEPT,
+        Begun::Wait(verdict) => verdict as u8,
+    }
+}
+
 /// A turn begins: counts a write, reads the switch word, chooses who answers. Changes nothing where it must wait.
 #[inline(always)]
-pub(super) fn begin<S: Switch>(
+fn begin<S: Switch>(
     flow: &mut Flow,
     seg: &Segment,
     data_end: u32,
@@ -31,6 +53,8 @@ pub(super) fn begin<S: Switch>(
         return Begun::Wait(Verdict::HeldMoved);
     }
     if flow.has(Flow::RETURNING) {
+        let to = flow.authority().other();
+        ask_dial(flow, to, seg.now_ms, step);
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     let reading = &seg.reading;
@@ -60,6 +84,9 @@ pub(super) fn begin<S: Switch>(
     flow.turn_view = answers_end(flow);
     flow.turn_us = seg.now_us;
     flow.turns = flow.turns.wrapping_add(reading.begun);
+    if writes {
+        flow.write_turn = flow.turns;
+    }
     for side in Side::BOTH {
         let leg = flow.leg_mut(side);
         leg.fed = leg.fed.wrapping_add(reading.begun);
@@ -104,11 +131,18 @@ fn choose<S: Switch>(
     if wanted as u8 != flow.authority {
         match settled(flow, wanted) {
             Some(proof) => flow.set_authority(wanted, proof),
-            None if writes => return Begun::Wait(Verdict::HeldUnsettled),
+            // A side that is out of sync answers nothing any more, and a connection from before a join may have no leg yet
+            // where the authority has gone since.
+            None if writes || !word.member(flow.authority()) => {
+                take_in(flow, wanted, word, terms.service);
+                ask_dial(flow, wanted, seg.now_ms, step);
+                return Begun::Wait(Verdict::HeldUnsettled);
+            }
             None => kept = true,
         }
     }
-    if full {
+    // In the middle of a head nothing can be cut off: then it gets one more.
+    if full && flow.parse.scanner.is_boundary() {
         // One more would be its last, and its answer would say so to the client, or to nobody.
         if flow.authority as u32 == other as u32 || !finished(flow, other) || !at_boundary(flow) {
             return Begun::Wait(Verdict::HeldCapped);
@@ -117,15 +151,7 @@ fn choose<S: Switch>(
         put_down(flow, other, from, turns);
         flow.leg_mut(other).dialled_ms = 0;
     }
-    let joins = flow.leg(other).state == leg_state::NONE
-        && word.member(other)
-        && terms.service.endpoints[other as usize & 1].addr != 0;
-    if joins && at_boundary(flow) && !flow.has(Flow::OPAQUE) {
-        // Mirroring began after this connection: from this turn on it has a second leg.
-        let (from, turns) = (flow.client_next, flow.turns);
-        put_down(flow, other, from, turns);
-        flow.leg_mut(other).dialled_ms = 0;
-    }
+    take_in(flow, other, word, terms.service);
     if !word.member(other)
         && flow.leg(other).state != leg_state::NONE
         && flow.authority as u32 != other as u32
@@ -135,6 +161,19 @@ fn choose<S: Switch>(
     }
     ask_dial(flow, other, seg.now_ms, step);
     if kept { Begun::Kept } else { Begun::Yes }
+}
+
+/// Mirroring began after this connection: from its next turn on it has a leg there, too.
+#[inline(always)]
+fn take_in(flow: &mut Flow, side: Side, word: SwitchWord, service: &Service) {
+    let joins = flow.leg(side).state == leg_state::NONE
+        && word.member(side)
+        && service.endpoints[side as usize & 1].addr != 0;
+    if joins && at_boundary(flow) && !flow.has(Flow::OPAQUE) {
+        let (from, turns) = (flow.client_next, flow.turns);
+        put_down(flow, side, from, turns);
+        flow.leg_mut(side).dialled_ms = 0;
+    }
 }
 
 /// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.

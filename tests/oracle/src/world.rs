@@ -39,9 +39,6 @@ const SWEEP: u64 = 50_000;
 const PATIENCE: u64 = 120_000_000;
 /// What is on its way when the last answer has come must end within this, in microseconds.
 const QUIET: u64 = 20_000_000;
-/// Lines of a trace that are kept.
-const TRACE: usize = 400;
-
 enum Event {
     AtGateway(Packet),
     Decide(Box<Read>),
@@ -103,12 +100,14 @@ pub struct World {
     mid_answer: BTreeSet<(u32, u16)>,
     failed_mid_answer: u64,
     violation: Option<(u64, String)>,
-    trace: Option<VecDeque<String>>,
+    /// So many last lines are kept; 0: none.
+    lines: usize,
+    trace: VecDeque<String>,
 }
 
-/// Runs the world of a seed to its end, or to the first rule that is broken.
-pub fn run(seed: u64, trace: bool) -> Report {
-    let mut world = World::new(seed, trace);
+/// Runs the world of a seed to its end, or to the first rule that is broken; keeps so many `lines` of its trace.
+pub fn run(seed: u64, lines: usize) -> Report {
+    let mut world = World::new(seed, lines);
     world.run();
     Report {
         seed,
@@ -118,12 +117,12 @@ pub fn run(seed: u64, trace: bool) -> Report {
         failed_mid_answer: world.failed_mid_answer,
         counts: world.admin.counts,
         violation: world.violation,
-        trace: world.trace.map(Vec::from).unwrap_or_default(),
+        trace: Vec::from(world.trace),
     }
 }
 
 impl World {
-    fn new(seed: u64, trace: bool) -> World {
+    fn new(seed: u64, lines: usize) -> World {
         let mut rng = Rng::with_seed(seed);
         let settings = Settings::of(&mut rng);
         let gateway = Gateway::new(&settings, rng.u64(..));
@@ -146,7 +145,8 @@ impl World {
             mid_answer: BTreeSet::new(),
             failed_mid_answer: 0,
             violation: None,
-            trace: trace.then(VecDeque::new),
+            lines,
+            trace: VecDeque::new(),
             clients,
             settings,
         };
@@ -173,16 +173,14 @@ impl World {
     }
 
     fn note(&mut self, line: impl FnOnce(&World) -> String) {
-        if self.trace.is_none() {
+        if self.lines == 0 {
             return;
         }
         let line = format!("{:11.6} {}", self.now as f64 / 1e6, line(self));
-        if let Some(trace) = &mut self.trace {
-            if trace.len() >= TRACE {
-                trace.pop_front();
-            }
-            trace.push_back(line);
+        if self.trace.len() >= self.lines {
+            self.trace.pop_front();
         }
+        self.trace.push_back(line);
     }
 
     fn violate(&mut self, rule: String) {
@@ -289,7 +287,7 @@ impl World {
     }
 
     fn decide(&mut self, read: Read, how: &str) {
-        if self.trace.is_some() {
+        if self.lines > 0 {
             let text = read.to_string();
             self.note(|_| format!("{how}{text}"));
         }
@@ -299,7 +297,7 @@ impl World {
 
     /// Sends what leaves, and keeps what is held.
     fn carry(&mut self, outcome: Outcome, how: &str) {
-        if self.trace.is_some() {
+        if self.lines > 0 {
             let flow = outcome.slot.map(|slot| self.gateway.flow_line(slot)).unwrap_or_default();
             self.note(|_| format!("      {how}{} {flow}", outcome.verdict.name()));
             for (_, packet) in &outcome.out {
@@ -365,7 +363,8 @@ impl World {
         };
         let settings = self.settings.links[link];
         let copies = match self.rng.u32(..10_000) {
-            _ if self.calm => 1,
+            // Nobody would send it again: a client whose RST is lost waits for its own patience to end.
+            _ if self.calm || (link == 0 && packet.is(mirror_common::flow::tcp::RST)) => 1,
             n if n < settings.loss => 0,
             n if n < settings.loss + settings.double => 2,
             _ => 1,

@@ -11,6 +11,9 @@ struct Args {
     /// Run this seed alone, and print its trace
     #[arg(long)]
     seed: Option<u64>,
+    /// Print so many last lines of the trace
+    #[arg(long, default_value_t = 120)]
+    lines: usize,
     /// Run seeds from this one on
     #[arg(long, default_value_t = 0)]
     from: u64,
@@ -25,7 +28,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(seed) = args.seed {
-        let report = world::run(seed, true);
+        let report = world::run(seed, args.lines);
         for line in &report.trace {
             println!("{line}");
         }
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
     let mut seed = args.from;
     let mut broken = 0_u64;
     while total.steps < args.steps {
-        let report = world::run(seed, false);
+        let report = world::run(seed, 0);
         total.add(&report);
         if let Some((at, rule)) = &report.violation {
             println!("seed {seed} at {:.6} s: {rule}", *at as f64 / 1e6);

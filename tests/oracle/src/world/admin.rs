@@ -250,8 +250,12 @@ pub fn go_on(world: &mut World) {
     world.note(|_| format!("{:?}: {done:?}", moving.wanted));
     if done.is_some() {
         let (a, b) = (&world.servers[0].lists, &world.servers[1].lists);
-        if a != b {
-            world.violate(format!("{:?} with no open write, and the two sides differ", moving.wanted));
+        if let Some(key) = a.keys().chain(b.keys()).find(|key| a.get(key) != b.get(key)) {
+            let (a, b) = (a.get(key).map(|(_, ids)| ids), b.get(key).map(|(_, ids)| ids));
+            let wanted = moving.wanted;
+            let rule =
+                format!("{wanted:?} with no open write, and the list {key} is {a:?} here, {b:?} there");
+            world.violate(rule);
         }
     }
     habits(world);

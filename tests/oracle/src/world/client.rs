@@ -1,6 +1,6 @@
 //! A client: appends to a list of its own, reads it back, and knows what each answer must say.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use fastrand::Rng;
 use mirror_common::{abi::Tuple, flow::tcp, switch_word::Side};
@@ -41,8 +41,8 @@ pub enum Told {
         how: &'static str,
         /// Requests that it has to send again.
         lost: usize,
-        /// Whether one of them is an append.
-        writes: bool,
+        /// The appends among them.
+        writes: Vec<u64>,
     },
     /// Something that no network can excuse.
     Wrong(String),
@@ -60,8 +60,8 @@ enum Ending {
 pub struct Client {
     addr: u32,
     port: u16,
-    /// Its list.
-    pub key: u64,
+    /// The list of its connection: each has its own, for writes of several connections have no common order.
+    key: u64,
     tcp: Option<Tcp>,
     old: Vec<(Tcp, u64)>,
     input: Vec<u8>,
@@ -75,8 +75,10 @@ pub struct Client {
     ending: Ending,
     list: ListState,
     next_at: u64,
-    /// The appends that were answered, in order.
-    pub appended: Vec<u64>,
+    /// The appends that were answered, in order, by list.
+    pub appended: BTreeMap<u64, Vec<u64>>,
+    /// The appends whose connection ended before their answers, in order, by list.
+    pub unsure: BTreeMap<u64, Vec<u64>>,
     /// Requests that were answered.
     pub answered: u32,
 }
@@ -101,7 +103,7 @@ impl Client {
         Client {
             addr: CLIENTS + n as u32,
             port: 5_000,
-            key: n as u64,
+            key: (n as u64) << 16,
             tcp: None,
             old: Vec::new(),
             input: Vec::new(),
@@ -113,7 +115,8 @@ impl Client {
             ending: Ending::AtIdle,
             list: ListState::default(),
             next_at: 0,
-            appended: Vec::new(),
+            appended: BTreeMap::new(),
+            unsure: BTreeMap::new(),
             answered: 0,
         }
     }
@@ -223,7 +226,9 @@ impl Client {
                 }
                 self.leave(now);
                 if !self.waiting.is_empty() || !self.later.is_empty() {
-                    let writes = self.waiting.iter().any(|w| w.request.kind == Kind::Append);
+                    let appends = self.waiting.iter().filter(|w| w.request.kind == Kind::Append);
+                    let writes: Vec<u64> = appends.map(|w| w.request.id).collect();
+                    self.unsure.insert(self.key, writes.clone());
                     told.push(Told::Failed { tuple, how, lost: self.waiting.len(), writes });
                     self.later.clear();
                     self.again.append(&mut self.waiting);
@@ -275,7 +280,7 @@ impl Client {
                     }
                     let write = first.request.kind == Kind::Append;
                     if write {
-                        self.appended.push(first.request.id);
+                        self.appended.entry(first.request.key).or_default().push(first.request.id);
                     }
                     self.answered += 1;
                     told.push(Told::Answered { side: answer.side, write, since: first.since });
@@ -330,7 +335,11 @@ impl Client {
 
     /// Writes the next request.
     fn ask(&mut self, last: bool, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
-        let waiting = self.again.pop_front().unwrap_or_else(|| self.invent(now, settings, rng));
+        let mut waiting = self.again.pop_front().unwrap_or_else(|| self.invent(now, settings, rng));
+        if waiting.request.kind == Kind::Append {
+            self.list = self.list.append(waiting.request.id);
+        }
+        (waiting.request.key, waiting.expected) = (self.key, self.list);
         let bytes = waiting.request.bytes();
         self.waiting.push_back(Waiting { since: now, ..waiting });
         self.on_connection += 1;
@@ -364,12 +373,9 @@ impl Client {
         } else {
             Kind::Get
         };
-        let id = self.key << 32 | u64::from(self.issued);
+        let id = u64::from(self.addr) << 32 | u64::from(self.issued);
         self.issued += 1;
         let body = if kind == Kind::Append { body(settings.body, rng) } else { Vec::new() };
-        if kind == Kind::Append {
-            self.list = self.list.append(id);
-        }
         Waiting { request: Request { id, key: self.key, kind, body }, expected: self.list, since: now }
     }
 
@@ -384,6 +390,8 @@ impl Client {
         let out = Tuple { saddr: self.addr, daddr: VIP, sport, dport: PORT };
         self.tcp = Some(Tcp::dial(out, socket_settings(settings, 0, rng), now, to));
         self.on_connection = 0;
+        self.key += 1;
+        self.list = ListState::default();
         self.ending = match rng.u32(..3) {
             0 => Ending::AtIdle,
             1 => Ending::WithLastRequest,

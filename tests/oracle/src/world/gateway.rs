@@ -428,7 +428,12 @@ fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>) -> Packet {
         Some(packet) if forwards && e.flags == 0 => packet.flags,
         _ => e.flags,
     };
-    let payload = packet.filter(|_| forwards).map_or_else(|| [].into(), |packet| packet.payload.clone());
+    let cut = e.kind == emit::CUT;
+    let payload = match packet {
+        Some(packet) if forwards => packet.payload.clone(),
+        Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
+        _ => [].into(),
+    };
     let made = e.kind == emit::SYN;
     Packet {
         tuple,

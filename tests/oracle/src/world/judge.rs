@@ -26,18 +26,18 @@ impl Stream {
         Stream { first, bytes: Vec::new() }
     }
 
-    /// Whether every byte is new, or what it was.
+    /// Whether every byte is new, or what it was. What lies before the first one is nobody's: a receiver cuts it off.
     fn agrees(&mut self, packet: &Packet) -> bool {
-        let at = packet.seq.wrapping_sub(self.first) as usize;
-        if at > 1 << 28 {
-            return packet.is_empty();
-        }
-        let end = at + packet.payload.len();
+        let before =
+            if seq::lt(packet.seq, self.first) { self.first.wrapping_sub(packet.seq) as usize } else { 0 };
+        let Some(payload) = packet.payload.get(before..) else { return true };
+        let at = packet.seq.wrapping_add(before as u32).wrapping_sub(self.first) as usize;
+        let end = at + payload.len();
         if self.bytes.len() < end {
             self.bytes.resize(end, UNSEEN);
         }
         let mut agrees = true;
-        for (known, byte) in self.bytes[at..end].iter_mut().zip(packet.payload.iter()) {
+        for (known, byte) in self.bytes[at..end].iter_mut().zip(payload) {
             agrees &= *known == UNSEEN || *known == u16::from(*byte);
             *known = u16::from(*byte);
         }

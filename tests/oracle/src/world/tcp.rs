@@ -83,6 +83,8 @@ pub struct Tcp {
     timer: Option<u64>,
     tries: u32,
     rcv: u32,
+    /// Sequence and acknowledgement number of the segment that the window is from.
+    told_at: (u32, u32),
     early: BTreeMap<u32, Rc<[u8]>>,
     early_fin: Option<u32>,
     ready: Vec<u8>,
@@ -115,6 +117,7 @@ impl Tcp {
             timer: None,
             tries: 0,
             rcv: 0,
+            told_at: (0, 0),
             early: BTreeMap::new(),
             early_fin: None,
             ready: Vec::new(),
@@ -181,6 +184,7 @@ impl Tcp {
         self.scales &= syn.scale != Segment::NO_SCALE;
         self.peer_scale = if self.scales { syn.scale } else { 0 };
         self.edge = self.settings.iss.wrapping_add(1).wrapping_add(u32::from(syn.window));
+        self.told_at = (syn.seq, syn.ack);
     }
 
     fn packet(&self, seq: u32, flags: u8, window: u16, payload: Rc<[u8]>) -> Packet {
@@ -374,7 +378,7 @@ impl Tcp {
             if packet.seq == self.rcv {
                 self.broken = Some(Broken::Reset);
                 self.state = State::Closed;
-            } else if packet.seq.wrapping_sub(self.rcv) < window {
+            } else if packet.seq.wrapping_sub(self.rcv) <= window {
                 self.acknowledge(to);
             }
             return;
@@ -409,7 +413,13 @@ impl Tcp {
         }
         let edge = ack.wrapping_add(u32::from(packet.window) << self.peer_scale);
         let same = edge == self.edge;
-        self.edge = seq::max(self.edge, edge);
+        // The latest word counts, also when it takes window back (RFC 9293, 3.10.7.4).
+        let newer = seq::lt(self.told_at.0, packet.seq)
+            || (self.told_at.0 == packet.seq && seq::le(self.told_at.1, ack));
+        if newer || seq::lt(self.una, ack) {
+            self.edge = edge;
+            self.told_at = (packet.seq, ack);
+        }
         self.tries = 0;
         if ack == self.una {
             if pure && same && self.next != self.una {

@@ -1,5 +1,7 @@
 //! What is said of a world from the outside: by its clients, and by its servers' lists at the end.
 
+use std::collections::BTreeSet;
+
 use mirror_common::{abi::Tuple, switch_word::Side};
 
 use super::{World, client::Told};
@@ -13,27 +15,32 @@ impl World {
         }
         let word = self.gateway.application.word;
         for side in Side::BOTH {
-            if !word.member(side) {
-                continue;
-            }
-            for n in 0..self.clients.len() {
-                let client = &self.clients[n];
-                let has = self.servers[side as usize].lists.get(&client.key).map(|(_, ids)| ids.clone());
-                let has = has.unwrap_or_default();
-                if has != client.appended {
-                    let first = has.iter().zip(&client.appended).position(|(a, b)| a != b);
-                    let first = first.unwrap_or_else(|| has.len().min(client.appended.len()));
-                    let rule = format!(
-                        "the {} is in sync, and its list {} differs from entry {first} on: {:?}, not {:?}",
-                        side.name(),
-                        client.key,
-                        has.get(first..).map(|ids| &ids[..ids.len().min(3)]),
-                        client.appended.get(first..).map(|ids| &ids[..ids.len().min(3)])
-                    );
-                    self.violate(rule);
-                }
+            if word.member(side)
+                && let Some(rule) = self.list_is_wrong(side)
+            {
+                self.violate(rule);
             }
         }
+    }
+
+    /// A list of a side that isn't what the clients were told.
+    fn list_is_wrong(&self, side: Side) -> Option<String> {
+        let none = Vec::new();
+        let lists = &self.servers[side as usize].lists;
+        let authority = &self.servers[self.gateway.application.word.authority() as usize].lists;
+        let mut keys: BTreeSet<u64> = lists.keys().copied().collect();
+        keys.extend(self.clients.iter().flat_map(|client| client.appended.keys().copied()));
+        keys.into_iter().find_map(|key| {
+            let client = &self.clients[(key >> 16) as usize];
+            let has = lists.get(&key).map_or(&none, |(_, ids)| ids);
+            let owed = client.appended.get(&key).unwrap_or(&none);
+            let more = client.unsure.get(&key).unwrap_or(&none);
+            // What a broken connection left may have been done; if so, on both sides.
+            let same = authority.get(&key).map_or(&none, |(_, ids)| ids) == has;
+            let right = has.strip_prefix(&owed[..]).is_some_and(|rest| more.starts_with(rest)) && same;
+            let name = side.name();
+            (!right).then(|| format!("the {name} is in sync, and its list {key} is {has:?}, not {owed:?}"))
+        })
     }
 
     /// Judges what a client says.
@@ -53,22 +60,18 @@ impl World {
                     self.violate(format!("a read was answered by the {}, which is out of sync", side.name()));
                 }
             }
-            Told::Failed { tuple, how, lost, writes } => self.failed(&tuple, how, lost, writes),
+            Told::Failed { tuple, how, lost, writes } => self.failed(&tuple, how, lost, &writes),
             Told::Wrong(rule) => self.violate(rule),
         }
     }
 
-    fn failed(&mut self, tuple: &Tuple, how: &str, lost: usize, writes: bool) {
-        let mid_answer = self.mid_answer.remove(&(tuple.saddr, tuple.sport));
-        if mid_answer && how == "reset" && !writes && lost == 1 {
+    fn failed(&mut self, tuple: &Tuple, how: &str, lost: usize, writes: &[u64]) {
+        if self.mid_answer.remove(&(tuple.saddr, tuple.sport)) && how == "reset" {
             self.failed_mid_answer += 1;
             return;
         }
-        let kind = if writes { "writes among them" } else { "all reads" };
         let port = u16::from_be(tuple.sport);
-        self.violate(format!(
-            "client{}'s connection from {port} was {how} with {lost} unanswered, {kind}",
-            tuple.saddr
-        ));
+        let client = tuple.saddr;
+        self.violate(format!("client{client}'s {port} was {how} with {lost} unanswered, writes {writes:?}"));
     }
 }
