@@ -19,6 +19,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{
     datapath::Datapath,
+    doctor,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
@@ -55,6 +56,7 @@ struct Shared {
 /// # Errors
 /// When something that it needs is refused; the message says what to do.
 pub fn run(policy: Policy, places: &Places) -> Result<()> {
+    doctor::need_capabilities()?;
     mount_bpffs(&places.pins)?;
     fs::create_dir_all(&places.pins).with_context(|| {
         format!("can't make {}: is a bpf file system mounted there, and yours?", places.pins.display())

@@ -71,6 +71,16 @@ pub fn examine(policy: Option<&Policy>, pins: &Path) -> Vec<Line> {
     lines
 }
 
+/// Fails early, and with what to type, where a capability is missing.
+///
+/// # Errors
+/// When one is.
+pub fn need_capabilities() -> anyhow::Result<()> {
+    let missing = host::missing(&gather::read("/proc/self/status"));
+    anyhow::ensure!(missing.is_empty(), "without {}: {}", missing.join(", "), host::GRANT);
+    Ok(())
+}
+
 /// The worst of all.
 pub fn worst(lines: &[Line]) -> Level {
     let has = |level| lines.iter().any(|line| line.level == level);

@@ -38,7 +38,7 @@ pub fn open(network: &Network) -> Result<(File, u32)> {
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/net/tun")
-        .context("can't open /dev/net/tun (modprobe tun)")?;
+        .context("can't open /dev/net/tun (modprobe tun; chmod 666 /dev/net/tun)")?;
     let mut request = [0_u8; 40];
     request[..NAME.len()].copy_from_slice(NAME.as_bytes());
     request[16..18].copy_from_slice(&(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR).to_ne_bytes());

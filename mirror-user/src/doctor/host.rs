@@ -8,6 +8,9 @@ use super::Line;
 const KERNEL: (u32, u32) = (6, 12);
 /// Numbers of capabilities (linux/capability.h) that the daemon uses.
 const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// How to get them.
+pub(super) const GRANT: &str = "run it as root, by deploy/mirror.service, or: \
+     setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v mirror)";
 /// Stands for CAP_BPF and CAP_PERFMON too.
 const SYS_ADMIN: u32 = 21;
 
@@ -80,17 +83,20 @@ fn effective(status: &str) -> u64 {
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn capabilities(status: &str) -> Line {
+/// Which of the needed capabilities `/proc/self/status` doesn't show as effective.
+pub(super) fn missing(status: &str) -> Vec<&'static str> {
     let set = effective(status);
     let bit = |number: u32| set >> number & 1 == 1;
     let has = |number: u32| bit(number) || (number > 32 && bit(SYS_ADMIN));
-    let missing: Vec<&str> =
-        NEEDED.iter().filter(|(number, _)| !has(*number)).map(|(_, name)| *name).collect();
+    NEEDED.iter().filter(|(number, _)| !has(*number)).map(|(_, name)| *name).collect()
+}
+
+fn capabilities(status: &str) -> Line {
+    let missing = missing(status);
     if missing.is_empty() {
         return Line::ok("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON");
     }
-    let advice = "run as root, or: setcap cap_bpf,cap_net_admin,cap_perfmon+ep $(command -v mirror)";
-    Line::failure("capabilities", format!("without {}", missing.join(", ")), advice)
+    Line::failure("capabilities", format!("without {}", missing.join(", ")), GRANT)
 }
 
 fn object(embedded: bool) -> Line {
@@ -111,7 +117,7 @@ fn tun(trouble: Option<&str>) -> Line {
     match trouble {
         None => Line::ok("/dev/net/tun", "can be opened"),
         Some(trouble) => {
-            let advice = "modprobe tun; its owner needs rw: chmod 666 /dev/net/tun is the usual mode";
+            let advice = "modprobe tun; or, where its mode isn't the usual one: chmod 666 /dev/net/tun";
             Line::failure("/dev/net/tun", trouble, advice)
         }
     }
