@@ -3,6 +3,7 @@
 //! Kept light on purpose: on a bare machine this is compiled before anything else can happen.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod command;
 mod demo;
 mod ebpf;
@@ -43,6 +44,8 @@ enum Task {
     Test(test::TestArgs),
     /// The whole job once, under load, with a proof: builds, installs what it needs, and shows it (needs root)
     Demo(demo::DemoArgs),
+    /// Nanoseconds a packet, verifier cost, and loads beside plain forwarding, as tables and JSON (needs root)
+    Bench(bench::BenchArgs),
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -54,6 +57,7 @@ fn main() -> std::process::ExitCode {
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
         Task::Demo(args) => demo::start(&args),
+        Task::Bench(args) => bench::start(&args),
         Task::Lab(args) => lab::start(&args),
     };
     // Not by returning it: that prints a backtrace where RUST_BACKTRACE is set.

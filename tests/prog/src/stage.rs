@@ -107,7 +107,11 @@ pub fn object(name: &str) -> Result<Vec<u8>> {
     std::fs::read(path).context("the kernel side isn't built: cargo xtask build-ebpf")
 }
 
-fn index(device: &str) -> Result<u32> {
+/// Index of a device of this network namespace.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn index(device: &str) -> Result<u32> {
     let text = std::ffi::CString::new(device)?;
     // SAFETY: a string that ends in zero.
     #[allow(unsafe_code, reason = "a name becomes an index by libc")]

@@ -1,0 +1,95 @@
+//! What the gateway costs, in one run: nanoseconds a packet of each path, what the verifier walks, bytes a flow; and loads
+//! through it beside no gateway, plain forwarding, DNAT, bare forwarders and nginx's `mirror`.
+#![forbid(unsafe_code)]
+
+mod forwarders;
+mod load;
+mod paths;
+mod report;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use mirror_common::abi::BYTES_A_FLOW;
+use prog_tests::{
+    stage::{Hook, object},
+    verifier::{Budget, Programs, Verdict},
+};
+use serde_json::{Value, json};
+
+/// Measures, prints tables in Markdown, and writes one JSON object.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Args {
+    /// Write everything as one JSON object
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Rounds of the loads
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of each load
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// Of all forwarders only those whose name has this in it, and the kernel's
+    #[arg(long, value_name = "NAME", default_value = "")]
+    only: String,
+    /// Leave the loads out
+    #[arg(long)]
+    programs_only: bool,
+}
+
+/// What each program costs the verifier, and whether that is within the budget.
+fn programs() -> Result<Value> {
+    let budget = format!("{}/../tests/prog/budget.toml", env!("CARGO_MANIFEST_DIR"));
+    let budget = Budget::read(budget.as_ref())?;
+    let programs = Programs::open(&object("mirror.o")?)?;
+    println!("| program | instructions | verified, of 1,000,000 | stack, of 512 a chain | budget |");
+    println!("|---|--:|--:|--:|---|");
+    let mut all = serde_json::Map::new();
+    for name in programs.names() {
+        let outcome = programs.verify(&name, 1)?;
+        let Verdict::Loaded(cost) = &outcome.verdict else { anyhow::bail!("{name} is refused") };
+        let said = match (budget.knows(&name), budget.exceeded(&name, cost)) {
+            (false, _) => "none yet".to_owned(),
+            (true, None) => "kept".to_owned(),
+            (true, Some(over)) => over,
+        };
+        println!("| {name} | {} | {} | {} | {said} |", cost.instructions, cost.verified, cost.stack);
+        all.insert(name.clone(), json!({ "cost": cost, "budget": said }));
+    }
+    println!();
+    Ok(Value::Object(all))
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let programs = programs()?;
+    println!("bytes a flow, in all maps: {BYTES_A_FLOW}\n");
+    let mut paths = paths::measure(Hook::Tc)?;
+    paths.extend(paths::measure(Hook::Xdp)?);
+    println!("{}", report::path_table(&paths));
+    let mut rounds = load::Rounds::new();
+    if !args.programs_only {
+        let duration = Duration::from_secs(args.seconds);
+        let extent = load::Extent { rounds: args.rounds, duration, only: &args.only };
+        rounds = load::run(extent, |round, forwarder, kind, measured| {
+            eprintln!(
+                "round {}: {:24} {:8} {:9.0}/s  p50 {:5.0} µs  CPU {:6.1} µs",
+                round + 1,
+                forwarder.name(),
+                format!("{kind:?}"),
+                measured.per_second,
+                measured.p50_us,
+                measured.cpu_us
+            );
+        })?;
+        println!("{}\n{}", report::load_table(&rounds), report::bare_table(&rounds));
+    }
+    if let Some(file) = &args.json {
+        let object = report::json(&rounds, &paths, &programs, BYTES_A_FLOW);
+        std::fs::write(file, serde_json::to_string_pretty(&object)?)
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
+    Ok(())
+}

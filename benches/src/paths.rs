@@ -1,0 +1,176 @@
+//! Nanoseconds a packet of each path through the programs, by `BPF_PROG_TEST_RUN`.
+//!
+//! A run changes packet and flow, so each is a run of its own, from the same state; what a run of nothing takes (the clock,
+//! the call) is measured beside it and taken off.
+
+use anyhow::{Context, Result};
+use aya::{
+    Ebpf,
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use mirror_common::{
+    abi::maps,
+    flow::tcp,
+    switch_word::{Phase, Side, SwitchWord},
+};
+use prog_tests::{
+    packet::Seg,
+    stage::{Hook, Stage, object, on_stage},
+    talk::{ANSWER, READ, Talk, WRITE, client_tuple},
+};
+use serde::Serialize;
+
+/// Runs of each path.
+const RUNS: usize = 2_000;
+/// Payload of a full segment, in bytes.
+const FULL: usize = 1_448;
+
+/// What one path costs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Path {
+    /// `tc` or `xdp`.
+    pub(crate) hook: &'static str,
+    /// What the packet is.
+    pub(crate) name: &'static str,
+    /// Median, in nanoseconds.
+    pub(crate) median_ns: u64,
+    /// Lower quartile.
+    pub(crate) low_ns: u64,
+    /// Upper quartile.
+    pub(crate) high_ns: u64,
+}
+
+fn joined() -> SwitchWord {
+    SwitchWord::initial().with_phase(Phase::Mirroring).with_member(Side::Shadow, true)
+}
+
+/// A path: from whom, and the frame; the stage is left in the state that each run begins with.
+struct Case {
+    name: &'static str,
+    from: usize,
+    frame: Vec<u8>,
+    /// Slot of the flow, whose state is put back before each run.
+    slot: Option<u32>,
+}
+
+fn answer() -> Vec<u8> {
+    let body = FULL - 60;
+    let mut text = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n").into_bytes();
+    text.resize(text.len() + body, b'x');
+    text
+}
+
+fn not_ours(stage: &mut Stage) -> Result<Case> {
+    let mut tuple = client_tuple(stage.client_port());
+    tuple.dport = 9_999_u16.to_be();
+    let frame = Seg::new(tcp::ACK, 1, 1).frame(tuple)?;
+    Ok(Case { name: "not for a service: passed", from: 2, frame, slot: None })
+}
+
+fn one_leg(stage: &mut Stage) -> Result<Vec<Case>> {
+    stage.set_word(SwitchWord::initial())?;
+    let talk = Talk::open(stage)?;
+    let ack = talk.next(stage, tcp::ACK)?.frame(talk.tuple)?;
+    let request = talk.next(stage, tcp::ACK)?.with(READ).frame(talk.tuple)?;
+    let slot = Some(talk.slot);
+    let other = Talk::open(stage)?;
+    other.says(stage, READ)?;
+    let reply = other.reply(stage, Side::Primary, tcp::ACK)?.with(&answer());
+    let reply = reply.frame(other.leg_tuple(stage, Side::Primary)?)?;
+    Ok(vec![
+        Case { name: "one leg: acknowledgement", from: 2, frame: ack, slot },
+        Case { name: "one leg: request of 31 B, read", from: 2, frame: request, slot },
+        Case { name: "one leg: answer of 1.4 KB, head read", from: 0, frame: reply, slot: Some(other.slot) },
+    ])
+}
+
+fn two_legs(stage: &mut Stage) -> Result<Vec<Case>> {
+    stage.set_word(joined())?;
+    let talk = Talk::open(stage)?;
+    let request = talk.next(stage, tcp::ACK)?.with(WRITE).frame(talk.tuple)?;
+    let other = Talk::open(stage)?;
+    other.says(stage, READ)?;
+    let shown = other.reply(stage, Side::Primary, tcp::ACK)?.with(ANSWER);
+    let shown = shown.frame(other.leg_tuple(stage, Side::Primary)?)?;
+    let absorbed = other.reply(stage, Side::Shadow, tcp::ACK)?.with(ANSWER);
+    let absorbed = absorbed.frame(other.leg_tuple(stage, Side::Shadow)?)?;
+    let third = Talk::open(stage)?;
+    let late = third.next(stage, tcp::ACK)?.with(READ);
+    third.client(stage, &late)?;
+    third.acks(stage, Side::Primary)?;
+    third.acks(stage, Side::Shadow)?;
+    let late = late.frame(third.tuple)?;
+    let slot = Some(other.slot);
+    Ok(vec![
+        Case { name: "two legs: write of 54 B, to both", from: 2, frame: request, slot: Some(talk.slot) },
+        Case { name: "two legs: answer, shown", from: 0, frame: shown, slot },
+        Case { name: "two legs: answer, absorbed", from: 1, frame: absorbed, slot },
+        Case { name: "two legs: stale, turned back", from: 2, frame: late, slot: Some(third.slot) },
+    ])
+}
+
+fn run(stage: &Stage, case: &Case) -> Result<u64> {
+    let device = stage.device(case.from);
+    match stage.hook {
+        Hook::Tc => Ok(stage.run_tc("mirror_tc", device, &case.frame, 1)?.2),
+        Hook::Xdp => Ok(stage.run_xdp(device, &case.frame, 1)?.1),
+    }
+}
+
+fn summary(hook: &'static str, name: &'static str, nothing: u64, mut runs: Vec<u64>) -> Path {
+    runs.sort_unstable();
+    let at = |share: usize| runs[runs.len() * share / 4].saturating_sub(nothing);
+    Path { hook, name, median_ns: at(2), low_ns: at(1), high_ns: at(3) }
+}
+
+fn name_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Tc => "tc",
+        Hook::Xdp => "xdp",
+    }
+}
+
+/// Nanoseconds of a run that looks at one word of a packet and ends.
+fn nothing() -> Result<u64> {
+    let mut bare = Ebpf::load(&object("bare.o")?)?;
+    let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
+    program.load()?;
+    let frame = [0_u8; 64];
+    let mut runs = Vec::with_capacity(RUNS);
+    for _ in 0..RUNS {
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        runs.push(program.test_run(options)?.duration.as_nanos() as u64);
+    }
+    runs.sort_unstable();
+    Ok(runs[RUNS / 2])
+}
+
+/// Measures every path at one hook.
+///
+/// # Errors
+/// If the lab can't be built or the programs can't be run.
+pub(crate) fn measure(hook: Hook) -> Result<Vec<Path>> {
+    on_stage(hook, |stage| {
+        let nothing = nothing()?;
+        let mut cases = vec![not_ours(stage)?];
+        cases.extend(one_leg(stage)?);
+        let word_one = SwitchWord::initial();
+        let ones = cases.len();
+        cases.extend(two_legs(stage)?);
+        let mut paths = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            stage.set_word(if number < ones { word_one } else { joined() })?;
+            let state = case.slot.map(|slot| stage.flow(slot)).transpose()?;
+            let mut runs = Vec::with_capacity(RUNS);
+            for _ in 0..RUNS {
+                if let (Some(slot), Some(state)) = (case.slot, state) {
+                    stage.set_flow(slot, |flow| *flow = state)?;
+                }
+                runs.push(run(stage, case)?);
+            }
+            paths.push(summary(name_of(hook), case.name, nothing, runs));
+        }
+        stage.drain(maps::SLOTS)?;
+        Ok(paths)
+    })
+}
