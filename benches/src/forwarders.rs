@@ -159,11 +159,11 @@ impl Drop for Rules {
     }
 }
 
-/// Sets a forwarder up.
+/// Sets a forwarder up for a round.
 ///
 /// # Errors
 /// If it can't be.
-pub(crate) fn stand(forwarder: Forwarder, site: &Site) -> Result<Standing> {
+pub(crate) fn stand(forwarder: Forwarder, site: &Site, round: u32) -> Result<Standing> {
     let client = site.lab.host(Host::Client);
     let primary = SocketAddr::from(Host::Primary.service());
     let vip = SocketAddr::from((VIP, SERVICE_PORT));
@@ -184,7 +184,7 @@ pub(crate) fn stand(forwarder: Forwarder, site: &Site) -> Result<Standing> {
             standing(primary, Kept::Programs(Box::new(programs)))
         }
         Forwarder::OneLeg(hook) | Forwarder::LockStep(hook) => {
-            let gateway = Gateway::start(&site.lab, &policy(hook))?;
+            let gateway = Gateway::start(&site.lab, &policy(hook, pool(forwarder, round)))?;
             if matches!(forwarder, Forwarder::LockStep(_)) {
                 gateway.ctl(&["join", "bench"])?;
             }
@@ -198,7 +198,13 @@ pub(crate) fn stand(forwarder: Forwarder, site: &Site) -> Result<Standing> {
     })
 }
 
-fn policy(hook: Hook) -> String {
+/// Which of the addresses for source NAT a daemon takes. Each here begins from nothing, with numbers of its own: to a
+/// server that still has the last daemon's ports in TIME_WAIT it must not come from there.
+fn pool(forwarder: Forwarder, round: u32) -> usize {
+    (2 * round as usize + usize::from(matches!(forwarder, Forwarder::LockStep(_)))) % 4
+}
+
+fn policy(hook: Hook, pool: usize) -> String {
     format!(
         "name = \"bench\"\nhook = \"{}\"\njoin_hook = [\"true\"]\n\
          [service]\nvip = \"{VIP}:{SERVICE_PORT}\"\n\
@@ -206,9 +212,9 @@ fn policy(hook: Hook) -> String {
          [shadow]\naddress = \"{}\"\nnat = \"{}\"\n",
         hook.name(),
         Host::Primary.service(),
-        Host::Primary.nat_pool()[0],
+        Host::Primary.nat_pool()[pool],
         Host::Shadow.service(),
-        Host::Shadow.nat_pool()[0],
+        Host::Shadow.nat_pool()[pool],
     )
 }
 

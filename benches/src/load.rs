@@ -76,7 +76,10 @@ fn measure(standing: &Standing, kind: Kind, duration: Duration) -> Result<Measur
 ///
 /// # Errors
 /// If a forwarder can't be set up, or a request fails.
-pub(crate) fn run(extent: Extent<'_>, mut said: impl FnMut(u32, Forwarder, Kind, &Measured)) -> Result<Rounds> {
+pub(crate) fn run(
+    extent: Extent<'_>,
+    mut said: impl FnMut(u32, Forwarder, Kind, &Measured),
+) -> Result<Rounds> {
     let plain = Site::build(false)?;
     let ready = Site::build(true)?;
     let mut rounds = Rounds::new();
@@ -86,7 +89,7 @@ pub(crate) fn run(extent: Extent<'_>, mut said: impl FnMut(u32, Forwarder, Kind,
                 continue;
             }
             let site = if forwarder.needs_xdp() { &ready } else { &plain };
-            let standing = stand(forwarder, site)?;
+            let standing = stand(forwarder, site, round)?;
             for kind in Kind::ALL {
                 let measured = measure(&standing, kind, extent.duration).map_err(|error| {
                     let counted = standing.counters();

@@ -89,6 +89,9 @@ pub(crate) fn load_table(rounds: &Rounds) -> String {
          |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for forwarder in Forwarder::ALL {
+        if !rounds.contains_key(&(forwarder, Kind::Get)) {
+            continue;
+        }
         let rate = |kind| median(of(rounds, forwarder, kind, |m| m.per_second));
         let get = |what| median(of(rounds, forwarder, Kind::Get, what));
         let _ = writeln!(
