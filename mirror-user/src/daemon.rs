@@ -3,6 +3,7 @@
 mod lock;
 mod metrics;
 mod neighbours;
+mod notify;
 mod serve;
 
 use std::{

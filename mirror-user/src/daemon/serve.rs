@@ -17,9 +17,10 @@ use mirror_common::{
     switch_word::{Side, SwitchWord},
 };
 use mirror_control::migration::{Move, plan};
+use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics};
+use super::{Shared, metrics, notify};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -81,8 +82,9 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/rollback", post(rollback))
             .layer(DefaultBodyLimit::max(BODY))
             .layer(middleware::from_fn(move |peer, request, next| guard(peer, request, next, moves)))
-            .with_state(shared);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            .with_state(Arc::clone(&shared));
+        notify::keep_watchdog(&shared);
+        notify::tell(NotifyState::Ready);
         tracing::info!("ready: {}", socket.display());
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let stop = async move {
@@ -90,7 +92,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
                 _ = term.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+            notify::tell(NotifyState::Stopping);
         };
         let service = router.into_make_service_with_connect_info::<Peer>();
         axum::serve(listener, service).with_graceful_shutdown(stop).await?;

@@ -234,6 +234,19 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_file_grants_what_is_needed_and_no_more() {
+        let unit = include_str!("../../../deploy/mirror.service");
+        for key in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+            let granted = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            let mut granted: Vec<&str> = granted.split_whitespace().collect();
+            let mut needed = NEEDED.map(|(_, name)| name);
+            granted.sort_unstable();
+            needed.sort_unstable();
+            assert_eq!(granted, needed);
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_said_one_by_one() {
         only(Host { object: false, ..healthy() }, "kernel side");
         only(Host { bpffs: false, ..healthy() }, "bpf file system");
