@@ -6,6 +6,7 @@
 mod bench;
 mod command;
 mod demo;
+mod docs;
 mod ebpf;
 mod lab;
 mod programs;
@@ -42,6 +43,8 @@ enum Task {
     Tidy,
     /// Format, lints, unit tests, fixtures through the loaded programs, network scenarios (needs root)
     Test(test::TestArgs),
+    /// Write docs/VERDICTS.md and docs/POLICY.md from the sources, or check that they agree
+    Docs(docs::DocsArgs),
     /// The whole job once, under load, with a proof: builds, installs what it needs, and shows it (needs root)
     Demo(demo::DemoArgs),
     /// Nanoseconds a packet, verifier cost, and loads beside plain forwarding, as tables and JSON (needs root)
@@ -56,6 +59,7 @@ fn main() -> std::process::ExitCode {
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
+        Task::Docs(args) => docs::run(&args),
         Task::Demo(args) => demo::start(&args),
         Task::Bench(args) => bench::start(&args),
         Task::Lab(args) => lab::start(&args),

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{self, cargo, is_root, output},
-    ebpf, programs, tidy,
+    docs, ebpf, programs, tidy,
     toolchain::ensure_packages,
     verifier,
 };
@@ -42,6 +42,8 @@ enum Stage {
     Ebpf,
     /// clippy has nothing to say, at both sides
     Clippy,
+    /// The documents that are made from the sources agree with them
+    Docs,
     /// Unit, property and model tests: no root, no network
     Unit,
     /// Every program loads within its budget (root)
@@ -67,6 +69,7 @@ impl Stage {
             Self::Tidy => tidy::run().map(|()| Count::default()),
             Self::Ebpf => ebpf::build(&args.build).map(|_| Count::default()),
             Self::Clippy => clippy(&args.build).map(|()| Count::default()),
+            Self::Docs => docs::check().map(|()| Count::default()),
             Self::Unit => {
                 tests(args, &["--workspace", "--exclude", "netns-tests", "--exclude", "prog-tests"], &[])
             }
@@ -88,7 +91,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     {
         bail!(
             "the stage {} loads programs and makes network namespaces: run this as root, \
-             or `cargo xtask test --only fmt,tidy,ebpf,clippy,unit`",
+             or `cargo xtask test --only fmt,tidy,ebpf,clippy,docs,unit`",
             stage.name()
         );
     }

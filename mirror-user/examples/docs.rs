@@ -1,0 +1,185 @@
+//! Prints the documents that are made from the sources: `cargo xtask docs` keeps docs/ as this says.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mirror_common::verdict::Verdict;
+use mirror_user::policy::Policy;
+use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
+
+const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
+const SOURCE: &str = include_str!("../src/policy.rs");
+const EXAMPLE: &str = include_str!("../../policies/http.toml");
+
+fn main() -> Result<()> {
+    let text = match std::env::args().nth(1).as_deref() {
+        Some("VERDICTS.md") => verdicts(),
+        Some("POLICY.md") => policy()?,
+        _ => bail!("say which: VERDICTS.md or POLICY.md"),
+    };
+    print!("{text}");
+    Ok(())
+}
+
+fn verdicts() -> String {
+    let mut text = format!(
+        "# Verdicts\n\n{MADE}\nWhat can become of a packet. Each packet ends in one, and each is counted: `mirror counters`, or \
+         `mirror_packets_total{{verdict=\"…\"}}`. A number names the same thing for ever.\n\n\
+         | number | verdict | packet | meaning |\n|---|---|---|---|\n"
+    );
+    for verdict in Verdict::ALL {
+        let action = format!("{:?}", verdict.action()).to_lowercase();
+        // Writing to a string can't fail.
+        let _ =
+            writeln!(text, "| {} | `{}` | {action} | {} |", *verdict as u8, verdict.name(), verdict.help());
+    }
+    text
+}
+
+fn policy() -> Result<String> {
+    let file = syn::parse_file(SOURCE).context("read the policy's types")?;
+    let mut text = format!(
+        "# The policy\n\n{MADE}\nA TOML file. `mirror check FILE` says what doesn't hold, with its line, and needs no root. \
+         A field that isn't named here is refused.\n\nThe smallest policy with a shadow:\n\n```toml\n{}```\n",
+        EXAMPLE
+    );
+    let bare = Policy::parse("bare.toml", BARE).map_err(|error| anyhow::anyhow!("{error}"))?;
+    for (name, table) in TABLES {
+        let item = file.items.iter().find_map(|item| match item {
+            Item::Struct(item) if item.ident == name => Some(item),
+            _ => None,
+        });
+        let item = item.with_context(|| format!("there is no struct {name} in the policy any more"))?;
+        let Fields::Named(fields) = &item.fields else { bail!("{name} has no named fields") };
+        let _ = write!(text, "\n## {table}\n\n{}\n\n", said(&item.attrs));
+        text += "| field | value | default | meaning |\n|---|---|---|---|\n";
+        for field in &fields.named {
+            let ident = field.ident.as_ref().context("a field without a name")?;
+            let kind = kind(&field.ty, &file.items)?;
+            let default = default(&ident.to_string(), &field.attrs, &field.ty, &bare)?;
+            let _ = writeln!(text, "| `{ident}` | {kind} | {default} | {} |", said(&field.attrs));
+        }
+    }
+    Ok(text)
+}
+
+/// The structs, and where each stands in the file.
+const TABLES: [(&str, &str); 4] = [
+    ("Policy", "In front of all tables"),
+    ("Service", "`[service]`"),
+    ("Endpoint", "`[primary]` and `[shadow]`"),
+    ("Metrics", "`[metrics]`"),
+];
+
+/// A policy that leaves out all that may be left out.
+const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
+                    [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n";
+
+/// The doc comment, as one line.
+fn said(attributes: &[Attribute]) -> String {
+    let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::NameValue(pair) if pair.path.is_ident("doc") => match &pair.value {
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Str(line) => Some(line.value().trim().to_owned()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// The last word of a type's path, and that of its argument.
+fn words(ty: &Type) -> Result<(String, Option<&Type>)> {
+    let Type::Path(path) = ty else { bail!("a type that isn't a path") };
+    let last = path.path.segments.last().context("an empty path")?;
+    let argument = match &last.arguments {
+        syn::PathArguments::AngleBracketed(arguments) => match arguments.args.first() {
+            Some(syn::GenericArgument::Type(ty)) => Some(ty),
+            _ => None,
+        },
+        _ => None,
+    };
+    Ok((last.ident.to_string(), argument))
+}
+
+/// What is to be written for a type.
+fn kind(ty: &Type, items: &[Item]) -> Result<String> {
+    let (name, argument) = words(ty)?;
+    let kind = match (name.as_str(), argument) {
+        ("Option", Some(inner)) => return kind(inner, items),
+        ("Vec", Some(_)) => "a list of strings",
+        ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
+        ("SocketAddr" | "SocketAddrV4", _) => "`\"address:port\"`",
+        ("Ipv4Addr", _) => "`\"address\"`",
+        ("bool", _) => "`true` or `false`",
+        ("u16" | "u32" | "u64" | "usize", _) => "a number",
+        _ => return of_own(&name, items),
+    };
+    Ok(kind.to_owned())
+}
+
+/// What is to be written for a type of the policy's own.
+fn of_own(name: &str, items: &[Item]) -> Result<String> {
+    if TABLES.iter().any(|(table, _)| *table == name) {
+        return Ok("a table".to_owned());
+    }
+    for item in items {
+        match item {
+            Item::Struct(item) if item.ident == name => return Ok(said(&item.attrs)),
+            Item::Enum(item) if item.ident == name => {
+                let values = item.variants.iter().map(|variant| {
+                    let value = variant.ident.to_string().to_lowercase();
+                    format!("`\"{value}\"`: {}", said(&variant.attrs))
+                });
+                return Ok(values.collect::<Vec<_>>().join(" "));
+            }
+            _ => {}
+        }
+    }
+    bail!("nothing is known of the type {name}")
+}
+
+/// What holds where a field is left out.
+fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Result<String> {
+    let defaulted = attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) => list.path.is_ident("serde") && list.tokens.to_string().contains("default"),
+        _ => false,
+    });
+    if words(ty)?.0 == "Option" {
+        return Ok("none".to_owned());
+    }
+    if !defaulted {
+        return Ok("must be given".to_owned());
+    }
+    let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
+    let text = match name {
+        "stall" => time(bare.stall),
+        "freeze" => time(bare.freeze),
+        "join_deadline" => time(bare.join_deadline),
+        "idle" => time(bare.idle),
+        "join_hook" => list(&bare.join_hook),
+        "devices" => list(&bare.devices),
+        "durable" => bare.durable.to_string(),
+        "flows" => bare.flows.get().to_string(),
+        "hold_frames" => bare.hold_frames.to_string(),
+        "hold_bytes" => bare.hold_bytes.to_string(),
+        "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
+        "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
+        "max_requests" => bare.primary.max_requests.to_string(),
+        "mss" => bare.primary.mss.to_string(),
+        _ => bail!("say here what the field {name} is when it is left out"),
+    };
+    Ok(text)
+}
+
+fn time(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis()) {
+        (seconds, 0) if seconds % 3600 == 0 => format!("`\"{}h\"`", seconds / 3600),
+        (seconds, 0) => format!("`\"{seconds}s\"`"),
+        _ => format!("`\"{}ms\"`", time.as_millis()),
+    }
+}

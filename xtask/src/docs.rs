@@ -1,0 +1,56 @@
+//! The documents that are made from the sources.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{cargo, output, root, shown};
+
+/// In docs/.
+const MADE: &[&str] = &["VERDICTS.md", "POLICY.md"];
+
+/// Whether to write, or to look.
+#[derive(clap::Args)]
+pub(crate) struct DocsArgs {
+    /// Write nothing: fail if a document isn't what the sources say
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) fn run(args: &DocsArgs) -> Result<()> {
+    if args.check { check() } else { write() }
+}
+
+fn write() -> Result<()> {
+    for name in MADE {
+        let path = root().join("docs").join(name);
+        let text = make(name)?;
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            continue;
+        }
+        fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+        println!("docs/{name} written");
+    }
+    Ok(())
+}
+
+/// Compares what lies in docs/ with what the sources say.
+///
+/// # Errors
+/// When they differ.
+pub(crate) fn check() -> Result<()> {
+    for name in MADE {
+        let path = root().join("docs").join(name);
+        if fs::read_to_string(&path).ok().as_ref() != Some(&make(name)?) {
+            bail!("docs/{name} isn't what the sources say: `cargo xtask docs` writes it");
+        }
+    }
+    println!("docs: {} agree with the sources", MADE.join(" and "));
+    Ok(())
+}
+
+fn make(name: &str) -> Result<String> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "mirror-user", "--example", "docs", "--", name]);
+    output(&mut command).with_context(|| format!("`{}` failed: run it to see why", shown(&command)))
+}
