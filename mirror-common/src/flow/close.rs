@@ -1,9 +1,9 @@
 //! FIN, RST, and when a flow is over.
 
 use super::client::ack_client;
-use super::leg::{absorb, leg_ack};
+use super::leg::{absorb, end_leg};
 use super::settled::{answered, owes_write};
-use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -93,14 +93,7 @@ fn reset_leg_of_client(flow: &mut Flow, side: Side, seg: &Segment, step: &mut St
         return false;
     }
     if matches!(leg.state, leg_state::OPEN | leg_state::DIALLING) {
-        step.to_leg[side as usize] = Emit {
-            kind: emit::BARE,
-            flags: tcp::RST | tcp::ACK,
-            seq: seg.seq.wrapping_add(leg.offset),
-            ack: leg_ack(flow, side),
-            port: leg.port,
-            ..Emit::default()
-        };
+        end_leg(flow, side, seg.seq, step);
     }
     flow.leg_mut(side).state = leg_state::NONE;
     owes
@@ -138,15 +131,7 @@ pub(super) fn drain<S: Switch>(
         absorb(flow, side, seg, seg.end(), terms, step);
     }
     if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
-        let leg = flow.leg(side);
-        step.to_leg[side as usize] = Emit {
-            kind: emit::BARE,
-            flags: tcp::RST | tcp::ACK,
-            seq: flow.client_next.wrapping_add(leg.offset),
-            ack: leg.rcv_nxt,
-            port: leg.port,
-            ..Emit::default()
-        };
+        end_leg(flow, side, flow.client_next, step);
         flow.leg_mut(side).state = leg_state::NONE;
         finish_write(flow, false, terms);
     }

@@ -99,6 +99,20 @@ pub(super) fn reset_leg(flow: &Flow, side: Side, seg: &Segment, step: &mut Step)
     };
 }
 
+/// Our own reset of a leg, where `at` is the client's number that its server expects.
+#[inline(always)]
+pub(super) fn end_leg(flow: &Flow, side: Side, at: u32, step: &mut Step) {
+    let leg = flow.leg(side);
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST | tcp::ACK,
+        seq: at.wrapping_add(leg.offset),
+        ack: leg_ack(flow, side),
+        port: leg.port,
+        ..Emit::default()
+    };
+}
+
 #[inline(always)]
 fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     let far = seg.seq.wrapping_sub(flow.leg(side).rcv_nxt.wrapping_sub(NEAR));

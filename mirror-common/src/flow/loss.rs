@@ -2,7 +2,7 @@
 
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
-use super::leg::leg_ack;
+use super::leg::end_leg;
 use super::redial::{ask_dial, put_down};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -188,14 +188,7 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         owes |= side as u8 != me as u8 && owes_write(flow, side);
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
-            step.to_leg[side as usize] = Emit {
-                kind: emit::BARE,
-                flags: tcp::RST | tcp::ACK,
-                seq: flow.client_next.wrapping_add(leg.offset),
-                ack: leg_ack(flow, side),
-                port: leg.port,
-                ..Emit::default()
-            };
+            end_leg(flow, side, flow.client_next, step);
         }
         flow.leg_mut(side).state = leg_state::NONE;
     }

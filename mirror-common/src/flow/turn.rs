@@ -1,5 +1,6 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
+use super::leg::end_leg;
 use super::redial::{ask_dial, put_down};
 use super::settled::{at_boundary, finished, settled};
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
@@ -105,12 +106,6 @@ fn answers_end(flow: &Flow) -> u32 {
     }
 }
 
-/// Whether a leg has had as many requests as its server answers, less the one in whose answer it would say so.
-#[inline(always)]
-fn capped(flow: &Flow, side: Side, limit: u32) -> bool {
-    limit > 1 && flow.leg(side).fed >= limit - 1
-}
-
 /// Who answers the turn that begins; the other leg is made ready for it.
 #[inline(always)]
 fn choose<S: Switch>(
@@ -124,9 +119,13 @@ fn choose<S: Switch>(
 ) -> Begun {
     let me = word.authority();
     let other = me.other();
+    // The server's limit: it says in its last answer that it will close, which the client must not hear.
     let limit = terms.service.endpoints[other as usize & 1].max_requests;
-    let full = flow.leg(other).state == leg_state::OPEN && capped(flow, other, limit);
-    let wanted = if writes { me } else { reader(flow, seg, data_end, word, full) };
+    let fed = flow.leg(other).fed;
+    let last =
+        limit > 0 && flow.leg(other).state != leg_state::NONE && fed.wrapping_add(seg.reading.begun) >= limit;
+    let full = last && fed > 0 && fed.wrapping_add(seg.reading.begun) > limit;
+    let wanted = if writes { me } else { reader(flow, seg, data_end, word, last) };
     let mut kept = false;
     if wanted as u8 != flow.authority {
         match settled(flow, wanted) {
@@ -142,9 +141,13 @@ fn choose<S: Switch>(
         }
     }
     // In the middle of a head nothing can be cut off: then it gets one more.
-    if full && flow.parse.scanner.is_boundary() {
-        // One more would be its last, and its answer would say so to the client, or to nobody.
-        if flow.authority as u32 == other as u32 || !finished(flow, other) || !at_boundary(flow) {
+    let boundary = flow.parse.scanner.is_boundary();
+    if last && boundary && flow.authority as u32 == other as u32 {
+        return Begun::Wait(Verdict::HeldCapped);
+    }
+    if full && boundary {
+        // Its server's FIN is on the way.
+        if !finished(flow, other) || !at_boundary(flow) {
             return Begun::Wait(Verdict::HeldCapped);
         }
         let (from, turns) = (flow.client_next, flow.turns);
@@ -156,7 +159,10 @@ fn choose<S: Switch>(
         && flow.leg(other).state != leg_state::NONE
         && flow.authority as u32 != other as u32
     {
-        // Out of sync: its leg isn't fed any more. Its server hears of it with its next segment.
+        // Out of sync: its leg isn't fed any more.
+        if flow.leg(other).state == leg_state::OPEN {
+            end_leg(flow, other, flow.client_next, step);
+        }
         flow.leg_mut(other).state = leg_state::NONE;
     }
     ask_dial(flow, other, seg.now_ms, step);
@@ -178,14 +184,14 @@ fn take_in(flow: &mut Flow, side: Side, word: SwitchWord, service: &Service) {
 
 /// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.
 #[inline(always)]
-fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, full: bool) -> Side {
+fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, last: bool) -> Side {
     let me = word.authority();
     let reading = &seg.reading;
     let whole = reading.begun == 1
         && reading.flags & Reading::IN_HEAD == 0
         && reading.after.at == data_end
         && at_boundary(flow);
-    if !whole || full || seg.is(tcp::FIN) {
+    if !whole || last || seg.is(tcp::FIN) {
         return me;
     }
     let key = if word.sticky() {

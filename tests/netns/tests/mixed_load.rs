@@ -22,8 +22,7 @@ fn shift(scene: &Scene, client: &Running, requests: u64) -> Result<()> {
     for weight in WEIGHTS.iter().cycle() {
         scene.ctl(&["weight", "shop", weight])?;
         next += Duration::from_millis(100);
-        // The pace of the changes, not a wait for something.
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        std::thread::sleep(next.saturating_duration_since(Instant::now())); // not synchronisation: the pace of the changes
         if client.answered()? >= requests {
             return Ok(());
         }
@@ -136,12 +135,12 @@ fn cutovers_one_after_another() -> Result<()> {
     let mut frozen = Vec::new();
     for i in 0..moves {
         client.mark(&format!("calm{i}"))?;
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200)); // not synchronisation: how long a window is
         client.mark(&format!("move{i}"))?;
         let command = if i % 2 == 0 { "cutover" } else { "rollback" };
         let moved = scene.ctl(&[command, "shop"])?;
         frozen.push(moved["phases"]["frozen_us"].as_f64().context("no frozen_us")?);
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200)); // not synchronisation: how long a window is
     }
     let summary = client.stop()?;
     all_answered(&summary)?;
