@@ -9,14 +9,14 @@ use crate::{
     api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest},
     daemon::{self, Places},
     datapath, doctor,
-    output::{print, redraw},
+    output::{Holds, Removed, print, redraw},
     policy::Policy,
     tap,
 };
 
 /// Moves a running application to other servers, and its clients notice nothing.
 ///
-/// Exit codes: 0 done, 1 refused or failed (the message says why), 2 the command line is wrong.
+/// Exit codes: 0 done, 1 refused or failed (the message says why and what to do), 2 the command line is wrong.
 #[derive(Parser)]
 #[command(
     name = "mirror",
@@ -152,8 +152,8 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
             daemon::run(policy, &places).map_err(said)?;
         }
         Command::Check { policy } => {
-            let policy = Policy::load(policy)?;
-            println!("{} holds", policy.name.as_str());
+            let name = Policy::load(policy)?.name;
+            print(&Holds { name: name.as_str().into(), holds: true }, cli.json).map_err(said)?;
         }
         Command::Doctor { policy } => {
             let policy = policy.as_deref().map(Policy::load).transpose()?;
@@ -166,7 +166,7 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
         Command::Unload => {
             let removed = datapath::unload(&cli.pins).map_err(said)?;
             tap::remove().map_err(said)?;
-            println!("removed {removed} pins from {}", cli.pins.display());
+            print(&Removed { removed, pins: cli.pins.clone() }, cli.json).map_err(said)?;
         }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());
@@ -189,10 +189,18 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
     let ask = |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run };
     match command {
         Command::Status { watch: false } => print(&client.get::<Status>("/status").await?, cli.json),
-        Command::Status { watch: true } => loop {
-            redraw(&client.get::<Status>("/status").await?, cli.json)?;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        },
+        Command::Status { watch: true } => {
+            // Who mistyped the socket is told at once; who watches sees the daemon go and come back.
+            let mut status = Ok(client.get::<Status>("/status").await?);
+            loop {
+                match &status {
+                    Ok(status) => redraw(status, cli.json)?,
+                    Err(error) => eprintln!("mirror: {error:#}"),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                status = client.get("/status").await;
+            }
+        }
         Command::Flows { limit } => {
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
         }

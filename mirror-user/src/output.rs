@@ -1,6 +1,6 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
@@ -110,6 +110,36 @@ fn span(seconds: f64) -> String {
         s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
         s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+/// What `check` found.
+#[derive(Serialize)]
+pub struct Holds {
+    /// The application's name.
+    pub name: String,
+    /// Always: what doesn't is an error.
+    pub holds: bool,
+}
+
+impl Show for Holds {
+    fn lines(&self) -> String {
+        format!("{} holds\n", self.name)
+    }
+}
+
+/// What `unload` did.
+#[derive(Serialize)]
+pub struct Removed {
+    /// Pins.
+    pub removed: usize,
+    /// Where they were.
+    pub pins: PathBuf,
+}
+
+impl Show for Removed {
+    fn lines(&self) -> String {
+        format!("removed {} pins from {}\n", self.removed, self.pins.display())
     }
 }
 

@@ -16,7 +16,7 @@ use mirror_common::{
     hist,
     switch_word::{Side, SwitchWord},
 };
-use mirror_control::migration::{Move, plan};
+use mirror_control::migration::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
@@ -231,6 +231,23 @@ async fn counters(Extract(shared): Extract<App>) -> Result<Json<Vec<Counter>>, R
     Ok(Json(all.collect()))
 }
 
+/// A refusal with what is known of the side that it is about.
+fn explained(shared: &Shared, error: anyhow::Error) -> Refused {
+    let side = match error.downcast_ref::<Refusal>() {
+        Some(Refusal::OutOfSync(name)) => Side::BOTH.into_iter().find(|side| side.name() == *name),
+        _ => None,
+    };
+    let (Some(side), Ok(state)) = (side, shared.state.lock()) else { return Refused(error) };
+    let standing = &state.sides[side as usize];
+    let name = shared.mover.policy.name.as_str();
+    Refused(anyhow!(
+        "the {} is out of sync ({}, {:.0} s ago); first: mirror join {name}",
+        side.name(),
+        standing.reason,
+        monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9
+    ))
+}
+
 fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
     let mine = shared.mover.policy.name.as_str();
     if app == mine { Ok(()) } else { Err(Refused(anyhow!("no application {app} here; there is {mine}"))) }
@@ -254,14 +271,17 @@ async fn weight(
     if !(0.0..=100.0).contains(&body.weight) {
         return Err(Refused(anyhow!("{} is no weight: a share of the reads, 0 to 100", body.weight)));
     }
-    let word = shared.mover.weigh((body.weight * 100.0).round() as u32)?;
+    let word = shared
+        .mover
+        .weigh((body.weight * 100.0).round() as u32)
+        .map_err(|error| explained(&shared, error))?;
     Ok(moved(word, None))
 }
 
 async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved>, Refused> {
     check_name(&shared, &body.app)?;
     if body.dry_run {
-        let planned = plan(shared.mover.words.load(0), wanted)?;
+        let planned = plan(shared.mover.words.load(0), wanted).map_err(|e| explained(&shared, e.into()))?;
         return Ok(moved(planned.done, None));
     }
     tokio::task::spawn_blocking(move || {
@@ -273,7 +293,7 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
         if let Ok(mut state) = shared.state.lock() {
             state.moved(wanted, &result);
         }
-        let phases = result?;
+        let phases = result.map_err(|error| explained(&shared, error))?;
         let word = shared.mover.words.load(0);
         if let Ok(mut state) = shared.state.lock() {
             state.follow(word);

@@ -1,6 +1,11 @@
 //! The daemon and the command line, as whoever runs them expects: one daemon, a guarded socket, neighbours kept.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -123,5 +128,71 @@ fn flows_show_both_legs_of_each_connection() -> Result<()> {
         summary.ports.iter().map(|port| format!("10.0.1.2:{port}")).collect();
     let shown = flows.iter().filter_map(|flow| flow["client"].as_str().map(str::to_owned)).collect();
     ensure!(ports == shown, "{ports:?}, not {shown:?}");
+    Ok(())
+}
+
+/// A request in raw bytes; returns the answer's first line.
+fn raw(scene: &Scene, request: &[u8]) -> Result<String> {
+    let mut stream = UnixStream::connect(scene.gateway.socket())?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(request)?;
+    let mut answer = vec![0; 64];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn the_control_socket_is_its_owners_and_takes_no_more_than_it_needs() -> Result<()> {
+    let scene = Scene::new()?;
+    let mode = std::fs::metadata(scene.gateway.socket())?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    // Where a careless chmod lets everyone connect, the daemon itself still asks who that is.
+    std::fs::set_permissions(scene.gateway.socket(), PermissionsExt::from_mode(0o666))?;
+    std::fs::set_permissions(scene.gateway.folder(), PermissionsExt::from_mode(0o755))?;
+    let program = scene.gateway.folder().join("mirror");
+    std::fs::copy(binary("mirror")?, &program)?;
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(&program);
+    let output = nobody.arg("--socket").arg(scene.gateway.socket()).args(["join", "shop"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(
+        output.status.code() == Some(1) && said.contains("only root and the daemon's own user"),
+        "{said}"
+    );
+    std::fs::set_permissions(scene.gateway.socket(), PermissionsExt::from_mode(0o600))?;
+    let output = nobody.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1) && said.contains("another user's"), "{said}");
+    let head = "POST /join HTTP/1.1\r\nhost: mirror\r\ncontent-type: application/json\r\ncontent-length: ";
+    let large = [format!("{head}5000\r\n\r\n").as_bytes(), &[b' '; 5_000]].concat();
+    ensure!(raw(&scene, &large)?.contains("413"), "5,000 bytes were taken");
+    let status = scene.gateway.status()?;
+    ensure!(status["phase"] == "Idle" && status["epoch"] == 1, "somebody joined: {status}");
+    ensure!(!scene.gateway.log().contains("uid Some(65534)"), "nobody was let in: {}", scene.gateway.log());
+    ensure!(scene.joined()?.gateway.log().contains("/join asked by uid Some(0)"), "who moved isn't logged");
+    Ok(())
+}
+
+#[test]
+fn a_refusal_says_why_and_what_to_type() -> Result<()> {
+    let scene = Scene::new()?;
+    let refused = |arguments: &[&str]| -> Result<String> {
+        let output = scene.lab.host(Host::Gateway).output(&mut scene.gateway.command(arguments))?;
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {}", output.status);
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [&["weight", "shop", "10"][..], &["cutover", "shop"], &["cutover", "shop", "--dry-run"]]
+    {
+        let said = refused(arguments)?;
+        ensure!(
+            said.contains("(has not joined, ") && said.contains("mirror join shop"),
+            "{arguments:?}: {said}"
+        );
+    }
+    ensure!(refused(&["weight", "shop", "101"])?.contains("0 to 100"), "more than all");
+    ensure!(refused(&["join", "shoe"])?.contains("there is shop"), "a name that isn't there");
+    ensure!(refused(&["rollback", "shop"])?.contains("has the authority already"), "nothing to roll back");
+    let output = scene.gateway.command(&["weight", "shop"]).output()?;
+    ensure!(output.status.code() == Some(2), "a wrong command line: {}", output.status);
     Ok(())
 }
