@@ -23,10 +23,21 @@ pub struct Options {
     pub seconds: u64,
     /// Connections of the checking client.
     pub connections: usize,
+    /// Where the gateway takes packets up.
+    pub hook: Hook,
     /// Something that shall go wrong.
     pub fault: Option<Fault>,
     /// Keep journals, traces and the servers' files there.
     pub keep: Option<PathBuf>,
+}
+
+/// Where the gateway takes packets up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Hook {
+    /// At TC, as the gateway chooses by itself on the lab's devices
+    Tc,
+    /// At native XDP
+    Xdp,
 }
 
 /// What can be broken on purpose, for the proof to find.

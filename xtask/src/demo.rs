@@ -16,7 +16,7 @@ const PROGRAMS: &[programs::Program] = &[("ip", "iproute2"), ("ethtool", "ethtoo
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct DemoArgs {
-    /// --json FILE, --break FAULT, --seconds N, --connections N, --keep DIR, --help
+    /// --json FILE, --hook HOOK, --break FAULT, --seconds N, --connections N, --keep DIR, --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

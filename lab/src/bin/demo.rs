@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use lab::demo::{Fault, Interrupted, Options, Outcome, run};
+use lab::demo::{Fault, Hook, Interrupted, Options, Outcome, run};
 
 /// Join, weights 0 to 100 %, cutover, rollback, a killed shadow and its return, under load; then the proof.
 ///
@@ -28,6 +28,9 @@ struct Cli {
     /// Break something, for the proof to find
     #[arg(long = "break", value_name = "FAULT")]
     fault: Option<Fault>,
+    /// Where the gateway takes packets up
+    #[arg(long, value_name = "HOOK", default_value = "tc")]
+    hook: Hook,
     /// Seconds at each weight
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
@@ -41,8 +44,13 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let options =
-        Options { seconds: cli.seconds, connections: cli.connections, fault: cli.fault, keep: cli.keep };
+    let options = Options {
+        seconds: cli.seconds,
+        connections: cli.connections,
+        hook: cli.hook,
+        fault: cli.fault,
+        keep: cli.keep,
+    };
     match run(&options).and_then(|outcome| write(cli.json, &outcome).map(|()| outcome)) {
         Ok(outcome) => {
             println!("\n{outcome}");

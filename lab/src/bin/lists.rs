@@ -40,6 +40,9 @@ enum Task {
         /// The server to copy to.
         #[arg(long)]
         to: String,
+        /// Rest between the two, as a large copy takes its time.
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        pause_ms: u64,
     },
 }
 
@@ -89,7 +92,7 @@ struct Serve {
 fn main() -> Result<()> {
     let cli = Cli::parse();
     match (cli.command, cli.serve) {
-        (Some(Task::Copy { from, to }), _) => copy(&from, &to),
+        (Some(Task::Copy { from, to, pause_ms }), _) => copy(&from, &to, Duration::from_millis(pause_ms)),
         (None, Some(options)) => serve(config(options)?, |address| println!("listening on {address}")),
         (None, None) => <Cli as clap::CommandFactory>::command()
             .error(clap::error::ErrorKind::MissingRequiredArgument, "say where: --listen ADDR:PORT")
@@ -97,8 +100,9 @@ fn main() -> Result<()> {
     }
 }
 
-fn copy(from: &str, to: &str) -> Result<()> {
+fn copy(from: &str, to: &str, pause: Duration) -> Result<()> {
     let dump = get(parse_url(from)?, "/dump")?;
+    std::thread::sleep(pause);
     let answer = put(parse_url(to)?, "/load", &dump)?;
     print!("{}", String::from_utf8_lossy(&answer));
     Ok(())

@@ -66,7 +66,7 @@ impl<'a> Play<'a> {
         sender: Sender<Happening>,
         happenings: Receiver<Happening>,
     ) -> Result<Self> {
-        let stage = Stage::set(options.fault)?;
+        let stage = Stage::set(options.hook, options.fault)?;
         view.say("four hosts, two servers with a file each, and the gateway's daemon are up");
         Ok(Self {
             options,
@@ -112,7 +112,7 @@ impl<'a> Play<'a> {
         {
             let moved = self.move_authority(command)?;
             let report = self.prove()?;
-            self.view.say(&format!("{says}; {}", report.line()));
+            self.view.say(&format!("{says}; proof so far: {}", counts(&report)));
             match command {
                 "cutover" => self.outcome.cutover = Some(moved),
                 _ => self.outcome.rollback = Some(moved),
@@ -168,8 +168,7 @@ impl<'a> Play<'a> {
         let pause_ms = self.options.connections as f64 / (most * PART) * 1e3;
         self.client()?.command(&format!("think {pause_ms:.1}"))?;
         self.view.say(&format!(
-            "the primary alone answers {} req/s on this machine; from here on {:.0} % of that, by a pause of {pause_ms:.0} ms \
-             between answer and request",
+            "the primary alone answers {} req/s here; from now on {:.0} % of that ({pause_ms:.0} ms between answer and request)",
             HumanCount(most.round() as u64),
             PART * 100.0
         ));
@@ -196,8 +195,7 @@ impl<'a> Play<'a> {
             (tick.requests_per_second, shadow)
         });
         self.view.say(&format!(
-            "weight {weight} %: {:.1} % of the last second's reads were the shadow's; {} req/s and the load tool's; \
-             {} failed",
+            "weight {weight} %: the shadow answered {:.1} % of the last second's reads; {} req/s, {} failed",
             share * 100.0,
             HumanCount(rate.round() as u64),
             self.failures
@@ -433,6 +431,19 @@ impl<'a> Play<'a> {
         }
         Ok(())
     }
+}
+
+/// What a proof has found, in short.
+fn counts(report: &Report) -> String {
+    format!(
+        "{} requests, {} failed; writes: {} lost, {} doubled, {} out of order; {}",
+        HumanCount(report.requests),
+        report.failed_requests,
+        report.lost_writes,
+        report.doubled_writes,
+        report.misordered_writes,
+        if report.states_equal == Some(true) { "states equal" } else { "states DIFFER" },
+    )
 }
 
 fn us(answer: &Value, phase: &str) -> f64 {

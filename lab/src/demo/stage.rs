@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::Fault;
+use super::{Fault, Hook};
 use crate::gateway::{APP, Gateway, policy};
 use crate::net::{Host, Lab};
 use crate::programs::{ListsServer, binary};
@@ -20,6 +20,9 @@ const SPOILED: &str = "500";
 /// The stall budget: client, gateway and both servers share this machine's cores, perhaps with others, and a server that
 /// only waits for its turn must not count as a dead one.
 const STALL: Duration = Duration::from_secs(2);
+
+/// How long a copy of the lists rests under a join that is flipped early: writes come meanwhile.
+const COPY_MS: u32 = 100;
 
 /// What the shadow's server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +51,9 @@ impl Stage {
     ///
     /// # Errors
     /// If something doesn't start.
-    pub(super) fn set(fault: Option<Fault>) -> Result<Self> {
+    pub(super) fn set(hook: Hook, fault: Option<Fault>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("mirror-demo-").tempdir().context("make a folder")?;
-        let lab = Lab::builder().up()?;
+        let lab = Lab::builder().xdp_ready(hook == Hook::Xdp).up()?;
         let primary = start(&lab, folder.path(), Host::Primary, 1, &[])?;
         let spoil = match fault {
             Some(Fault::DropClone) => &["--spoil", "drop", "--spoil-at", SPOILED][..],
@@ -61,8 +64,15 @@ impl Stage {
         let shadow = start(&lab, folder.path(), Host::Shadow, 1, spoil)?;
         let early = [("MIRROR_FAULT", "flip-early")];
         let variables = if fault == Some(Fault::FlipEarly) { &early[..] } else { &[] };
-        let more = format!("stall = \"{}ms\"\n", STALL.as_millis());
-        let gateway = Gateway::start_with(&lab, &policy(&more, "")?, variables)?;
+        let name = if hook == Hook::Xdp { "xdp" } else { "tc" };
+        let more = format!("hook = \"{name}\"\nstall = \"{}ms\"\n", STALL.as_millis());
+        let mut policy = policy(&more, "")?;
+        if fault == Some(Fault::FlipEarly) {
+            let to = "--to http://$MIRROR_TO";
+            ensure!(policy.contains(to), "the join hook isn't the lab's copy any more");
+            policy = policy.replace(to, &format!("{to} --pause-ms {COPY_MS}"));
+        }
+        let gateway = Gateway::start_with(&lab, &policy, variables)?;
         Ok(Self { gateway, primary, shadow: Some(shadow), stopped: false, lab, folder, lives: 1 })
     }
 
