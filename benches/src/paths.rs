@@ -20,8 +20,6 @@ use prog_tests::{
 };
 use serde::Serialize;
 
-/// Runs of each path.
-const RUNS: usize = 2_000;
 /// Payload of a full segment, in bytes.
 const FULL: usize = 1_448;
 
@@ -131,27 +129,27 @@ fn name_of(hook: Hook) -> &'static str {
 }
 
 /// Nanoseconds of a run that looks at one word of a packet and ends.
-fn nothing() -> Result<u64> {
+fn nothing(count: usize) -> Result<u64> {
     let mut bare = Ebpf::load(&object("bare.o")?)?;
     let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
     program.load()?;
     let frame = [0_u8; 64];
-    let mut runs = Vec::with_capacity(RUNS);
-    for _ in 0..RUNS {
+    let mut runs = Vec::with_capacity(count);
+    for _ in 0..count {
         let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
         runs.push(program.test_run(options)?.duration.as_nanos() as u64);
     }
     runs.sort_unstable();
-    Ok(runs[RUNS / 2])
+    Ok(runs[count / 2])
 }
 
-/// Measures every path at one hook.
+/// Measures every path at one hook, `count` times.
 ///
 /// # Errors
 /// If the lab can't be built or the programs can't be run.
-pub(crate) fn measure(hook: Hook) -> Result<Vec<Path>> {
+pub(crate) fn measure(hook: Hook, count: usize) -> Result<Vec<Path>> {
     on_stage(hook, |stage| {
-        let nothing = nothing()?;
+        let nothing = nothing(count)?;
         let mut cases = vec![not_ours(stage)?];
         cases.extend(one_leg(stage)?);
         let word_one = SwitchWord::initial();
@@ -161,8 +159,8 @@ pub(crate) fn measure(hook: Hook) -> Result<Vec<Path>> {
         for (number, case) in cases.iter().enumerate() {
             stage.set_word(if number < ones { word_one } else { joined() })?;
             let state = case.slot.map(|slot| stage.flow(slot)).transpose()?;
-            let mut runs = Vec::with_capacity(RUNS);
-            for _ in 0..RUNS {
+            let mut runs = Vec::with_capacity(count);
+            for _ in 0..count {
                 if let (Some(slot), Some(state)) = (case.slot, state) {
                     stage.set_flow(slot, |flow| *flow = state)?;
                 }
