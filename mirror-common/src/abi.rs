@@ -5,7 +5,7 @@
 use crate::flow::Flow;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -45,8 +45,10 @@ pub mod maps {
     pub const TODO: &str = "TODO";
     /// Hash of an interface index to a device of the same index: those with the program at XDP.
     pub const DEVICES: &str = "DEVICES";
+    /// Array of `u64`, one for each [`super::BLOCK`] slots: how many of them are in use.
+    pub const BUSY: &str = "BUSY";
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 18] = [
         ABI,
         APPS,
         SWITCH,
@@ -64,6 +66,7 @@ pub mod maps {
         SWEEP,
         TODO,
         DEVICES,
+        BUSY,
     ];
 }
 
@@ -77,6 +80,8 @@ pub const MAX_DEVICES: u32 = 64;
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Flows at most.
 pub const MAX_FLOWS: u32 = 4_194_304;
+/// Slots that are passed over together where none of them is in use.
+pub const BLOCK: u32 = 64;
 /// Slots that one run of the sweep visits at most.
 pub const SWEEP_SLOTS: u32 = 4_096;
 /// Bytes of the event ring.

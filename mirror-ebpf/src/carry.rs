@@ -1,6 +1,8 @@
 //! Carries a step out: what is to be forwarded first, then what is made from the packet by cutting it; the last one takes
 //! the packet itself, every other a clone. A copy that fails is counted; its bytes stay owed.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, bpf_fib_lookup, xdp_action},
     helpers::generated::{
@@ -33,17 +35,22 @@ struct Route {
 /// Looks `scratch.out` up.
 #[inline(always)]
 fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
-    // SAFETY: plain data; zero is a valid value of every field.
-    let mut route: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    route.family = AF_INET;
-    route.l4_protocol = 6;
-    route.ifindex = packet.device();
-    route.__bindgen_anon_3.ipv4_src = scratch.out.saddr;
-    route.__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
-    // SAFETY: the parameters live on the stack for the call.
-    let found =
-        unsafe { fib_lookup(packet.context(), &raw mut route, size_of::<bpf_fib_lookup>() as i32, 0) };
-    Route { found, device: route.ifindex, macs: Macs { to: route.dmac, from: route.smac } }
+    let mut space = MaybeUninit::<bpf_fib_lookup>::uninit();
+    let route = space.as_mut_ptr();
+    // SAFETY: plain data, of which zero is a valid value, and which lives on the stack for the call. It is emptied word by
+    // word, and said to be volatile: the compiler would call a loop over its bytes.
+    unsafe {
+        for word in 0..size_of::<bpf_fib_lookup>() / 8 {
+            route.cast::<u64>().add(word).write_volatile(0);
+        }
+        (*route).family = AF_INET;
+        (*route).l4_protocol = 6;
+        (*route).ifindex = packet.device();
+        (*route).__bindgen_anon_3.ipv4_src = scratch.out.saddr;
+        (*route).__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
+        let found = fib_lookup(packet.context(), route, size_of::<bpf_fib_lookup>() as i32, 0);
+        Route { found, device: (*route).ifindex, macs: Macs { to: (*route).dmac, from: (*route).smac } }
+    }
 }
 
 /// One packet of a step, and where to: `scratch.out` is filled. `index`: 0, 1 the legs, 2 the client.

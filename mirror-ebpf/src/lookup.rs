@@ -1,16 +1,16 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
+    abi::{BLOCK, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
     switch_word::Side,
     verdict::Verdict,
     weight,
 };
 
 use crate::{
-    count,
+    atomic, count,
     decide::Target,
-    maps::{CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+    maps::{BUSY, CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
 };
 
 const NOEXIST: u64 = 1;
@@ -140,6 +140,7 @@ pub fn make(
         scratch.opening.ports[side as usize] = port;
         scratch.opening.iss[side as usize] = first_number(service, side, port, now_ns);
     }
+    count_slot(slot, 1);
     Ok(Target { flow, slot, generation, from: 2 })
 }
 
@@ -159,5 +160,15 @@ pub fn unmake(client: &Tuple, service: &Service, ports: [u32; 2], slot: u32) {
     let _ = TUPLES.remove(client);
     release(service, 0, ports[0]);
     release(service, 1, ports[1]);
+    count_slot(slot, u64::MAX);
     let _ = SLOTS.push(slot, 0);
+}
+
+/// Counts a slot as used (1), or as free again (-1).
+#[inline(always)]
+fn count_slot(slot: u32, by: u64) {
+    if let Some(busy) = BUSY.get_ptr_mut(slot / BLOCK) {
+        // SAFETY: a map's value that every program changes by atomics only.
+        unsafe { atomic::add(busy, by) };
+    }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     abi::{
-        App, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_SERVICES, Service,
+        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_SERVICES, Service,
         ServiceKey, SweepState, Tuple,
     },
     flow::{Dialled, Flow, Opening, Segment, Step},
@@ -46,6 +46,11 @@ pub static FLOWS: Array<Flow, { DEFAULT_FLOWS as usize }> = Array::new();
 /// Free slots. Filled by the daemon at the first load; popped and pushed by the datapath.
 #[btf_map]
 pub static SLOTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
+
+/// Writer: the datapath (atomic adds). Reader: the sweep. Slots in use of each [`BLOCK`]: what is free needn't be looked at, and
+/// a million free slots are more than any cache holds.
+#[btf_map]
+pub static BUSY: Array<u64, { (DEFAULT_FLOWS / BLOCK) as usize }> = Array::new();
 
 /// Free ports of the primary's legs, the oldest first: its server's TIME_WAIT is over when it comes up again.
 #[btf_map]

@@ -4,16 +4,16 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use mirror_common::{
-    abi::{Entry, SWEEP_SLOTS, SweepState},
+    abi::{BLOCK, Entry, SWEEP_SLOTS, SweepState},
     flow::Due,
     verdict::Verdict,
 };
 
 use crate::{
-    carry, count,
+    atomic, carry, count,
     decide::{self, Target, Words},
     lookup,
-    maps::{FLOWS, SCRATCH, SWEEP, Scratch, TODO},
+    maps::{BUSY, FLOWS, SCRATCH, SWEEP, Scratch, TODO},
     packet::Skb,
 };
 
@@ -21,18 +21,42 @@ struct Context {
     state: *mut SweepState,
     scratch: *mut Scratch,
     now_ns: u64,
+    /// First slot of the block that is visited.
+    block: u32,
+}
+
+/// Visits a block, if a slot of it is in use.
+unsafe extern "C" fn visit_block(index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` hands on what `sweep` gave it, which outlives the loop.
+    let (first, count) = unsafe {
+        let state = (*context.cast::<Context>()).state;
+        ((*state).first, (*state).count)
+    };
+    let ahead = index.wrapping_mul(BLOCK);
+    if ahead >= count {
+        return 1;
+    }
+    let block = first.wrapping_add(ahead);
+    // SAFETY: a hint: a slot that is taken meanwhile is visited the next time.
+    match BUSY.get_ptr_mut(block / BLOCK) {
+        Some(busy) if unsafe { atomic::load(busy) } != 0 => {}
+        _ => return 0,
+    }
+    // SAFETY: as above.
+    unsafe {
+        (*context.cast::<Context>()).block = block;
+        bpf_loop(BLOCK, visit as *mut c_void, context, 0);
+    }
+    0
 }
 
 unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     // SAFETY: `bpf_loop` hands on what `sweep` gave it, which outlives the loop.
-    let (state, scratch, now_ns) = unsafe {
+    let (state, scratch, now_ns, block) = unsafe {
         let context = &*context.cast::<Context>();
-        (&mut *context.state, &mut *context.scratch, context.now_ns)
+        (&mut *context.state, &mut *context.scratch, context.now_ns, context.block)
     };
-    if index >= state.count {
-        return 1;
-    }
-    let slot = state.first.wrapping_add(index);
+    let slot = block.wrapping_add(index);
     let Some(flow) = FLOWS.get_ptr_mut(slot) else { return 1 };
     // SAFETY: hints: they are looked at again under the lock.
     let (generation, used, client) = unsafe { ((*flow).generation, (*flow).state, (*flow).tuple) };
@@ -76,8 +100,8 @@ pub fn sweep() -> Option<()> {
         (*state).freed = 0;
         (*state).open_writes = 0;
         (*state).queued = 0;
-        let context = Context { state, scratch, now_ns: bpf_ktime_get_ns() };
-        bpf_loop(SWEEP_SLOTS, visit as *mut c_void, (&raw const context).cast_mut().cast(), 0);
+        let mut context = Context { state, scratch, now_ns: bpf_ktime_get_ns(), block: 0 };
+        bpf_loop(SWEEP_SLOTS / BLOCK, visit_block as *mut c_void, (&raw mut context).cast(), 0);
     }
     Some(())
 }

@@ -69,7 +69,13 @@ impl Datapath {
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
         }
-        for (name, size) in [(maps::FLOWS, flows), (maps::SLOTS, flows), (maps::TUPLES, 3 * flows)] {
+        let sizes = [
+            (maps::FLOWS, flows),
+            (maps::SLOTS, flows),
+            (maps::TUPLES, 3 * flows),
+            (maps::BUSY, flows / abi::BLOCK),
+        ];
+        for (name, size) in sizes {
             loader.map_max_entries(name, size);
         }
         let mut bpf = loader.load(bytes).with_context(|| {
