@@ -134,13 +134,21 @@ fn outputs(step: &Step) -> u32 {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
+    // Both legs are cut alike.
+    for side in 0..2 {
+        let e = scratch.step.to_leg[side];
+        if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
+            count::verdict(Verdict::EmitFailed);
+            return TC_ACT_SHOT;
+        }
+    }
     for turn in 0..6_u32 {
         let index = turn % 3;
         let kind = match index {
             2 => scratch.step.to_client.kind,
             _ => scratch.step.to_leg[index as usize].kind,
         };
-        let forwards = kind == emit::FORWARD;
+        let forwards = kind == emit::FORWARD || kind == emit::CUT;
         if kind != emit::NONE && forwards == (turn < 3) {
             left -= 1;
             action = one(skb, scratch, service, index, (left == 0 && !keep) as u32);
@@ -167,7 +175,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
         1 => (1, step.to_leg[1].kind),
         _ => return NOT_HERE,
     };
-    if kind == emit::SYN {
+    if kind == emit::SYN || kind == emit::CUT {
         return NOT_HERE;
     }
     let e = address(scratch, service, index);

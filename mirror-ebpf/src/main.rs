@@ -108,7 +108,7 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 }
 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
-#[inline(always)]
+#[inline(never)]
 fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     packet::parse(skb, scratch, now_ns).map_err(|verdict| match verdict {
         // The kernel would put it together, and reset a connection that it doesn't know.

@@ -111,6 +111,8 @@ pub struct Scratch {
     pub options: SynOptions,
     /// TCP header length, in bytes.
     pub tcp_len: u32,
+    /// The folded sum of what is kept behind the headers of a packet that is cut.
+    pub cut_sum: u32,
     /// Ethernet, IPv4 and TCP header as they lie in the packet.
     pub header: [u8; 64],
     pub option_bytes: [u8; 40],

@@ -3,6 +3,7 @@
 
 mod frame;
 mod skb;
+mod sum;
 
 use core::{arch::asm, ffi::c_void};
 
@@ -28,7 +29,7 @@ const PROTOCOL_IPV4: u16 = 0x0800_u16.to_be();
 
 /// A packet at a hook.
 pub trait Packet: Copy {
-    /// Handshakes and packets longer than the one at hand are made at this hook.
+    /// Handshakes, packets longer than the one at hand, and such with a part of its payload are made at this hook.
     const HANDSHAKES: bool;
 
     /// What helpers take.
@@ -206,6 +207,30 @@ fn pseudo_sum(header: &[u8; 64], tcp_bytes: u16) -> u64 {
         + u64::from(6_u16.to_be())
 }
 
+/// Bytes behind the three headers without options that stay of a packet that is cut: TCP's options, and what is kept of the
+/// payload.
+#[inline(always)]
+fn behind_headers(header: &[u8; 64], payload: u32) -> u32 {
+    let options = (u32::from(header[46] >> 4) * 4).wrapping_sub(20) & 0x3f;
+    options + payload
+}
+
+/// Sums what stays of a packet that is to be cut, into `scratch.cut_sum`. False where it is shorter than that.
+#[inline(never)]
+pub fn sum_kept(skb: Skb, scratch: &mut Scratch, payload: u32) -> bool {
+    if !reload(skb, scratch) {
+        return false;
+    }
+    let kept = behind_headers(&scratch.header, payload);
+    match sum::behind(skb, scratch, kept) {
+        Some(sum) => {
+            scratch.cut_sum = u32::from(sum);
+            true
+        }
+        None => false,
+    }
+}
+
 /// The Ethernet addresses of a packet that leaves.
 #[derive(Clone, Copy)]
 pub struct Macs {
@@ -222,7 +247,8 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
     if !reload(packet, scratch) {
         return false;
     }
-    let made = e.kind != emit::FORWARD;
+    let cut = P::HANDSHAKES && e.kind == emit::CUT;
+    let made = !cut && e.kind != emit::FORWARD;
     let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
         0
     } else if e.scale == Segment::NO_SCALE {
@@ -230,14 +256,16 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
     } else {
         8
     };
-    if made && !packet.resize(HEADERS + option_len) {
+    let kept = if cut { behind_headers(&scratch.header, u32::from(e.mss)) } else { option_len };
+    if (made || cut) && !packet.resize(HEADERS + kept) {
         return false;
     }
     let out = scratch.out;
+    let cut_sum = if cut { scratch.cut_sum } else { 0 };
     let header = &mut scratch.header;
     let old_len = be16(header, 16).wrapping_sub(20);
     let old_pseudo = pseudo_sum(header, old_len);
-    let old_tcp = if made {
+    let old_tcp = if made || cut {
         // Header and payload together, out of the field.
         u64::from(!ne16(header, 50)) + u64::from(!checksum::fold(old_pseudo))
     } else {
@@ -261,11 +289,13 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
     if e.flags != 0 {
         header[47] = e.flags;
     }
-    if made {
-        new_len = 20 + option_len as u16;
+    if made || cut {
+        new_len = 20 + kept as u16;
         let total = (20 + new_len).to_be();
         ip += checksum::diff16(old_total, total);
         put16(header, 16, total);
+    }
+    if made {
         header[46] = ((20 + option_len as u8) / 4) << 4;
         put16(header, 52, 0);
         put32(header, 54, 0);
@@ -283,7 +313,7 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
         }
     }
     put16(header, 24, checksum::update(ne16(header, 24), ip));
-    let plain = tcp_sum(header, made) + u64::from(!checksum::fold(old_tcp));
+    let plain = tcp_sum(header, made) + u64::from(cut_sum) + u64::from(!checksum::fold(old_tcp));
     let pseudo = pseudo_sum(header, new_len) + u64::from(!checksum::fold(old_pseudo));
     let rest = if made { 2 + option_len } else { 0 };
     packet.write(&mut scratch.header, checksum::fold(plain), checksum::fold(pseudo), rest)

@@ -32,6 +32,11 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::DeferredHoldFull, "without a TAP nothing is held", hold_full),
     (Verdict::DeferredOrder, "a request behind a hole comes again", order),
     (Verdict::DeferredRaced, "a reading that another packet overtook is void", raced),
+    (
+        Verdict::PartForwarded,
+        "of a retransmission that a held write was joined to, the known part is sent on",
+        part,
+    ),
     (Verdict::KeptUnsettled, "a read on a flow that isn't settled is answered as before", kept),
     (Verdict::AskedAgain, "a read whose leg was lost is asked of the other one", asked_again),
     (Verdict::OutOfWindow, "a segment without an acknowledgement is ignored", no_ack),
@@ -131,8 +136,10 @@ fn held_moved(stage: &mut Stage) -> Result<Seen> {
 fn held_capped(stage: &mut Stage) -> Result<Seen> {
     stage.set_service(|service| service.endpoints[1].max_requests = 2)?;
     let talk = open(stage)?;
-    talk.says(stage, READ)?;
-    talk.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
+    for _ in 0..2 {
+        talk.says(stage, READ)?;
+        talk.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
+    }
     talk.says(stage, READ)
 }
 
@@ -200,6 +207,29 @@ fn race(stage: &mut Stage, frame: &[u8]) -> Result<Seen> {
         Hook::Xdp => drop(stage.run_live(stage.device(2), frame, 0, 2_000)?),
     }
     Ok(Seen { verdicts: stage.counts()?, ..Seen::default() })
+}
+
+/// The client's kernel joins what wasn't acknowledged with what is held behind it.
+fn part(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    // Of odd length, and longer than what is summed at once.
+    let mut first = b"POST /a HTTP/1.1\r\nHost: shop\r\nContent-Length: 702\r\n\r\n".to_vec();
+    first.extend((0..702_u32).map(|n| n as u8));
+    ensure!(first.len() % 2 == 1, "{}", first.len());
+    talk.says(stage, &first)?;
+    let flow = talk.flow(stage)?;
+    stage.set_word(frozen())?;
+    let joined = [first.as_slice(), WRITE].concat();
+    let mut seg = talk.next(stage, tcp::ACK)?.with(&joined);
+    seg.seq = flow.iss.wrapping_add(1);
+    let seen = talk.client(stage, &seg)?;
+    if stage.hook == Hook::Tc {
+        let out = Out::parse(&seen.frame)?;
+        ensure!(out.seg.payload == first, "{out:?}");
+        ensure!(out.seg.flags == tcp::ACK | tcp::PSH, "{out:?}");
+        ensure!(out.seg.seq == seg.seq.wrapping_add(flow.legs[1].offset), "{out:?}");
+    }
+    Ok(seen)
 }
 
 fn kept(stage: &mut Stage) -> Result<Seen> {
