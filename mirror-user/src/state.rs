@@ -20,6 +20,9 @@ use crate::words::monotonic_ns;
 /// Notices that are kept.
 const NOTICES: usize = 256;
 
+/// Why a side fell out of sync, until the event comes that tells.
+const UNKNOWN: &str = "a write is owed";
+
 /// A side's standing.
 #[derive(Clone, Debug)]
 pub struct Standing {
@@ -97,7 +100,15 @@ impl State {
         } else if event.kind == EventKind::LegOpen as u32 {
             self.losses[side as usize].opened(flow);
         } else if event.kind == EventKind::OutOfSync as u32 {
-            self.pending = Some(why(event.reason.into()).into());
+            let reason = why(event.reason.into());
+            let standing = &mut self.sides[side as usize];
+            if standing.reason == UNKNOWN {
+                // The word was seen before the event that tells why.
+                standing.reason = reason.into();
+                self.say(format!("{}: {reason}", side.name()));
+            } else {
+                self.pending = Some(reason.into());
+            }
         } else if event.kind == EventKind::TableFull as u32 {
             self.say("no free slot or port for a new connection".into());
         }
@@ -144,7 +155,7 @@ impl State {
                 continue;
             }
             let reason =
-                if member { "joined".to_owned() } else { self.pending.take().unwrap_or("put out".into()) };
+                if member { "joined".to_owned() } else { self.pending.take().unwrap_or(UNKNOWN.into()) };
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
             self.losses[side as usize].clear();
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
@@ -199,6 +210,15 @@ mod tests {
         assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
         state.follow(next.with_member(Side::Shadow, true));
         assert_eq!(state.restarted(word), None, "a side that has joined again starts anew");
+    }
+
+    #[test]
+    fn an_event_behind_the_word_still_tells_why() {
+        let (mut state, word) = mirrored();
+        state.follow(word.with_member(Side::Shadow, false));
+        let kind = EventKind::OutOfSync as u32;
+        state.note(&Event { kind, side: 1, reason: LossReason::Stalled as u32, ..Event::default() });
+        assert!(state.sides[1].reason.contains("fell silent"), "{}", state.sides[1].reason);
     }
 
     #[test]
