@@ -10,6 +10,7 @@ mod docs;
 mod ebpf;
 mod lab;
 mod programs;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -49,6 +50,8 @@ enum Task {
     Demo(demo::DemoArgs),
     /// Nanoseconds a packet, verifier cost, and loads beside plain forwarding, as tables and JSON (needs root)
     Bench(bench::BenchArgs),
+    /// The long runs at full length: 10^8 steps of the world, a million requests, 20 kills a point (needs root)
+    Soak(soak::SoakArgs),
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -58,6 +61,7 @@ fn main() -> std::process::ExitCode {
         Task::BuildEbpf(args) => ebpf::build(&args).map(drop),
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Docs(args) => docs::run(&args),
         Task::Demo(args) => demo::start(&args),

@@ -160,7 +160,7 @@ fn locked() -> &'static [&'static str] {
 }
 
 /// What the scenarios use of the system.
-const SCENARIO_PROGRAMS: &[programs::Program] = &[
+pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("ethtool", "ethtool"),

@@ -1,0 +1,89 @@
+//! The long runs at full length: what `test` does in seconds, for as long as docs/MEASURED.md says.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    command::{self, cargo, is_root},
+    ebpf, programs,
+    test::SCENARIO_PROGRAMS,
+};
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct SoakArgs {
+    #[command(flatten)]
+    build: ebpf::BuildArgs,
+    /// Only these parts, separated by commas
+    #[arg(long, value_name = "PARTS", value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Packets delivered in the deterministic world
+    #[arg(long, value_name = "N", default_value_t = 100_000_000)]
+    steps: u64,
+    /// Only scenarios whose name contains this
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// A part of the soak.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The deterministic world
+    World,
+    /// The scenarios, programs at TC
+    Tc,
+    /// The scenarios, programs at XDP
+    Xdp,
+}
+
+/// Runs the parts, one after the other; each prints its figures.
+///
+/// # Errors
+/// When a part fails, or needs root and this isn't root's.
+pub(crate) fn run(args: &SoakArgs) -> Result<()> {
+    let parts = if args.only.is_empty() { Part::value_variants().to_vec() } else { args.only.clone() };
+    if parts.iter().any(|part| *part != Part::World) && !is_root() {
+        bail!("the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world`");
+    }
+    for part in parts {
+        match part {
+            Part::World => world(args.steps)?,
+            Part::Tc => scenarios(args, "tc")?,
+            Part::Xdp => scenarios(args, "xdp")?,
+        }
+    }
+    Ok(())
+}
+
+fn world(steps: u64) -> Result<()> {
+    let steps = steps.to_string();
+    command::run(
+        cargo()
+            .args(["run", "--release", "--quiet", "--package", "oracle", "--bin", "world", "--"])
+            .args(["--steps", &steps]),
+    )
+    .context("the deterministic world found a broken rule; --seed N shows it")
+}
+
+fn scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
+    programs::ensure(SCENARIO_PROGRAMS)?;
+    ebpf::build(&args.build)?;
+    command::run(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "mirror-user",
+        "--package",
+        "lab",
+        "--bins",
+    ]))?;
+    println!("--- hook {hook}");
+    let mut tests: Command = cargo();
+    tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests", "--"]);
+    tests.args(&args.name).args(["--test-threads=1", "--nocapture"]);
+    command::run(tests.env("MIRROR_SOAK", "1").env("MIRROR_TEST_HOOK", hook))
+        .with_context(|| format!("at hook {hook}"))
+}
