@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use lab::net::Host;
+use anyhow::{Context, Result, ensure};
+use lab::{
+    checker::read_journals,
+    net::Host,
+    programs::ListsServer,
+    proof::{Trace, WindowReads, parse_trace, settled_reads},
+};
 use netns_tests::{Scene, all_answered, nothing_sent_again};
 
 #[test]
@@ -78,6 +83,42 @@ fn the_share_of_the_reads_is_the_weight() -> Result<()> {
         let share = servers.get("shadow").map_or(0.0, |server| server.read_share);
         ensure!((share - p).abs() <= allowed, "share {share} of {reads} reads at weight {weight} %");
     }
+    Ok(())
+}
+
+/// A connection that never pauses is settled only now and then: of those reads the weight's share moves, the others stay
+/// where they are. Counted from the servers' own traces.
+#[test]
+fn without_a_pause_the_settled_reads_follow_the_weight() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let traces = [Host::Primary, Host::Shadow].map(|host| scene.gateway.folder().join(host.name()));
+    for (side, host) in [Host::Primary, Host::Shadow].into_iter().enumerate() {
+        scene.servers[side] = None;
+        let trace = traces[side].display().to_string();
+        scene.servers[side] = Some(ListsServer::on(&scene.lab, host, &["--volatile", "--trace", &trace])?);
+    }
+    let scene = scene.joined()?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    let mut config = scene.client(8);
+    config.requests = Some(60_000);
+    config.write_fraction = 0.2;
+    let journals = config.log.clone().unwrap_or_default();
+    all_answered(&scene.run_client(config)?)?;
+    let traces: Vec<Trace> =
+        traces.iter().map(|path| Ok(parse_trace(&std::fs::read_to_string(path)?)?)).collect::<Result<_>>()?;
+    let seen = settled_reads(&read_journals(&journals)?, &traces);
+    let window = seen.windows.get("start").context("no reads")?;
+    let (all, settled): (u64, u64) = (window.reads.values().sum(), window.settled.values().sum());
+    let share = WindowReads::share(&window.settled, "shadow");
+    println!(
+        "{all} reads: {:.1} % the shadow's; {settled} certainly settled: {:.1} %; {} certainly not",
+        100.0 * WindowReads::share(&window.reads, "shadow"),
+        100.0 * share,
+        window.unsettled
+    );
+    ensure!(settled > 1_000, "only {settled} of {all} reads were settled");
+    let allowed = 0.01 + 3.0 * (0.25 / settled as f64).sqrt();
+    ensure!((share - 0.5).abs() <= allowed, "share {share} of {settled} settled reads");
     Ok(())
 }
 
