@@ -1,7 +1,9 @@
-//! Judges of a gateway: a deterministic world around its pure transition functions.
+//! Judges of a gateway: a deterministic world around its pure transition functions, and a checker of real captures.
 //!
 //! * [`world`]: clients, two servers, a network that loses, delays, doubles and reorders, and the gateway between them, on a
 //!   virtual clock: a seed says all that happens.
+//! * [`trace`]: what client and servers saw of a real run, against the rules of two legs.
 #![forbid(unsafe_code)]
 
+pub mod trace;
 pub mod world;
