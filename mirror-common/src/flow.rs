@@ -92,7 +92,8 @@ pub struct Leg {
     pub scale: u8,
     /// [`Leg::FIN`] and others.
     pub flags: u8,
-    /// Window scale that the server applies to what we tell it: the client's, where both offered one, else 0.
+    /// Window scale that the server applies to what we tell it. While it is dialled: what it is offered, the client's or
+    /// [`Segment::NO_SCALE`]; then 0 unless both offered one.
     pub told: u8,
     /// The port that the leg comes from ([`crate::abi::nat`]).
     pub port: u32,

@@ -1,7 +1,7 @@
 //! On a client's segment: turned back, held, routed, sent on.
 
 use super::close::{client_reset, finish_write};
-use super::handshake::{SYN_AGAIN_MS, offered, syn};
+use super::handshake::{SYN_AGAIN_MS, syn};
 use super::leg::leg_ack;
 use super::loss::check_clock;
 use super::redial::may_dial;
@@ -204,7 +204,7 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
             leg.state == leg_state::DIALLING && seq::since(seg.now_ms, leg.dialled_ms) >= SYN_AGAIN_MS;
         if stale && step.to_leg[other as usize].kind == emit::NONE {
             flow.leg_mut(other).dialled_ms = seg.now_ms;
-            step.to_leg[other as usize] = syn(flow, other, offered(flow));
+            step.to_leg[other as usize] = syn(flow, other);
         }
     }
 }
@@ -301,7 +301,7 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
                 flow.set(Flow::HELD, true);
                 if seq::since(seg.now_ms, flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
                     flow.leg_mut(side).dialled_ms = seg.now_ms;
-                    step.to_leg[side as usize] = syn(flow, side, offered(flow));
+                    step.to_leg[side as usize] = syn(flow, side);
                     sent += 1;
                 }
             }

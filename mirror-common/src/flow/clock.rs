@@ -1,7 +1,7 @@
 //! What a flow needs when no packet comes: the sweep asks.
 
 use super::close::{closed, finish_write, put_out};
-use super::handshake::{SYN_AGAIN_MS, offered, syn};
+use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::{lose, overdue};
 use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
@@ -69,7 +69,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
         if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.dialled_ms) >= SYN_AGAIN_MS {
             if act {
                 flow.leg_mut(side).dialled_ms = now_ms;
-                step.to_leg[side as usize] = syn(flow, side, offered(flow));
+                step.to_leg[side as usize] = syn(flow, side);
                 step.end(Verdict::SynAgain);
             }
             due = Due::Emit;

@@ -71,8 +71,8 @@ pub fn open<S: Switch>(
         *leg = Leg::default();
         if port != 0 {
             start(leg, port, opening.iss[side as usize & 1], first, seg.now_ms);
-            let scale = seg.scale;
-            step.to_leg[side as usize] = syn(flow, side, scale);
+            leg.told = seg.scale;
+            step.to_leg[side as usize] = syn(flow, side);
         }
     }
     step.end(Verdict::SynNew);
@@ -107,7 +107,7 @@ pub(super) fn start(leg: &mut Leg, port: u32, iss: u32, from: u32, now_ms: u32) 
 
 /// The SYN of a leg that is being dialled.
 #[inline(always)]
-pub(super) fn syn(flow: &Flow, side: Side, scale: u8) -> Emit {
+pub(super) fn syn(flow: &Flow, side: Side) -> Emit {
     let leg = flow.leg(side);
     Emit {
         kind: emit::SYN,
@@ -117,7 +117,7 @@ pub(super) fn syn(flow: &Flow, side: Side, scale: u8) -> Emit {
         port: leg.port,
         window: flow.client_window,
         mss: flow.mss,
-        scale,
+        scale: leg.told,
         pad: 0,
     }
 }
@@ -158,7 +158,7 @@ fn syn_again<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>
         for side in Side::BOTH {
             if flow.leg(side).state == leg_state::DIALLING {
                 flow.leg_mut(side).dialled_ms = seg.now_ms;
-                step.to_leg[side as usize] = syn(flow, side, seg.scale);
+                step.to_leg[side as usize] = syn(flow, side);
             }
         }
         step.end(Verdict::SynAgain);
@@ -228,13 +228,14 @@ pub(super) fn on_dialling<S: Switch>(
 /// Takes a SYN-ACK's numbers over.
 #[inline(always)]
 fn opened(flow: &mut Flow, side: Side, seg: &Segment) {
-    let told = if seg.scale == Segment::NO_SCALE { 0 } else { flow.client_scale };
     let turns = flow.turns;
     let leg = flow.leg_mut(side);
     let next = seg.seq.wrapping_add(1);
     leg.state = leg_state::OPEN;
-    leg.scale = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale };
-    leg.told = told;
+    // Both must offer one (RFC 7323, 2.2), and what counts is what this leg was offered: the client's may be void by now.
+    let scales = seg.scale != Segment::NO_SCALE && leg.told != Segment::NO_SCALE;
+    leg.scale = if scales { seg.scale } else { 0 };
+    leg.told = if scales { leg.told } else { 0 };
     leg.rcv_nxt = next;
     leg.sent_max = next;
     leg.shown_from = next;

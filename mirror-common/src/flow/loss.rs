@@ -242,7 +242,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let (next, turns) = (flow.client_next, flow.turns);
     let silent = flow.authority as u32 == side as u32
         && flow.client_window != 0
-        && (flow.client_acked != flow.view_next || seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at));
+        && (flow.client_acked != flow.view_next
+            || flow.leg(side).answered != turns
+            || seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at));
     let leg = flow.leg_mut(side);
     if leg.state == leg_state::NONE {
         return false;

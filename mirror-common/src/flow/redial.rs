@@ -82,8 +82,10 @@ pub fn on_dialled<S: Switch>(
         return;
     }
     let from = flow.leg(side).from;
+    let scale = offered(flow);
     start(flow.leg_mut(side), dialled.port, dialled.iss, from, seg.now_ms);
-    step.to_leg[side as usize] = syn(flow, side, offered(flow));
+    flow.leg_mut(side).told = scale;
+    step.to_leg[side as usize] = syn(flow, side);
     if step.verdict == Verdict::HeldUnsettled as u8 {
         // The packet at hand becomes the SYN; what is held is a copy.
         step.hold_copy = 1;

@@ -2,7 +2,7 @@
 
 use super::leg::end_leg;
 use super::redial::{ask_dial, put_down};
-use super::settled::{at_boundary, finished, settled};
+use super::settled::{at_boundary, settled};
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
 use crate::protocol::Class;
@@ -146,8 +146,8 @@ fn choose<S: Switch>(
         return Begun::Wait(Verdict::HeldCapped);
     }
     if full && boundary {
-        // Its server's FIN is on the way.
-        if !finished(flow, other) || !at_boundary(flow) {
+        // Its server's FIN is on the way; what is missing of its last answer nobody reads.
+        if flow.leg(other).answered != flow.turns || !at_boundary(flow) {
             return Begun::Wait(Verdict::HeldCapped);
         }
         let (from, turns) = (flow.client_next, flow.turns);
