@@ -64,7 +64,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         probe(flow, seg, step);
     } else if end == seg.seq {
         pure_ack(flow, seg, step);
-    } else if seq::lt(seg.seq, flow.shown) {
+    } else if seq::lt(seg.seq, flow.shown) && !cfg!(feature = "plant-stale-forwarded") {
         ack_client(flow, step);
         step.end(Verdict::TurnedBack);
     } else if seq::le(end, flow.client_next) {
@@ -125,7 +125,9 @@ pub(super) fn least_edge(flow: &Flow) -> u32 {
 /// Raises the right edge that is shown; it never moves back.
 #[inline(always)]
 pub(super) fn raise_edge(flow: &mut Flow) {
-    flow.shown_edge = seq::max(flow.shown_edge, least_edge(flow));
+    let least = least_edge(flow);
+    let back = cfg!(feature = "plant-edge-back");
+    flow.shown_edge = if back { least } else { seq::max(flow.shown_edge, least) };
 }
 
 /// Raises the acknowledgement that is shown to the least of the legs that owe. Returns whether it rose.
@@ -135,10 +137,11 @@ pub(super) fn raise_edge(flow: &mut Flow) {
 #[inline(always)]
 pub(super) fn raise_shown(flow: &mut Flow) -> bool {
     let mut least = flow.client_next;
-    if flow.leg(Side::Primary).state != leg_state::NONE {
+    let alone = cfg!(feature = "plant-minimum-of-authority");
+    if flow.leg(Side::Primary).state != leg_state::NONE && !(alone && flow.authority() == Side::Shadow) {
         least = seq::min(least, flow.leg(Side::Primary).acked);
     }
-    if flow.leg(Side::Shadow).state != leg_state::NONE {
+    if flow.leg(Side::Shadow).state != leg_state::NONE && !(alone && flow.authority() == Side::Primary) {
         least = seq::min(least, flow.leg(Side::Shadow).acked);
     }
     if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
@@ -221,6 +224,9 @@ fn again(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
         return;
     }
     feed(flow, seg, end, step);
+    if cfg!(feature = "plant-clone-forgotten") {
+        step.to_leg[flow.authority().other() as usize] = Emit::default();
+    }
     if step.verdict == Verdict::NoLeg as u8 {
         ack_client(flow, step);
         step.end(Verdict::TurnedBack);
@@ -354,6 +360,9 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             }
         }
         accept(flow, reading, terms);
+        if cfg!(feature = "plant-length-ignored") {
+            flow.parse.at = data_end;
+        }
     } else if seg.is(tcp::FIN) && seq::lt(flow.client_next, seg.seq) {
         step.end(Verdict::DeferredOrder);
         return;

@@ -123,8 +123,10 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     }
     if seg.is(tcp::RST) {
         // What we expect lies between what was acknowledged and a window beyond what was seen (RFC 5961, 3).
-        if seq::lt(seg.seq, leg_ack(flow, side))
-            || seq::lt(flow.leg(side).sent_max.wrapping_add(1 << 20), seg.seq)
+        let believed = cfg!(feature = "plant-rst-anywhere");
+        if !believed
+            && (seq::lt(seg.seq, leg_ack(flow, side))
+                || seq::lt(flow.leg(side).sent_max.wrapping_add(1 << 20), seg.seq))
         {
             step.end(Verdict::OutOfWindow);
         } else if flow.state == flow_state::ENDED {
@@ -370,7 +372,8 @@ fn show<S: Switch>(
 fn borrowed<S: Switch>(flow: &Flow, side: Side, terms: &mut Terms<'_, S>) -> bool {
     let leg = flow.leg(side);
     let mine = terms.switch.word().authority() as u8 == side as u8;
-    !mine
+    !cfg!(feature = "plant-fin-of-shadow")
+        && !mine
         && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
         && leg.flags & Leg::CLOSING == 0
         && !leg.parse.scanner.until_close()

@@ -72,6 +72,7 @@ pub(super) fn lose<S: Switch>(
         return Verdict::Reset;
     }
     let owes = owes_write(flow, side) || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
+    let owes = owes && !cfg!(feature = "plant-redial-from-unanswered");
     if owes && terms.switch.out_of_sync(side) {
         step.events |= Step::OUT_OF_SYNC;
     }
@@ -84,6 +85,8 @@ pub(super) fn lose<S: Switch>(
     // A server that answers, and then closes, may be dialled at once: it can't be faster than its answers.
     let served = whole && flow.leg(side).fed > 0;
     let (next, turns) = (flow.client_next, flow.turns);
+    let doubled = cfg!(feature = "plant-redial-from-unanswered") && !whole;
+    let (next, turns) = if doubled { (flow.turn_begin, turns.wrapping_sub(1)) } else { (next, turns) };
     put_down(flow, side, next, turns);
     flow.leg_mut(side).heard_ms = terms.now_ms;
     if served {

@@ -58,6 +58,9 @@ pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
     // Both ends of a move must have finished: the old one, or its tail would be shown by the new one's numbers; the new
     // one, or its last answer would.
     let ends_finished = finished(flow, flow.authority()) && finished(flow, to);
+    if cfg!(feature = "plant-flip-unsettled") && open && flow.leg(to).state == leg_state::OPEN {
+        return Some(Settled(()));
+    }
     (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
 }
 
@@ -92,7 +95,9 @@ impl Flow {
         }
         let new = self.leg_mut(to);
         new.shown_from = new.rcv_nxt;
-        new.delta = view_next.wrapping_sub(new.rcv_nxt);
+        if !cfg!(feature = "plant-delta-stale") {
+            new.delta = view_next.wrapping_sub(new.rcv_nxt);
+        }
         self.authority = to as u8;
     }
 }

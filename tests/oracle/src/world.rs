@@ -7,7 +7,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use mirror_common::{switch_word::Side, verdict::Verdict};
+use mirror_common::{flow::tcp, switch_word::Side, verdict::Verdict};
 
 pub mod admin;
 pub mod client;
@@ -16,10 +16,12 @@ pub mod gateway;
 pub mod hold;
 pub mod http;
 pub mod judge;
+mod lines;
+mod owed;
 pub mod packet;
 pub mod report;
 pub mod server;
-pub mod tcp;
+pub mod socket;
 mod verdicts;
 pub mod words;
 
@@ -232,6 +234,7 @@ impl World {
         match event {
             Event::AtGateway(packet) => {
                 self.steps += 1;
+                self.forge(&packet);
                 let raced = !self.calm && self.rng.u32(..10_000) < self.settings.raced;
                 let side = usize::from(packet.tuple.saddr == SERVERS[1]);
                 let read = self.gateway.read(packet, self.now);
@@ -286,6 +289,18 @@ impl World {
         }
     }
 
+    /// Somebody who has guessed a connection's addresses, but not its numbers, sends a RST.
+    fn forge(&mut self, packet: &Packet) {
+        if self.calm || self.rng.u32(..10_000) >= self.settings.forged || packet.is(tcp::SYN) {
+            return;
+        }
+        let far = self.rng.u32(1 << 21..1 << 24);
+        let seq = if self.rng.bool() { packet.seq.wrapping_add(far) } else { packet.seq.wrapping_sub(far) };
+        let forged = Packet { seq, flags: tcp::RST, payload: [].into(), ..packet.clone() };
+        let at = self.now + self.rng.u64(1..1_000);
+        self.push(at, Event::AtGateway(forged));
+    }
+
     fn decide(&mut self, read: Read, how: &str) {
         if self.lines > 0 {
             let text = read.to_string();
@@ -313,7 +328,7 @@ impl World {
             let tuple = self.gateway.flows[slot as usize].tuple;
             self.mid_answer.insert((tuple.saddr, tuple.sport));
         }
-        if let Some(side) = self.gateway.application.fell_out.take() {
+        if let Some(side) = outcome.fell_out {
             admin::fell_out(self, side, outcome.slot);
         }
         if let Some(packet) = outcome.held
@@ -364,7 +379,7 @@ impl World {
         let settings = self.settings.links[link];
         let copies = match self.rng.u32(..10_000) {
             // Nobody would send it again: a client whose RST is lost waits for its own patience to end.
-            _ if self.calm || (link == 0 && packet.is(mirror_common::flow::tcp::RST)) => 1,
+            _ if self.calm || (link == 0 && packet.is(tcp::RST)) => 1,
             n if n < settings.loss => 0,
             n if n < settings.loss + settings.double => 2,
             _ => 1,

@@ -35,6 +35,8 @@ pub struct Counts {
     pub faults: u64,
     /// Sides that fell out of sync.
     pub out_of_sync: u64,
+    /// Of them: where the bytes of the flow's legs show no write that was owed (looked at where no head is split).
+    pub unowed: u64,
 }
 
 impl Counts {
@@ -48,6 +50,7 @@ impl Counts {
         self.weights += other.weights;
         self.faults += other.faults;
         self.out_of_sync += other.out_of_sync;
+        self.unowed += other.unowed;
     }
 }
 
@@ -265,7 +268,15 @@ pub fn go_on(world: &mut World) {
 
 /// A side fell out of sync.
 pub fn fell_out(world: &mut World, side: Side, slot: Option<u32>) {
-    let _ = slot;
     world.admin.counts.out_of_sync += 1;
     world.note(|_| format!("the {} is out of sync", side.name()));
+    // A request whose head is split counts as a write until it is known: only where none is can this be told.
+    let whole = world.settings.pieces == 1 && world.settings.pipeline == 1 && world.settings.mss[0] >= 536;
+    if let Some(slot) = slot
+        && whole
+        && !world.judge.may_owe(slot)
+    {
+        world.admin.counts.unowed += 1;
+        world.note(|_| "and no write was owed".into());
+    }
 }

@@ -8,7 +8,7 @@ use mirror_common::{abi::Tuple, flow::tcp, switch_word::Side};
 use super::config::Settings;
 use super::http::{Kind, ListState, Request, take_answer};
 use super::packet::{CLIENTS, PORT, Packet, VIP};
-use super::tcp::{self as socket, State, Tcp};
+use super::socket::{self, State, Tcp};
 
 /// How long a closed connection is remembered, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;

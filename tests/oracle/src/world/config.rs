@@ -53,6 +53,8 @@ pub struct Settings {
     pub faults: bool,
     /// Packets that are read long before they are decided on, in 10,000.
     pub raced: u32,
+    /// RSTs with wrong numbers, in 10,000 packets.
+    pub forged: u32,
     /// Held frames that die, in 10,000.
     pub hold_loss: u32,
     /// Smallest and largest receive buffer, in bytes.
@@ -100,6 +102,7 @@ impl Settings {
             moves: rng.u32(..6) > 0,
             faults,
             raced: one_of(rng, &[0, 100, 500]),
+            forged: one_of(rng, &[0, 20]),
             hold_loss: one_of(rng, &[0, 0, 1_000]),
             room: one_of(rng, &[(2_000, 4_000), (16_000, 65_000), (65_000, 300_000)]),
             mss: [

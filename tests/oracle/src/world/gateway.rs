@@ -31,7 +31,7 @@ pub const SWEEP: usize = 3;
 
 /// A packet that has been read, and not yet decided on.
 pub struct Read {
-    packet: Packet,
+    pub(super) packet: Packet,
     seg: Segment,
     entry: Option<Entry>,
 }
@@ -52,6 +52,8 @@ pub struct Outcome {
     pub heard: Option<Side>,
     /// A new flow was opened in the slot.
     pub opened: bool,
+    /// The side that fell out of sync by it.
+    pub fell_out: Option<Side>,
 }
 
 /// The gateway.
@@ -303,7 +305,8 @@ impl Gateway {
 
     fn without_flow(&mut self, from: usize, verdict: Verdict, out: Vec<(usize, Packet)>) -> Outcome {
         self.hits[from][verdict as usize] += 1;
-        Outcome { verdict, out, held: None, wake: None, slot: None, heard: None, opened: false }
+        let fell_out = self.application.fell_out.take();
+        Outcome { verdict, out, held: None, wake: None, slot: None, heard: None, opened: false, fell_out }
     }
 
     fn create(
@@ -379,6 +382,8 @@ impl Gateway {
             if due == Due::Free {
                 self.flows[slot as usize].set(Flow::COUNTED, false);
                 self.forget(slot, now_us);
+                let outcome = self.without_flow(SWEEP, Verdict::NoneDue, Vec::new());
+                outcomes.push(Outcome { slot: Some(slot), ..outcome });
             } else if due == Due::Emit {
                 let outcome = self.finish(SWEEP, slot, tuple, None, &step);
                 outcomes.push(Outcome { heard: Some(heard), ..outcome });
@@ -417,7 +422,8 @@ impl Gateway {
                 held = packet;
             }
         }
-        Outcome { verdict, out, held, wake, slot: Some(slot), heard: None, opened: false }
+        let fell_out = self.application.fell_out.take();
+        Outcome { verdict, out, held, wake, slot: Some(slot), heard: None, opened: false, fell_out }
     }
 }
 
@@ -451,48 +457,5 @@ impl Read {
     /// A server's packet for a leg, and its flow's slot.
     pub fn leg(&self) -> Option<(&Packet, u32)> {
         self.entry.filter(|entry| entry.from() != 2).map(|entry| (&self.packet, entry.slot()))
-    }
-}
-
-impl std::fmt::Display for Read {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.packet)
-    }
-}
-
-impl Gateway {
-    /// A flow in one line.
-    pub fn flow_line(&self, slot: u32) -> String {
-        let flow = &self.flows[slot as usize];
-        let leg = |side: Side| {
-            let leg = flow.leg(side);
-            format!(
-                "{}{} from {} acked {} edge {} rcv {} max {} parse {} answered {} fl {}",
-                side.name(),
-                leg.state,
-                leg.from,
-                leg.acked,
-                leg.edge,
-                leg.rcv_nxt,
-                leg.sent_max,
-                leg.parse.at,
-                leg.answered,
-                leg.flags
-            )
-        };
-        format!(
-            "[{} auth {} fl {:#x} next {} shown {} cack {} view {} turns {} parse {} | {} | {}]",
-            flow.state,
-            flow.authority,
-            flow.flags,
-            flow.client_next,
-            flow.shown,
-            flow.client_acked,
-            flow.view_next,
-            flow.turns,
-            flow.parse.at,
-            leg(Side::Primary),
-            leg(Side::Shadow)
-        )
     }
 }

@@ -1,6 +1,8 @@
 //! Watches what the gateway lets out, against rules that hold for every packet, and from the outside: what a server has
 //! acknowledged is taken from its own packets.
 
+use std::collections::BTreeSet;
+
 use mirror_common::{
     abi::nat,
     flow::{Flow, leg_state, tcp},
@@ -9,6 +11,7 @@ use mirror_common::{
 };
 
 use super::gateway::{Gateway, Outcome};
+use super::owed;
 use super::packet::Packet;
 
 /// Bytes by number, from the first one on.
@@ -50,7 +53,21 @@ struct Leg {
     port: u32,
     /// What its server has acknowledged, in its numbers.
     acked: u32,
+    /// What it was fed.
     stream: Stream,
+    /// What its server has said, ...
+    said: Option<Stream>,
+    /// ... and up to where that was acknowledged.
+    taken: u32,
+}
+
+impl Leg {
+    /// The requests that it has answered, as far as that was acknowledged.
+    fn answered(&self) -> BTreeSet<u64> {
+        let Some(said) = &self.said else { return BTreeSet::new() };
+        let bytes = said.bytes.len().min(self.taken.wrapping_sub(said.first) as usize);
+        owed::answered(&said.bytes[..bytes].iter().map(|byte| *byte as u8).collect::<Vec<_>>())
+    }
 }
 
 #[derive(Default)]
@@ -62,6 +79,15 @@ struct Watched {
     edge: u32,
     shown: Stream,
     legs: [Leg; 2],
+    /// By side: requests that legs answered which are no more.
+    answered: [BTreeSet<u64>; 2],
+}
+
+/// Whether the end of the leg that the client hears may be the connection's.
+fn may_end(flow: &Flow, authority: Side) -> bool {
+    flow.authority() == authority
+        || flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
+        || flow.leg(flow.authority()).flags & mirror_common::flow::Leg::CLOSING != 0
 }
 
 /// The judge of what goes out.
@@ -79,12 +105,32 @@ impl Judge {
         &mut self.flows[slot]
     }
 
+    /// Whether a flow's legs, by their own bytes, may owe a write's answer.
+    pub fn may_owe(&mut self, slot: u32) -> bool {
+        let watched = self.flow(slot);
+        let bytes = |stream: &Stream| stream.bytes.iter().map(|byte| *byte as u8).collect::<Vec<_>>();
+        let Some(mut sent) = owed::appends(&bytes(&watched.legs[0].stream)) else { return true };
+        let Some(more) = owed::appends(&bytes(&watched.legs[1].stream)) else { return true };
+        sent.extend(more);
+        [0, 1].iter().any(|side| {
+            let answered = watched.legs[*side].answered();
+            sent.iter().any(|id| !answered.contains(id) && !watched.answered[*side].contains(id))
+        })
+    }
+
     /// A server's packet has come to the gateway.
     pub fn server_said(&mut self, packet: &Packet, side: usize, slot: u32) {
         let leg = &mut self.flow(slot).legs[side];
         let ours = nat::port(leg.port).to_be() == packet.tuple.dport;
-        if ours && packet.is(tcp::ACK) && !packet.is(tcp::RST) {
-            leg.acked = seq::max(leg.acked, packet.ack);
+        if !ours || !packet.is(tcp::ACK) || packet.is(tcp::RST) {
+            return;
+        }
+        leg.acked = seq::max(leg.acked, packet.ack);
+        if packet.is(tcp::SYN) && leg.said.is_none() {
+            leg.said = Some(Stream::begin(packet.seq.wrapping_add(1)));
+            leg.taken = packet.seq.wrapping_add(1);
+        } else if let Some(said) = &mut leg.said {
+            said.agrees(packet);
         }
     }
 
@@ -100,20 +146,33 @@ impl Judge {
         }
         for (to, packet) in &outcome.out {
             if *to < 2 {
-                self.leg_gets(*to, packet, slot)?;
+                self.leg_gets(*to, packet, slot, flow)?;
             } else {
                 self.client_gets(packet, slot, flow)?;
+                let word = gateway.application.word;
+                if packet.is(tcp::FIN) && !may_end(flow, word.authority()) {
+                    return Err(format!("the {}'s FIN is shown to the client", flow.authority().name()));
+                }
             }
         }
         Ok(())
     }
 
-    fn leg_gets(&mut self, side: usize, packet: &Packet, slot: u32) -> Result<(), String> {
-        let leg = &mut self.flow(slot).legs[side];
+    fn leg_gets(&mut self, side: usize, packet: &Packet, slot: u32, flow: &Flow) -> Result<(), String> {
+        let watched = self.flow(slot);
+        let client_seq = packet.seq.wrapping_sub(flow.legs[side].offset);
+        if packet.len() > 1 && watched.open && seq::lt(client_seq, watched.ack) {
+            return Err(format!("{client_seq} is forwarded, and {} was shown as acknowledged", watched.ack));
+        }
+        let leg = &mut watched.legs[side];
         let port = u32::from(u16::from_be(packet.tuple.sport));
         if packet.is(tcp::SYN) && (leg.port != port || leg.stream.first != packet.seq.wrapping_add(1)) {
             let first = packet.seq.wrapping_add(1);
-            *leg = Leg { port, acked: first, stream: Stream::begin(first) };
+            watched.answered[side].extend(leg.answered());
+            *leg = Leg { port, acked: first, stream: Stream::begin(first), ..Leg::default() };
+        }
+        if leg.port == port && packet.is(tcp::ACK) && !packet.is(tcp::RST) {
+            leg.taken = seq::max(leg.taken, packet.ack);
         }
         if leg.port != port || leg.stream.agrees(packet) {
             return Ok(());

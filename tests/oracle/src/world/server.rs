@@ -8,7 +8,7 @@ use mirror_common::{abi::Tuple, flow::tcp, switch_word::Side};
 use super::config::Settings;
 use super::http::{Answer, Dress, Kind, ListState, Request, take_request};
 use super::packet::{Packet, reversed};
-use super::tcp::{State, Tcp};
+use super::socket::{State, Tcp};
 
 /// How a server treats its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

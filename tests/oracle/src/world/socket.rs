@@ -213,7 +213,8 @@ impl Tcp {
     /// Acknowledges.
     pub fn acknowledge(&mut self, to: &mut Vec<Packet>) {
         let window = self.told();
-        to.push(self.packet(self.next, tcp::ACK, window, Rc::from([])));
+        // Behind all that was ever sent, or the peer would take it for a retransmission, and answer.
+        to.push(self.packet(self.top, tcp::ACK, window, Rc::from([])));
     }
 
     /// Takes the application's bytes.
@@ -236,7 +237,7 @@ impl Tcp {
     /// Ends at once, by a RST.
     pub fn abort(&mut self, to: &mut Vec<Packet>) {
         if self.state == State::Open {
-            to.push(self.packet(self.next, tcp::RST | tcp::ACK, 0, Rc::from([])));
+            to.push(self.packet(self.top, tcp::RST | tcp::ACK, 0, Rc::from([])));
         }
         self.state = State::Closed;
     }
