@@ -8,6 +8,7 @@ mod command;
 mod demo;
 mod docs;
 mod ebpf;
+mod faults;
 mod lab;
 mod programs;
 mod soak;
@@ -52,6 +53,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// The long runs at full length: 10^8 steps of the world, a million requests, 20 kills a point (needs root)
     Soak(soak::SoakArgs),
+    /// Plant ten faults, one at a time: the deterministic world must find each
+    Faults,
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -61,6 +64,7 @@ fn main() -> std::process::ExitCode {
         Task::BuildEbpf(args) => ebpf::build(&args).map(drop),
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Faults => faults::run(),
         Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Docs(args) => docs::run(&args),

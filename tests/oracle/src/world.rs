@@ -41,6 +41,9 @@ const SWEEP: u64 = 50_000;
 const PATIENCE: u64 = 120_000_000;
 /// What is on its way when the last answer has come must end within this, in microseconds.
 const QUIET: u64 = 20_000_000;
+/// A world that has delivered so many packets answers itself for ever.
+const TOO_MANY: u64 = 3_000_000;
+
 enum Event {
     AtGateway(Packet),
     Decide(Box<Read>),
@@ -196,6 +199,9 @@ impl World {
         while let Some(Reverse(item)) = self.events.pop() {
             self.now = item.at;
             self.handle(item.event);
+            if self.steps > TOO_MANY {
+                self.violate(format!("no rest after {TOO_MANY} packets"));
+            }
             if self.violation.is_some() {
                 return;
             }
