@@ -71,7 +71,8 @@ pub(super) fn lose<S: Switch>(
         end_with_reset(flow, terms, step);
         return Verdict::Reset;
     }
-    let owes = owes_write(flow, side) || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
+    let unread = !hears_it && loss.0 >> 8 == LossReason::Closed as u32 && unread(flow, side);
+    let owes = (owes_write(flow, side) && !unread) || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
     let owes = owes && !cfg!(feature = "plant-redial-from-unanswered");
     if owes && terms.switch.out_of_sync(side) {
         step.events |= Step::OUT_OF_SYNC;
@@ -86,11 +87,15 @@ pub(super) fn lose<S: Switch>(
     let served = whole && flow.leg(side).fed > 0;
     let (next, turns) = (flow.client_next, flow.turns);
     let doubled = cfg!(feature = "plant-redial-from-unanswered") && !whole;
-    let (next, turns) = if doubled { (flow.turn_begin, turns.wrapping_sub(1)) } else { (next, turns) };
+    let (next, turns) =
+        if doubled || unread { (flow.turn_begin, turns.wrapping_sub(1)) } else { (next, turns) };
     put_down(flow, side, next, turns);
     flow.leg_mut(side).heard_ms = terms.now_ms;
     if served {
         flow.leg_mut(side).dialled_ms = 0;
+    }
+    if unread {
+        flow.leg_mut(side).fed = 1;
     }
     if owes
         || !word.member(side)
@@ -116,6 +121,20 @@ pub(super) fn lose<S: Switch>(
         }
     }
     if refused { Verdict::Refused } else { Verdict::LegLost }
+}
+
+/// Whether a server that closes has never had the last turn: its FIN acknowledges nothing of it, and what came later found
+/// no reader (RFC 9112, 9.6). The client still has it, for nobody has shown it more than what this leg acknowledged.
+#[inline(always)]
+fn unread(flow: &Flow, side: Side) -> bool {
+    let acked = flow.leg(side).acked;
+    flow.state == flow_state::OPEN
+        && all_but_last(flow, side)
+        && acked == flow.turn_begin
+        && !seq::lt(acked, flow.shown)
+        // The other leg lacks nothing: while this one is dialled, the client would send again what both lack, and no more.
+        && at_boundary(flow)
+        && flow.leg(side.other()).acked == flow.client_next
 }
 
 /// Whether nothing is missing of the answers before the last turn's.
