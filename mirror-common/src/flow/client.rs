@@ -5,7 +5,7 @@ use super::handshake::{SYN_AGAIN_MS, syn};
 use super::leg::leg_ack;
 use super::loss::check_clock;
 use super::redial::may_dial;
-use super::settled::take_over;
+use super::settled::{take_over, wake};
 use super::turn::{KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -54,9 +54,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         flow.client_acked = seg.ack;
         let other = flow.authority().other();
         step.events = take_over(flow, other, step);
-        if flow.has(Flow::HELD) {
-            step.events |= Step::WAKE;
-        }
+        wake(flow, step);
     }
     flow.client_window = seg.window;
     let fin = seg.is(tcp::FIN);

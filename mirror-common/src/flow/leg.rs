@@ -4,7 +4,7 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose};
-use super::settled::{answered, finished, take_over};
+use super::settled::{answered, finished, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -161,9 +161,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     }
     if flow.state == flow_state::OPEN {
         finish_write(flow, false, terms);
-        if flow.has(Flow::HELD) {
-            step.events |= Step::WAKE;
-        }
+        wake(flow, step);
         check_clock(flow, terms, step);
     }
 }

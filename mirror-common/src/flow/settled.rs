@@ -77,6 +77,16 @@ pub(super) fn take_over(flow: &mut Flow, side: Side, step: &mut Step) -> u8 {
     step.events
 }
 
+/// Lets what is held go on, where it may have been waiting for this segment. While a leg is dialled it waits for that one
+/// alone: each copy that is let go before is held again, and its acknowledgement by the other leg would let it go again.
+#[inline(always)]
+pub(super) fn wake(flow: &Flow, step: &mut Step) {
+    let waits = |side: Side| matches!(flow.leg(side).state, leg_state::DIALLING | leg_state::DOWN);
+    if flow.has(Flow::HELD) && !waits(Side::Primary) && !waits(Side::Shadow) {
+        step.events |= Step::WAKE;
+    }
+}
+
 impl Flow {
     /// Gives `to` the authority of a settled flow.
     #[inline(always)]
