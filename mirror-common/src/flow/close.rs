@@ -21,14 +21,16 @@ pub(super) fn finish_write<S: Switch>(flow: &mut Flow, anyway: bool, terms: &mut
     }
 }
 
-/// Whether a leg has answered the counted write, and its answer has been seen to its end.
+/// Whether a leg has answered the counted write, and its answer has been seen to its end; or the client has seen that it
+/// never will.
 #[inline(always)]
 fn wrote(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     let whole = leg.state != leg_state::OPEN
         || leg.answered != flow.write_turn
         || !seq::lt(leg.sent_max, leg.parse.at);
-    whole && !owes_write(flow, side)
+    let ended = leg.state == leg_state::OPEN && leg.flags & Leg::FIN != 0;
+    (ended && flow.authority as u32 == side as u32) || (whole && !owes_write(flow, side))
 }
 
 /// Whether both directions of every leg have ended, and the client has seen it all.
