@@ -7,7 +7,11 @@ use std::{
 };
 
 use fastrand::Rng;
-use mirror_common::{flow::tcp, switch_word::Side, verdict::Verdict};
+use mirror_common::{
+    flow::{Flow, tcp},
+    switch_word::Side,
+    verdict::Verdict,
+};
 
 pub mod admin;
 pub mod client;
@@ -327,6 +331,12 @@ impl World {
         }
         if let Err(rule) = self.judge.look(&outcome, &self.gateway) {
             self.violate(rule);
+        }
+        let counted =
+            self.gateway.flows.iter().filter(|flow| flow.state != 0 && flow.has(Flow::COUNTED)).count();
+        let open = self.gateway.application.app.open_writes;
+        if open != counted as u64 {
+            self.violate(format!("{open} writes are counted as open, and {counted} flows have one"));
         }
         if outcome.verdict == Verdict::FailedMidAnswer
             && let Some(slot) = outcome.slot

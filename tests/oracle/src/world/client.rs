@@ -74,6 +74,8 @@ pub struct Client {
     on_connection: u32,
     ending: Ending,
     list: ListState,
+    /// The last answer said that its server would close.
+    announced: bool,
     next_at: u64,
     /// The appends that were answered, in order, by list.
     pub appended: BTreeMap<u64, Vec<u64>>,
@@ -114,6 +116,7 @@ impl Client {
             on_connection: 0,
             ending: Ending::AtIdle,
             list: ListState::default(),
+            announced: false,
             next_at: 0,
             appended: BTreeMap::new(),
             unsure: BTreeMap::new(),
@@ -168,7 +171,8 @@ impl Client {
                 self.look(now, settings, rng, to, told);
             }
             None => {
-                let old = self.old.iter_mut().rev().find(|(tcp, _)| tcp.out.sport == packet.tuple.dport);
+                let mine = |tcp: &Tcp| tcp.out.sport == packet.tuple.dport && tcp.state != State::Closed;
+                let old = self.old.iter_mut().rev().find(|(tcp, _)| mine(tcp));
                 if let Some((tcp, _)) = old {
                     tcp.arrive(packet, now, to);
                     tcp.read(to);
@@ -216,6 +220,7 @@ impl Client {
             let how = match tcp.broken {
                 Some(socket::Broken::Reset) => Some("reset"),
                 Some(socket::Broken::TimedOut) => Some("timed out"),
+                None if tcp.peer_fin && self.announced => Some("closed as announced"),
                 None if tcp.peer_fin => Some("closed"),
                 None => None,
             };
@@ -283,6 +288,7 @@ impl Client {
                         self.appended.entry(first.request.key).or_default().push(first.request.id);
                     }
                     self.answered += 1;
+                    self.announced = answer.close;
                     told.push(Told::Answered { side: answer.side, write, since: first.since });
                     self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
                 }
@@ -392,6 +398,7 @@ impl Client {
         self.on_connection = 0;
         self.key += 1;
         self.list = ListState::default();
+        self.announced = false;
         self.ending = match rng.u32(..3) {
             0 => Ending::AtIdle,
             1 => Ending::WithLastRequest,
