@@ -64,6 +64,8 @@ pub struct Client {
     key: u64,
     tcp: Option<Tcp>,
     old: Vec<(Tcp, u64)>,
+    /// The last number of the port's last connection.
+    last: Option<u32>,
     input: Vec<u8>,
     waiting: VecDeque<Waiting>,
     /// Must be sent again, on the next connection.
@@ -108,6 +110,7 @@ impl Client {
             key: (n as u64) << 16,
             tcp: None,
             old: Vec::new(),
+            last: None,
             input: Vec::new(),
             waiting: VecDeque::new(),
             again: VecDeque::new(),
@@ -392,9 +395,16 @@ impl Client {
             self.port += 1;
         }
         let sport = self.port.to_be();
+        let last = self.old.iter().rev().find(|(tcp, _)| tcp.out.sport == sport).map(|(tcp, _)| tcp.sent());
+        self.last = last.or(self.last.filter(|_| settings.same_port));
         self.old.retain(|(tcp, _)| tcp.out.sport != sport);
         let out = Tuple { saddr: self.addr, daddr: VIP, sport, dport: PORT };
-        self.tcp = Some(Tcp::dial(out, socket_settings(settings, 0, rng), now, to));
+        let mut made = socket_settings(settings, 0, rng);
+        if let Some(last) = self.last {
+            // Above the port's last connection, whose segments may still be on their way (RFC 9293, 3.4.1).
+            made.iss = last.wrapping_add(rng.u32(100_000..200_000));
+        }
+        self.tcp = Some(Tcp::dial(out, made, now, to));
         self.on_connection = 0;
         self.key += 1;
         self.list = ListState::default();

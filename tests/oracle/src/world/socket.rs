@@ -151,6 +151,11 @@ impl Tcp {
         self.rcv
     }
 
+    /// Behind all that it has sent.
+    pub fn sent(&self) -> u32 {
+        self.top
+    }
+
     /// The number of the next new byte that the application writes.
     pub fn write_end(&self) -> u32 {
         let first = if self.una == self.settings.iss { 1 } else { 0 };
@@ -427,8 +432,9 @@ impl Tcp {
                 self.dup += 1;
                 if self.dup == 3 {
                     self.window = (self.window / 2).max(2 * u32::from(self.mss));
-                    let n = self.queue.len().min(usize::from(self.mss));
-                    self.send(0, n, self.fin && n == self.queue.len(), to);
+                    let flight = self.top.wrapping_sub(self.una) as usize;
+                    let n = self.queue.len().min(usize::from(self.mss)).min(flight);
+                    self.send(0, n, self.fin && n == self.queue.len() && n < flight, to);
                 }
             }
             return;
