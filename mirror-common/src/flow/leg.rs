@@ -165,7 +165,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     }
     if flow.state == flow_state::OPEN {
         finish_write(flow, false, terms);
-        if news.raised || end != seg.seq {
+        if step.verdict != Verdict::AbsorbedAck as u8 {
             // Not on a duplicate: what is let go may be sent again to the leg that sent it, and bring the next.
             wake(flow, step);
         }
@@ -191,8 +191,6 @@ fn syn_ack_again(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
 struct News {
     /// It says what the last one said, while bytes are owed.
     same: bool,
-    /// It acknowledges more than the last one.
-    raised: bool,
 }
 
 /// Takes over acknowledgement and window.
@@ -202,11 +200,10 @@ fn acknowledge(flow: &mut Flow, side: Side, ack: u32, seg: &Segment) -> News {
     let leg = flow.leg_mut(side);
     let edge = ack.wrapping_add(u32::from(seg.window) << (leg.scale & 15));
     let same = owed && ack == leg.acked && edge == leg.edge;
-    let raised = seq::lt(leg.acked, ack);
     leg.acked = seq::max(leg.acked, ack);
     leg.edge = seq::max(leg.edge, edge);
     leg.heard_ms = seg.now_ms;
-    News { same, raised }
+    News { same }
 }
 
 /// A leg acknowledges without data.

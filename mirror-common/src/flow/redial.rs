@@ -86,7 +86,7 @@ pub fn on_dialled<S: Switch>(
     start(flow.leg_mut(side), dialled.port, dialled.iss, from, seg.now_ms);
     flow.leg_mut(side).told = scale;
     step.to_leg[side as usize] = syn(flow, side);
-    if step.verdict == Verdict::HeldUnsettled as u8 {
+    if step.verdict == Verdict::HeldUnsettled as u8 || step.verdict == Verdict::HeldCapped as u8 {
         // The packet at hand becomes the SYN; what is held is a copy.
         step.hold_copy = 1;
         step.end(Verdict::Dialled);

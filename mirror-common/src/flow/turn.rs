@@ -143,6 +143,9 @@ fn choose<S: Switch>(
     // In the middle of a head nothing can be cut off: then it gets one more.
     let boundary = flow.parse.scanner.is_boundary();
     if last && boundary && flow.authority as u32 == other as u32 {
+        // The other one answers next: where it has no leg, it is waited for.
+        take_in(flow, me, word, terms.service);
+        ask_dial(flow, me, seg.now_ms, step);
         return Begun::Wait(Verdict::HeldCapped);
     }
     if full && boundary {
