@@ -110,10 +110,10 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
 #[inline(never)]
 fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
-    packet::parse(skb, scratch, now_ns).map_err(|verdict| match verdict {
+    packet::parse(skb, scratch, now_ns).map_err(|verdict| {
         // The kernel would put it together, and reset a connection that it doesn't know.
-        Verdict::Fragment if lookup::is_service(scratch.tuple.daddr) => Verdict::FragmentDropped,
-        verdict => verdict,
+        let ours = verdict == Verdict::Fragment && lookup::is_service(scratch.tuple.daddr);
+        if ours { Verdict::FragmentDropped } else { verdict }
     })?;
     let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
     let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;

@@ -274,10 +274,8 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
     let old_total = ne16(header, 16);
     let mut ip =
         checksum::diff32(ne32(header, 26), out.saddr) + checksum::diff32(ne32(header, 30), out.daddr);
-    for i in 0..6 {
-        header[i] = macs.to[i];
-        header[6 + i] = macs.from[i];
-    }
+    header[..6].copy_from_slice(&macs.to);
+    header[6..12].copy_from_slice(&macs.from);
     put32(header, 26, out.saddr);
     put32(header, 30, out.daddr);
     put16(header, 34, out.sport);

@@ -37,10 +37,10 @@ unsafe extern "C" fn visit_block(index: u32, context: *mut c_void) -> i64 {
         return 1;
     }
     let block = first.wrapping_add(ahead);
+    let Some(busy) = BUSY.get_ptr_mut(block / BLOCK) else { return 0 };
     // SAFETY: a hint: a slot that is taken meanwhile is visited the next time.
-    match BUSY.get_ptr_mut(block / BLOCK) {
-        Some(busy) if unsafe { atomic::load(busy) } != 0 => {}
-        _ => return 0,
+    if unsafe { atomic::load(busy) } == 0 {
+        return 0;
     }
     // SAFETY: as above.
     unsafe {

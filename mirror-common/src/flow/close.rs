@@ -23,7 +23,7 @@ pub(super) fn finish_write<S: Switch>(flow: &mut Flow, anyway: bool, terms: &mut
 
 /// Whether a leg has answered the counted write, and its answer has been seen to its end; or the client has seen that it
 /// never will.
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn wrote(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     let whole = leg.state != leg_state::OPEN
