@@ -237,6 +237,8 @@ impl Flow {
     pub const TURN_WRITES: u32 = 512;
     /// The last turn's latency is yet to be counted.
     pub const TIMED: u32 = 1024;
+    /// Nothing had come for a while before the segment at hand.
+    pub const QUIET: u32 = 2048;
 
     /// The leg of a side.
     #[inline(always)]

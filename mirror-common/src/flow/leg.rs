@@ -4,6 +4,7 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose};
+use super::redial::GAP_MS;
 use super::settled::{answered, finished, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -34,6 +35,7 @@ fn by_state<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
+    flow.set(Flow::QUIET, seq::since(seg.now_ms, flow.last_ms) >= GAP_MS);
     flow.last_ms = seg.now_ms;
     match flow.leg(side).state {
         leg_state::DIALLING => on_dialling(flow, side, seg, terms, step),

@@ -116,7 +116,8 @@ pub(super) fn lose<S: Switch>(
         }
         if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
             ask_dial(flow, side.other(), terms.now_ms, step);
-        } else if !refused {
+        } else if !refused && (!flow.has(Flow::QUIET) || flow.leg(side).from != flow.client_next) {
+            // Not while all is idle: the server would close the next one too, and that might meet the next request.
             ask_dial(flow, side, terms.now_ms, step);
         }
     }

@@ -201,6 +201,8 @@ fn closing_idle_connections_it_stays_in_sync() -> Result<()> {
     let journals = config.log.clone().unwrap_or_default();
     let summary = scene.run_client(config)?;
     all_answered(&summary)?;
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["in_sync"] == true, "{status}");
     let opened = scene.passive_opens(Host::Shadow)?;
     ensure!(opened > 20, "only {opened} connections reached the shadow");
     let proof = scene.prove(&journals)?;
