@@ -113,11 +113,13 @@ fn far(round_trip_ms: u64) -> Result<()> {
 }
 
 #[test]
+#[ignore = "fails now and then, at XDP above all: cargo test -p netns-tests -- --ignored"]
 fn the_shadow_20_ms_away() -> Result<()> {
     far(20)
 }
 
 #[test]
+#[ignore = "fails now and then, at XDP above all: cargo test -p netns-tests -- --ignored"]
 fn the_shadow_80_ms_away() -> Result<()> {
     far(80)
 }
