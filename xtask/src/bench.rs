@@ -37,16 +37,7 @@ pub(crate) fn start(args: &BenchArgs) -> Result<()> {
         }
         programs::ensure(PROGRAMS)?;
         ebpf::build(&ebpf::BuildArgs::unattended())?;
-        command::run(cargo().args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            "mirror-user",
-            "--package",
-            "lab",
-            "--bins",
-        ]))?;
+        programs::build(&["--quiet", "--release"])?;
     }
     command::run(
         cargo().args(["run", "--quiet", "--release", "--package", "benches", "--"]).args(&args.arguments),

@@ -33,6 +33,11 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// On a machine that only checks, a lock file that doesn't fit is a fault.
+pub(crate) fn locked() -> &'static [&'static str] {
+    if std::env::var_os("CI").is_some() { &["--locked"] } else { &[] }
+}
+
 /// A command that sees nothing of the cargo and toolchain that run this: another toolchain is to be used.
 pub(crate) fn outside(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -5,7 +5,7 @@ use std::{os::unix::process::CommandExt, path::PathBuf, process::Command, time::
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{self, cargo, is_root, root},
+    command::{self, cargo, is_root, locked, root},
     ebpf, programs,
 };
 
@@ -34,26 +34,14 @@ pub(crate) fn start(args: &DemoArgs) -> Result<()> {
         let start = Instant::now();
         programs::ensure(PROGRAMS)?;
         ebpf::build(&ebpf::BuildArgs::unattended())?;
-        build(true)?;
+        programs::build(&["--release"])?;
         eprintln!("everything is built, in {:.0} s", start.elapsed().as_secs_f64());
     } else {
-        build(false)?;
+        command::run(cargo().args(["build", "--release", "--package", "lab", "--bins"]).args(locked()))?;
     }
     let program = target().join("release/demo");
     let error = Command::new(&program).args(&args.arguments).exec();
     Err(error).with_context(|| format!("can't start {}", program.display()))
-}
-
-fn build(with_gateway: bool) -> Result<()> {
-    let mut command = cargo();
-    command.args(["build", "--release", "--package", "lab", "--bins"]);
-    if with_gateway {
-        command.args(["--package", "mirror-user"]);
-    }
-    if std::env::var_os("CI").is_some() {
-        command.arg("--locked");
-    }
-    command::run(&mut command)
 }
 
 fn target() -> PathBuf {

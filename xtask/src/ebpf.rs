@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    command::{bpf_dir, root, run},
+    command::{bpf_dir, locked, root, run},
     toolchain::{self, Way},
 };
 
@@ -83,9 +83,7 @@ fn with_target<'a>(cargo: &'a mut Command, task: &str, args: &BuildArgs) -> &'a 
         .args([task, "--release", "-Z", "build-std=core", "--target", TARGET])
         .env("CARGO_TARGET_DIR", build_dir())
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags());
-    if std::env::var_os("CI").is_some() {
-        cargo.arg("--locked");
-    }
+    cargo.args(locked());
     if let Some(features) = &args.features {
         cargo.args(["--features", features]);
     }

@@ -1,10 +1,13 @@
-//! Programs that what is tested and shown needs beside its own.
+//! Programs that what is tested and shown starts: its own, and the system's.
 
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{command::output, toolchain::ensure_packages};
+use crate::{
+    command::{self, cargo, locked, output},
+    toolchain::ensure_packages,
+};
 
 /// A program, and the Debian package that it comes in.
 pub(crate) type Program = (&'static str, &'static str);
@@ -22,4 +25,14 @@ pub(crate) fn ensure(programs: &[Program]) -> Result<()> {
         return Ok(());
     }
     ensure_packages(&packages).with_context(|| format!("missing: {}", packages.join(", ")))
+}
+
+/// Builds the gateway and the lab's programs, with more of cargo's options.
+///
+/// # Errors
+/// When they don't build.
+pub(crate) fn build(options: &[&str]) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--package", "mirror-user", "--package", "lab", "--bins"]);
+    command::run(command.args(options).args(locked()))
 }

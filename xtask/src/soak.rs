@@ -47,6 +47,11 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     if parts.iter().any(|part| *part != Part::World) && !is_root() {
         bail!("the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world`");
     }
+    if parts.iter().any(|part| *part != Part::World) {
+        programs::ensure(SCENARIO_PROGRAMS)?;
+        ebpf::build(&args.build)?;
+        programs::build(&["--quiet", "--release"])?;
+    }
     for part in parts {
         match part {
             Part::World => world(args.steps)?,
@@ -68,18 +73,6 @@ fn world(steps: u64) -> Result<()> {
 }
 
 fn scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
-    programs::ensure(SCENARIO_PROGRAMS)?;
-    ebpf::build(&args.build)?;
-    command::run(cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "mirror-user",
-        "--package",
-        "lab",
-        "--bins",
-    ]))?;
     println!("--- hook {hook}");
     let mut tests: Command = cargo();
     tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests", "--"]);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    command::{self, cargo, is_root, output},
+    command::{self, cargo, is_root, locked, output},
     docs, ebpf, programs, tidy,
     toolchain::ensure_packages,
     verifier,
@@ -154,11 +154,6 @@ fn clippy(build: &ebpf::BuildArgs) -> Result<()> {
     ebpf::clippy(build)
 }
 
-/// On a machine that only checks, a lock file that doesn't fit is a fault.
-fn locked() -> &'static [&'static str] {
-    if std::env::var_os("CI").is_some() { &["--locked"] } else { &[] }
-}
-
 /// What the scenarios use of the system.
 pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
     ("ip", "iproute2"),
@@ -176,11 +171,7 @@ pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
 fn netns(args: &TestArgs) -> Result<Count> {
     programs::ensure(SCENARIO_PROGRAMS)?;
     // The scenarios start the real binaries.
-    command::run(
-        cargo()
-            .args(["build", "--quiet", "--package", "mirror-user", "--package", "lab", "--bins"])
-            .args(locked()),
-    )?;
+    programs::build(&["--quiet"])?;
     let mut total = Count::default();
     for hook in ["tc", "xdp"] {
         println!("--- hook {hook}");

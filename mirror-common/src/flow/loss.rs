@@ -3,7 +3,7 @@
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
 use super::leg::end_leg;
-use super::redial::{ask_dial, put_down};
+use super::redial::{ask_dial, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -186,9 +186,7 @@ fn wait_for(flow: &mut Flow, to: Side, whole: bool) -> bool {
         return false;
     }
     if flow.leg(to).state == leg_state::NONE {
-        let (next, turns) = (flow.client_next, flow.turns);
-        put_down(flow, to, next, turns);
-        flow.leg_mut(to).dialled_ms = 0;
+        renew(flow, to);
     }
     flow.set(Flow::RETURNING, true);
     true

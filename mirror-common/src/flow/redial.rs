@@ -56,6 +56,14 @@ pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
     leg.sent_max = 0;
 }
 
+/// Puts a leg down whose successor begins with the client's next byte, and may be dialled at once.
+#[inline(always)]
+pub(super) fn renew(flow: &mut Flow, side: Side) {
+    let (next, turns) = (flow.client_next, flow.turns);
+    put_down(flow, side, next, turns);
+    flow.leg_mut(side).dialled_ms = 0;
+}
+
 /// Asks for a dial at a boundary, where the side is a member and the gap is over.
 #[inline(always)]
 pub(super) fn ask_dial(flow: &Flow, side: Side, now_ms: u32, step: &mut Step) {

@@ -1,7 +1,7 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
 use super::leg::end_leg;
-use super::redial::{ask_dial, put_down};
+use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
@@ -153,9 +153,7 @@ fn choose<S: Switch>(
         if flow.leg(other).answered != flow.turns || !at_boundary(flow) {
             return Begun::Wait(Verdict::HeldCapped);
         }
-        let (from, turns) = (flow.client_next, flow.turns);
-        put_down(flow, other, from, turns);
-        flow.leg_mut(other).dialled_ms = 0;
+        renew(flow, other);
     }
     take_in(flow, other, word, terms.service);
     if !word.member(other)
@@ -179,9 +177,7 @@ fn take_in(flow: &mut Flow, side: Side, word: SwitchWord, service: &Service) {
         && word.member(side)
         && service.endpoints[side as usize & 1].addr != 0;
     if joins && at_boundary(flow) && !flow.has(Flow::OPAQUE) {
-        let (from, turns) = (flow.client_next, flow.turns);
-        put_down(flow, side, from, turns);
-        flow.leg_mut(side).dialled_ms = 0;
+        renew(flow, side);
     }
 }
 

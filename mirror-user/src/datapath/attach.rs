@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use aya::{
     maps::{DevMapHash, Map},
     programs::{
-        SchedClassifier, TcAttachType, Xdp, XdpMode,
+        ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::{FdLink, LinkOrder, PinnedLink},
         tc::TcAttachOptions,
     },
@@ -35,6 +35,28 @@ fn worth_trying(driver: &Result<Driver>) -> (bool, String) {
         Ok(Driver { name, on_bus: false }) => (false, format!("{name} would build frames only for XDP")),
         Err(error) => (false, format!("{error:#}")),
     }
+}
+
+/// Puts a new program behind the link that is pinned for a device, if there is one. False: there is none, or it was of a
+/// device that is no more, and the pin is free.
+fn adopt(
+    pin: &Path,
+    device: &str,
+    replace: impl FnOnce(FdLink) -> Result<Result<(), ProgramError>>,
+) -> Result<bool> {
+    if !pin.exists() {
+        return Ok(false);
+    }
+    let link = PinnedLink::from_pin(pin).context("can't open the pinned link")?;
+    match replace(link.into())? {
+        Ok(()) => return Ok(true),
+        Err(error) => {
+            let pin = pin.display();
+            tracing::warn!("the link {pin}, pinned for {device}, is of a device that is no more: {error}");
+        }
+    }
+    fs::remove_file(pin)?;
+    Ok(false)
 }
 
 impl Datapath {
@@ -68,19 +90,18 @@ impl Datapath {
         let pin = pin_of(&self.pins, "tc", device);
         let program: &mut SchedClassifier =
             self.bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-        if pin.exists() {
-            let link: FdLink = PinnedLink::from_pin(&pin).context("can't open the pinned link")?.into();
-            match program.attach_to_link(link.try_into()?) {
+        // Our handle is dropped: the pin keeps the link.
+        let adopted = adopt(&pin, device, |link| {
+            Ok(match program.attach_to_link(link.try_into()?) {
                 Ok(id) => {
-                    // Forgotten, not dropped: the pin keeps it.
-                    let _ = program.take_link(id)?;
-                    return Ok(());
+                    program.take_link(id)?;
+                    Ok(())
                 }
-                Err(error) => {
-                    tracing::warn!("the link pinned for {device} is of a device that is no more: {error}")
-                }
-            }
-            fs::remove_file(&pin)?;
+                Err(error) => Err(error),
+            })
+        })?;
+        if adopted {
+            return Ok(());
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(device, TcAttachType::Ingress, options).with_context(|| {
@@ -105,18 +126,17 @@ impl Datapath {
         if program.fd().is_err() {
             program.load().context("the kernel refuses mirror_xdp")?;
         }
-        if pin.exists() {
-            let link: FdLink = PinnedLink::from_pin(&pin).context("can't open the pinned link")?.into();
-            match program.attach_to_link(link.try_into()?) {
+        let adopted = adopt(&pin, device, |link| {
+            Ok(match program.attach_to_link(link.try_into()?) {
                 Ok(id) => {
-                    let _ = program.take_link(id)?;
-                    return Ok(());
+                    program.take_link(id)?;
+                    Ok(())
                 }
-                Err(error) => {
-                    tracing::warn!("the XDP link pinned for {device} is of a device that is no more: {error}")
-                }
-            }
-            fs::remove_file(&pin)?;
+                Err(error) => Err(error),
+            })
+        })?;
+        if adopted {
+            return Ok(());
         }
         let id = program
             .attach(device, XdpMode::Driver)

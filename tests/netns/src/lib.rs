@@ -170,13 +170,30 @@ impl Scene {
     /// Compares the clients' journals with both servers' states.
     ///
     /// # Errors
-    /// If a journal can't be read, or a server doesn't answer.
-    pub fn prove(&self, journals: &std::path::Path) -> Result<Report> {
+    /// If a request failed, a write isn't where it belongs, or the states differ; or a journal or a server can't be read.
+    pub fn proven(&self) -> Result<Report> {
         let sides = [
             ("primary".to_owned(), self.lists(Host::Primary)?),
             ("shadow".to_owned(), self.lists(Host::Shadow)?),
         ];
-        Ok(prove(&read_journals(journals)?, &sides))
+        let proof = prove(&read_journals(&self.journals())?, &sides);
+        ensure!(proof.is_ok(), "{proof:#?}");
+        Ok(proof)
+    }
+
+    /// Lets a client go on for a second, ends it and proves the whole.
+    ///
+    /// # Errors
+    /// If a request failed, or as [`Scene::proven`].
+    pub fn end_proven(&self, client: Running) -> Result<()> {
+        client.tick()?;
+        all_answered(&client.stop()?)?;
+        self.proven().map(drop)
+    }
+
+    /// Where clients with the settings of [`Scene::client`] keep their journals.
+    pub fn journals(&self) -> PathBuf {
+        self.gateway.folder().join("journals")
     }
 
     /// Waits until the application's status says so.
@@ -192,7 +209,7 @@ impl Scene {
     pub fn client(&self, connections: usize) -> Config {
         let mut config = Config::new(std::net::SocketAddr::from((VIP, SERVICE_PORT)));
         config.connections = connections;
-        config.log = Some(self.gateway.folder().join("journals"));
+        config.log = Some(self.journals());
         config.control = Some(self.gateway.folder().join("checker.sock"));
         config
     }

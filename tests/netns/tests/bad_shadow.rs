@@ -56,7 +56,7 @@ fn unharmed(summary: &Summary, scene: &Scene) -> Result<()> {
     let after = summary.windows.iter().find(|window| window.name == "after");
     let readers = after.and_then(|window| window.servers.get("shadow")).map_or(0, |s| s.reads.count);
     ensure!(readers == 0, "{readers} reads by a shadow that is out of sync");
-    let journals = lab::checker::read_journals(&scene.gateway.folder().join("journals"))?;
+    let journals = lab::checker::read_journals(&scene.journals())?;
     let proof = lab::proof::prove(&journals, &[("primary".into(), scene.lists(Host::Primary)?)]);
     ensure!(proof.is_ok(), "{proof:#?}");
     Ok(())
@@ -103,13 +103,7 @@ fn cut_off_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<
 
 fn two_legs_and_equal(scene: &Scene, client: Running, connections: u64) -> Result<()> {
     scene.wait_status("two legs under every connection", |status| status["two_legs"] == connections)?;
-    client.tick()?;
-    let journals = scene.gateway.folder().join("journals");
-    let summary = client.stop()?;
-    all_answered(&summary)?;
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.end_proven(client)
 }
 
 #[test]
@@ -158,7 +152,6 @@ fn closing(limit: &str, options: &[&str], weight: &str) -> Result<()> {
     config.think = if limit.is_empty() { Duration::from_millis(25) } else { Duration::ZERO };
     config.requests = Some(if limit.is_empty() { 800 } else { 8_000 });
     let legs = config.requests.unwrap_or_default() / 10;
-    let journals = config.log.clone().unwrap_or_default();
     let client = scene.start_client(config)?;
     scene.ctl(&["weight", "shop", weight])?;
     let summary = client.end()?;
@@ -167,9 +160,7 @@ fn closing(limit: &str, options: &[&str], weight: &str) -> Result<()> {
     ensure!(status["shadow"]["in_sync"] == true, "{status}");
     let opened = scene.passive_opens(Host::Shadow)?;
     ensure!(opened > legs, "only {opened} connections reached the shadow");
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.proven().map(drop)
 }
 
 #[test]
@@ -198,16 +189,13 @@ fn closing_idle_connections_it_stays_in_sync() -> Result<()> {
     let mut config = scene.client(8);
     config.think = Duration::from_millis(400);
     config.requests = Some(80);
-    let journals = config.log.clone().unwrap_or_default();
     let summary = scene.run_client(config)?;
     all_answered(&summary)?;
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["in_sync"] == true, "{status}");
     let opened = scene.passive_opens(Host::Shadow)?;
     ensure!(opened > 20, "only {opened} connections reached the shadow");
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.proven().map(drop)
 }
 
 /// T4: one stall of at most about the budget for an application, not one a request.

@@ -24,15 +24,6 @@ fn standing(status: &Value) -> Value {
     serde_json::json!([status["weight"], status["phase"], status["authority"], status["flows"]])
 }
 
-fn proven(scene: &Scene, client: Running) -> Result<()> {
-    client.tick()?;
-    let summary = client.stop()?;
-    all_answered(&summary)?;
-    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
-}
-
 #[test]
 fn killed_and_restarted_it_finds_weight_flows_and_counters() -> Result<()> {
     let mut scene = Scene::new()?.joined()?;
@@ -51,7 +42,7 @@ fn killed_and_restarted_it_finds_weight_flows_and_counters() -> Result<()> {
             "the counters began anew, or nothing was mirrored"
         );
     }
-    proven(&scene, client)
+    scene.end_proven(client)
 }
 
 #[test]
@@ -65,7 +56,7 @@ fn ended_and_restarted_it_finds_everything() -> Result<()> {
     client.tick()?;
     scene.gateway.run(&[])?;
     scene.wait_status("the same standing", |status| standing(status) == standing(&before))?;
-    proven(&scene, client)
+    scene.end_proven(client)
 }
 
 /// Kills the daemon at a point of a move by a fault that is injected, and starts it again.
@@ -94,7 +85,7 @@ fn killed_at(point: &str, command: &str, ends: impl Fn(&Value) -> bool) -> Resul
         scene.ctl(&["join", "shop"])?;
         scene.wait_status("two legs under every connection", |status| status["two_legs"] == 20)?;
     }
-    proven(&scene, client)
+    scene.end_proven(client)
 }
 
 #[test]
@@ -144,7 +135,7 @@ fn stopped_while_frozen_it_can_not_flip_after_the_deadline() -> Result<()> {
                 && status["shadow"]["in_sync"] == true
         })?;
     }
-    proven(&scene, client)
+    scene.end_proven(client)
 }
 
 #[test]
@@ -162,7 +153,7 @@ fn stopped_outside_moves_it_is_not_missed() -> Result<()> {
     client.tick()?;
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["in_sync"] == true && status["weight"] == 50.0, "{status}");
-    proven(&scene, client)
+    scene.end_proven(client)
 }
 
 /// H: a hook that outlasts the deadline is killed, and the join never happened.

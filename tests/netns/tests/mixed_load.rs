@@ -35,8 +35,7 @@ fn compare(scene: &Scene, client: &Running, what: &str) -> Result<()> {
     client.pause()?;
     scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
     ensure!(scene.states_equal()?, "the states differ {what}");
-    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
-    ensure!(proof.is_ok(), "{what}: {proof:#?}");
+    scene.proven().context(what.to_owned())?;
     client.resume()
 }
 
@@ -70,8 +69,7 @@ fn run(scene: &mut Scene, connections: usize, requests: u64, stopped_for: u32) -
     let opened = scene.active_opens(Host::Client)? - opened;
     ensure!(opened == connections as u64, "the client has opened {opened} connections, not {connections}");
     scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
-    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
-    ensure!(proof.is_ok(), "{proof:#?}");
+    let proof = scene.proven()?;
     let status = scene.gateway.status()?;
     ensure!(status["primary"]["in_sync"] == true && status["shadow"]["in_sync"] == true, "{status}");
     println!(
@@ -163,7 +161,5 @@ fn cutovers_one_after_another() -> Result<()> {
         frozen[middle],
         frozen[last]
     );
-    let proof = scene.prove(&scene.gateway.folder().join("journals"))?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.proven().map(drop)
 }

@@ -28,14 +28,11 @@ fn a_joined_shadow_has_every_write_and_no_reader() -> Result<()> {
     let scene = Scene::new()?.joined()?;
     let mut config = scene.client(8);
     config.requests = Some(4_000);
-    let journals = config.log.clone().unwrap_or_default();
     let summary = scene.run_client(config)?;
     all_answered(&summary)?;
     ensure!(!summary.windows[0].servers.contains_key("shadow"), "the shadow answered at weight 0");
     nothing_sent_again(&summary)?;
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.proven().map(drop)
 }
 
 #[test]
@@ -44,17 +41,11 @@ fn a_join_brings_what_was_written_before_it() -> Result<()> {
     let mut config = scene.client(4);
     config.think = Duration::from_millis(1);
     config.duration = Some(Duration::from_secs(60));
-    let journals = config.log.clone().unwrap_or_default();
     let client = scene.start_client(config)?;
     client.tick()?;
     scene.ctl(&["join", "shop"])?;
     scene.wait_status("two legs under every connection", |status| status["two_legs"] == 4)?;
-    client.tick()?;
-    let summary = client.stop()?;
-    all_answered(&summary)?;
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.end_proven(client)
 }
 
 #[test]
@@ -102,11 +93,10 @@ fn without_a_pause_the_settled_reads_follow_the_weight() -> Result<()> {
     let mut config = scene.client(8);
     config.requests = Some(60_000);
     config.write_fraction = 0.2;
-    let journals = config.log.clone().unwrap_or_default();
     all_answered(&scene.run_client(config)?)?;
     let traces: Vec<Trace> =
         traces.iter().map(|path| Ok(parse_trace(&std::fs::read_to_string(path)?)?)).collect::<Result<_>>()?;
-    let seen = settled_reads(&read_journals(&journals)?, &traces);
+    let seen = settled_reads(&read_journals(&scene.journals())?, &traces);
     let window = seen.windows.get("start").context("no reads")?;
     let (all, settled): (u64, u64) = (window.reads.values().sum(), window.settled.values().sum());
     let share = WindowReads::share(&window.settled, "shadow");
@@ -127,7 +117,6 @@ fn moves_under_load_lose_nothing() -> Result<()> {
     let scene = Scene::new()?.joined()?;
     let mut config = scene.client(50);
     config.duration = Some(Duration::from_secs(120));
-    let journals = config.log.clone().unwrap_or_default();
     let client = scene.start_client(config)?;
     scene.ctl(&["weight", "shop", "50"])?;
     client.tick()?;
@@ -147,9 +136,7 @@ fn moves_under_load_lose_nothing() -> Result<()> {
     let after = summary.windows.iter().find(|window| window.name == "after");
     let writes = after.and_then(|w| w.servers.get("shadow")).map_or(0, |server| server.writes.count);
     ensure!(writes > 0, "the shadow answered no write after the cutover: {after:?}");
-    let proof = scene.prove(&journals)?;
-    ensure!(proof.is_ok(), "{proof:#?}");
-    Ok(())
+    scene.proven().map(drop)
 }
 
 #[test]
