@@ -5,7 +5,7 @@ use super::close::{finish_write, put_out};
 use super::leg::end_leg;
 use super::redial::{ask_dial, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
-use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -116,8 +116,9 @@ pub(super) fn lose<S: Switch>(
         }
         if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
             ask_dial(flow, side.other(), terms.now_ms, step);
-        } else if !refused && (!flow.has(Flow::QUIET) || flow.leg(side).from != flow.client_next) {
-            // Not while all is idle: the server would close the next one too, and that might meet the next request.
+        } else if !refused && (served || !flow.has(Flow::QUIET) || flow.leg(side).from != flow.client_next) {
+            // Once while all is idle, for who is gone refuses it. Not twice: a server that closes idle connections closes
+            // that one too, and some day that meets the next request.
             ask_dial(flow, side, terms.now_ms, step);
         }
     }
@@ -133,9 +134,7 @@ fn unread(flow: &Flow, side: Side) -> bool {
         && all_but_last(flow, side)
         && acked == flow.turn_begin
         && !seq::lt(acked, flow.shown)
-        // The other leg lacks nothing: while this one is dialled, the client would send again what both lack, and no more.
         && at_boundary(flow)
-        && flow.leg(side.other()).acked == flow.client_next
 }
 
 /// Whether nothing is missing of the answers before the last turn's.
@@ -261,11 +260,14 @@ fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
 fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
-    let silent = flow.authority as u32 == side as u32
-        && flow.client_window != 0
-        && (flow.client_acked != flow.view_next
-            || flow.leg(side).answered != turns
-            || seq::lt(flow.leg(side).sent_max, flow.leg(side).parse.at));
+    let in_answer = |leg: &Leg| seq::lt(leg.sent_max, leg.parse.at);
+    let leg = flow.leg(side);
+    let silent = if flow.authority as u32 == side as u32 {
+        flow.client_window != 0
+            && (flow.client_acked != flow.view_next || leg.answered != turns || in_answer(leg))
+    } else {
+        in_answer(leg) && !in_answer(&other)
+    };
     let leg = flow.leg_mut(side);
     if leg.state == leg_state::NONE {
         return false;
@@ -274,7 +276,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
         return true;
     }
     let other_done = other.state == leg_state::OPEN;
-    let reached_turn = if other_done { other.answered } else { turns };
+    // What the other one has closed without an answer, this one owes all the same.
+    let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
     let behind =
         seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
@@ -288,9 +291,10 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
         leg.mark_turn = reached_turn;
         return false;
     }
-    // The other one is as far back, or further: then it isn't this leg that keeps the flow waiting.
-    let other_ahead = other_done && !seq::lt(other.acked, leg.mark);
-    other_ahead && seq::since(now_ms, leg.behind_since) >= stall_ms
+    // Where the other one is as far back, or further, it isn't this leg that keeps the flow waiting. But one that isn't open
+    // is: what is sent meanwhile is held for it, and the other may never get the rest.
+    let its_fault = leg.state != leg_state::OPEN || (other_done && !seq::lt(other.acked, leg.mark));
+    its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
 }
 
 #[cfg(test)]
