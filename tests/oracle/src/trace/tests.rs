@@ -13,6 +13,7 @@ fn answer(server: &str) -> String {
 }
 
 /// One end's packets.
+#[derive(Clone)]
 struct Host {
     packets: Vec<Packet>,
     up: (SocketAddrV4, SocketAddrV4),
@@ -85,7 +86,8 @@ fn breaks(hosts: [Host; 3], rule: &str) {
 #[test]
 fn a_clean_trace_has_no_finding() {
     let found = findings(hosts());
-    let expected = Findings { packets: 12, flows: 1, legs: [1, 1], answers: 1, violations: Vec::new() };
+    let expected =
+        Findings { packets: 12, flows: 1, legs: [1, 1], answers: 1, overtaken: 0, violations: Vec::new() };
     assert_eq!(found, expected);
 }
 
@@ -121,6 +123,22 @@ fn a_right_edge_that_goes_back_is_seen() {
     hosts[0].down(15, answer("primary").len() as u32, REQUEST.len(), "");
     hosts[0].packets.last_mut().unwrap().window = 10;
     breaks(hosts, "right edge back");
+}
+
+#[test]
+fn one_packet_may_be_overtaken_but_not_two_of_a_dozen() {
+    let mut hosts = hosts();
+    let late = |hosts: &mut [Host; 3], more: u16| {
+        hosts[0].down(13, answer("primary").len() as u32, REQUEST.len() - 1, "");
+        let last = hosts[0].packets.last_mut().unwrap();
+        last.at += OVERTAKING / 2;
+        last.window += more;
+    };
+    late(&mut hosts, 1);
+    let found = findings(hosts.clone());
+    assert!(found.violations.is_empty() && found.overtaken == 1, "{found:#?}");
+    late(&mut hosts, 2);
+    breaks(hosts, "2 of 14 packets overtaken");
 }
 
 #[test]
