@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lab::{
     checker::Summary,
-    net::{Host, Lab, LinkSpec},
+    net::{Host, LinkSpec},
     wire::Impairment,
 };
-use netns_tests::{Running, Scene, all_answered, nothing_sent_again, rounds};
+use netns_tests::{Running, Scene, all_answered, lab_builder, nothing_sent_again, rounds};
 use rustix::process::Signal;
 
 const WEIGHTS: [&str; 4] = ["0", "25", "50", "100"];
@@ -93,7 +93,7 @@ fn two_hundred_connections_through_every_weight_and_move() -> Result<()> {
 
 /// The same with the shadow this far away: correct, if slower; what it costs is printed.
 fn far(round_trip_ms: u64) -> Result<()> {
-    let lab = Lab::builder()
+    let lab = lab_builder()?
         .link(Host::Shadow, LinkSpec::wire(Impairment::round_trip(1_000 * round_trip_ms)))
         .up()?;
     // Room for a retransmission or two: on a busy machine the budget's default is two timeouts at this distance.
@@ -111,13 +111,11 @@ fn far(round_trip_ms: u64) -> Result<()> {
 }
 
 #[test]
-#[ignore = "fails now and then, at XDP above all: cargo test -p netns-tests -- --ignored"]
 fn the_shadow_20_ms_away() -> Result<()> {
     far(20)
 }
 
 #[test]
-#[ignore = "fails now and then, at XDP above all: cargo test -p netns-tests -- --ignored"]
 fn the_shadow_80_ms_away() -> Result<()> {
     far(80)
 }
