@@ -239,6 +239,8 @@ impl Flow {
     pub const TIMED: u32 = 1024;
     /// Nothing had come for a while before the segment at hand.
     pub const QUIET: u32 = 2048;
+    /// The client has been told of its connection's end once.
+    pub const TOLD_ONCE: u32 = 4096;
 
     /// The leg of a side.
     #[inline(always)]

@@ -79,7 +79,7 @@ verdicts! {
     23 FailedMidAnswer    Emit "a leg ended in the middle of an answer that the client was reading: reset"
     24 Refused            Drop "a leg's server refused the connection"
     25 ResetUnknownLeg    Emit "a server's segment for a leg that is no more: reset"
-    26 ResetStale         Emit "a segment of a connection that has ended: reset"
+    26 ResetStale         Emit "a segment of a connection that has ended, or a client that is silent since: reset"
     27 OutOfWindow        Drop "a segment or reset whose numbers fit no state of the flow: ignored"
     28 BeyondHead         Drop "behind an answer's head that hasn't been seen whole: the server sends it again"
     29 AskedAgain         Emit "a read whose leg was lost before it answered: asked of the other one"

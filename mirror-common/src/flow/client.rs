@@ -25,6 +25,7 @@ pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_
 #[inline(always)]
 fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     if flow.state == flow_state::ENDED {
+        flow.set(Flow::TOLD_ONCE, false);
         if !seg.is(tcp::RST) {
             reset_client(seg, step);
         }
@@ -176,7 +177,8 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     let mut sent = false;
     for side in Side::BOTH {
         let leg = flow.leg(side);
-        let shut = seq::le(leg.edge, flow.client_next);
+        // Less room than the client's window field can say is none, either.
+        let shut = seq::lt(leg.edge, flow.client_next.wrapping_add(1 << (flow.shown_scale & 15)));
         if leg.state == leg_state::OPEN && (shut || side as u8 == authority as u8) {
             let mut probe = forward(flow, side, seg);
             // In the leg's view, too, it must lie just before what the leg expects.

@@ -3,13 +3,16 @@
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::{lose, overdue};
-use super::{Flow, Step, Switch, Terms, flow_state, leg_state};
+use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
 /// A flow whose ends have all been seen is kept this long for late segments, in milliseconds.
 const LINGER_MS: u32 = 2_000;
+/// A client that hasn't said a word since its connection's end is told of it once more after this, in milliseconds: a reset
+/// isn't acknowledged, and who only waits for an answer would wait for ever.
+const TELL_AGAIN_MS: u32 = 200;
 /// A handshake that doesn't end, in milliseconds.
 const OPENING_MS: u32 = 10_000;
 /// Half-closed and silent, in milliseconds.
@@ -54,6 +57,15 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
     if flow.state == flow_state::OPENING {
         return Due::Nothing;
     }
+    if flow.has(Flow::TOLD_ONCE) {
+        if quiet < TELL_AGAIN_MS {
+            return Due::Nothing;
+        }
+        if act {
+            tell_again(flow, step);
+        }
+        return Due::Emit;
+    }
     let side = me.other();
     let loss = overdue(flow, side, terms);
     if loss.is_one() {
@@ -76,4 +88,18 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
         }
     }
     due
+}
+
+/// The second reset stands where the client is known to be: the first one stood behind all that was on its way.
+#[inline(always)]
+fn tell_again(flow: &mut Flow, step: &mut Step) {
+    flow.set(Flow::TOLD_ONCE, false);
+    step.to_client = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST | tcp::ACK,
+        seq: flow.client_acked,
+        ack: flow.shown,
+        ..Emit::default()
+    };
+    step.end(Verdict::ResetStale);
 }

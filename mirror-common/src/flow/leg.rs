@@ -3,7 +3,7 @@
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
-use super::loss::{Loss, LossReason, check_clock, lose};
+use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::redial::GAP_MS;
 use super::settled::{answered, finished, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -435,6 +435,11 @@ pub(super) fn absorb<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
+    if seg.is(tcp::FIN) && flow.state == flow_state::OPENING {
+        // Nothing is dialled under a connection that isn't open yet. It comes again.
+        step.end(Verdict::BeyondHead);
+        return;
+    }
     let verdict = if seg.payload > 0 { read(flow, side, seg, terms) } else { Read::Done };
     if verdict == Read::Raced {
         step.end(Verdict::DeferredRaced);
@@ -471,7 +476,7 @@ pub(super) fn absorb<S: Switch>(
 fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S>, step: &mut Step) {
     let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0;
     let mine = terms.switch.word().authority() as u8 == side as u8;
-    if over || mine || flow.has(Flow::OPAQUE) {
+    if over || (mine && !spared(flow, side, false)) || flow.has(Flow::OPAQUE) {
         // The connection's own end is on its way, or this is the end that the client will see.
         ack_leg(flow, side, step);
         if raise_shown(flow) {

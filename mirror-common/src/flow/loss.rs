@@ -67,7 +67,8 @@ pub(super) fn lose<S: Switch>(
         return Verdict::FailedMidAnswer;
     }
     let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
-    if word.authority() as u8 == side as u8 || (flow.has(Flow::OPAQUE) && hears_it) {
+    let mine = word.authority() as u8 == side as u8;
+    if (mine && !spared(flow, side, refused)) || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, terms, step);
         return Verdict::Reset;
     }
@@ -123,6 +124,19 @@ pub(super) fn lose<S: Switch>(
         }
     }
     if refused { Verdict::Refused } else { Verdict::LegLost }
+}
+
+/// Whether the switch word's authority may lose a leg without the client's loss: a move has come since the last turn, the
+/// client still hears the other one, and nobody waits for this one.
+#[inline(always)]
+pub(super) fn spared(flow: &Flow, side: Side, refused: bool) -> bool {
+    flow.state == flow_state::OPEN
+        && flow.authority as u32 != side as u32
+        && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN)
+        && !owes_write(flow, side)
+        && at_boundary(flow)
+        // What is held is a copy of a turn that the other one answers, or it is the turn that waits for this leg.
+        && !(refused && flow.has(Flow::HELD) && flow.leg(side).from == flow.client_next)
 }
 
 /// Whether a server that closes has never had the last turn: its FIN acknowledges nothing of it, and what came later found
@@ -217,6 +231,7 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         put_out(terms, step);
     }
     finish_write(flow, true, terms);
+    flow.set(Flow::TOLD_ONCE, !opening);
     flow.state = flow_state::ENDED;
 }
 

@@ -35,7 +35,7 @@ use config::Settings;
 use gateway::{Gateway, Outcome, Read};
 use hold::Holder;
 use judge::Judge;
-use packet::{CLIENTS, Packet, SERVERS, VIP};
+use packet::{CLIENTS, Packet, SERVERS, VIP, leg_tuple};
 pub use report::{Report, Totals};
 use server::Server;
 
@@ -107,6 +107,8 @@ pub struct World {
     calm: bool,
     steps: u64,
     mid_answer: BTreeSet<(u32, u16)>,
+    /// Connections that their authority has closed for being idle.
+    idled: BTreeSet<(u32, u16)>,
     failed_mid_answer: u64,
     violation: Option<(u64, String)>,
     /// So many last lines are kept; 0: none.
@@ -152,6 +154,7 @@ impl World {
             calm: false,
             steps: 0,
             mid_answer: BTreeSet::new(),
+            idled: BTreeSet::new(),
             failed_mid_answer: 0,
             violation: None,
             lines,
@@ -351,6 +354,15 @@ impl World {
         {
             let tuple = self.gateway.flows[slot as usize].tuple;
             self.mid_answer.insert((tuple.saddr, tuple.sport));
+        }
+        if let Some(slot) = outcome.slot
+            && outcome.out.iter().any(|(to, packet)| *to == 2 && packet.is(tcp::FIN))
+        {
+            let flow = &self.gateway.flows[slot as usize];
+            let side = flow.authority();
+            if self.servers[side as usize].idled(&leg_tuple(side, flow.leg(side).port)) {
+                self.idled.insert((flow.tuple.saddr, flow.tuple.sport));
+            }
         }
         if let Some(side) = outcome.fell_out {
             admin::fell_out(self, side, outcome.slot);

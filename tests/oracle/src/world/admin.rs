@@ -1,13 +1,12 @@
 //! What an operator, the daemon and misfortune do to the world: moves, weights, faults.
 
 use mirror_common::{
-    abi::nat,
     flow::{flow_state, leg_state},
     switch_word::{Side, SwitchWord},
 };
 use mirror_control::migration::{Move, Plan, plan, weigh};
 
-use super::packet::{NAT, PORT, SERVERS};
+use super::packet::leg_tuple;
 use super::server::Mood;
 use super::{Event, World};
 
@@ -145,13 +144,7 @@ fn healthy(world: &World, side: Side) -> bool {
         if flow.state != flow_state::OPEN || leg.state != leg_state::OPEN {
             return true;
         }
-        let from = mirror_common::abi::Tuple {
-            saddr: NAT[side as usize],
-            daddr: SERVERS[side as usize],
-            sport: nat::port(leg.port).to_be(),
-            dport: PORT,
-        };
-        world.servers[side as usize].lives(&from)
+        world.servers[side as usize].lives(&leg_tuple(side, leg.port))
     })
 }
 

@@ -3,8 +3,9 @@
 use std::{fmt, rc::Rc};
 
 use mirror_common::{
-    abi::Tuple,
+    abi::{Tuple, nat},
     flow::{Segment, tcp},
+    switch_word::Side,
 };
 
 /// The address that clients talk to.
@@ -17,6 +18,16 @@ pub const SERVERS: [u32; 2] = [300, 301];
 pub const PORT: u16 = 80_u16.to_be();
 /// The first client's address; the others follow.
 pub const CLIENTS: u32 = 1;
+
+/// From whom to whom a leg's segments go, by its port in the flow.
+pub fn leg_tuple(side: Side, port: u32) -> Tuple {
+    Tuple {
+        saddr: NAT[side as usize],
+        daddr: SERVERS[side as usize],
+        sport: nat::port(port).to_be(),
+        dport: PORT,
+    }
+}
 
 /// A segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,8 @@ struct Connection {
     served: u32,
     last: u64,
     over_since: Option<u64>,
+    /// Closed for being idle.
+    idled: bool,
 }
 
 /// How long the kernel remembers a closed connection, in microseconds.
@@ -85,6 +87,11 @@ impl Server {
         })
     }
 
+    /// Whether it has closed a leg's connection for being idle.
+    pub fn idled(&self, from: &Tuple) -> bool {
+        self.connections.get(&(from.saddr, from.sport)).is_some_and(|connection| connection.idled)
+    }
+
     /// The process is killed and started again: connections end by RST, lists stay. `silently`: nobody is told.
     pub fn restart(&mut self, silently: bool, to: &mut Vec<Packet>) {
         for connection in self.connections.values_mut() {
@@ -119,8 +126,15 @@ impl Server {
             }
             let made = super::client::socket_settings(settings, 1 + self.side as usize, rng);
             let tcp = Tcp::accept(reversed(&packet.tuple), made, packet, now, to);
-            let connection =
-                Connection { tcp, input: Vec::new(), work: None, served: 0, last: now, over_since: None };
+            let connection = Connection {
+                tcp,
+                input: Vec::new(),
+                work: None,
+                served: 0,
+                last: now,
+                over_since: None,
+                idled: false,
+            };
             self.connections.insert(key, connection);
             return;
         }
@@ -157,6 +171,7 @@ impl Server {
                     connection.last = now;
                     let busy = connection.work.is_some() || !connection.input.is_empty() || self.mood.stopped;
                     if !busy && !connection.tcp.closing() {
+                        connection.idled = true;
                         connection.tcp.close(now, to);
                     }
                 }

@@ -70,6 +70,10 @@ impl World {
             self.failed_mid_answer += 1;
             return;
         }
+        // A request that met the close of an idle connection: so would any server's client without a gateway (RFC 9112, 9.6).
+        if self.idled.remove(&(tuple.saddr, tuple.sport)) && how == "closed" {
+            return;
+        }
         // Requests sent ahead to a server whose limit isn't known: their clients send them again.
         if how == "closed as announced" && !self.settings.limit_known && writes.is_empty() {
             return;
