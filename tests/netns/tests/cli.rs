@@ -13,7 +13,7 @@ use lab::{
     programs::binary,
     wait::wait_for,
 };
-use netns_tests::{SOON, Scene, all_answered};
+use netns_tests::{SOON, Scene, all_answered, hook};
 use serde_json::Value;
 
 /// A daemon for the scene's policy, with other places than the scene's own.
@@ -74,8 +74,11 @@ fn doctor(scene: &Scene) -> Result<(Option<i32>, Vec<Value>)> {
     Ok((output.status.code(), lines))
 }
 
+/// All that isn't well, but for what the doctor says of XDP on veth, where the scenarios run on it.
 fn bad(lines: &[Value]) -> Vec<&Value> {
-    lines.iter().filter(|line| line["level"] != "ok").collect()
+    let veth = |line: &Value| line["check"].as_str().is_some_and(|check| check.starts_with("hook at"));
+    let wanted = hook().is_ok_and(|hook| hook == "xdp");
+    lines.iter().filter(|line| line["level"] != "ok" && !(wanted && veth(line))).collect()
 }
 
 #[test]
