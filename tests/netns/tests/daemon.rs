@@ -70,8 +70,12 @@ fn killed_at(point: &str, command: &str, ends: impl Fn(&Value) -> bool) -> Resul
         scene.gateway.stop()?;
         scene.gateway.run(&[("MIRROR_FAULT", point)])?;
         client.tick()?;
-        ensure!(scene.ctl(&[command, "shop"]).is_err(), "round {round}: the daemon outlived {point}");
-        scene.gateway.process()?.wait(SOON)?;
+        let error = scene.ctl(&[command, "shop"]).err().context("the daemon outlived its fault")?;
+        scene
+            .gateway
+            .process()?
+            .wait(SOON)
+            .with_context(|| format!("round {round} at {point}: {error:#}"))?;
         client.tick()?;
         scene.gateway.run(&[])?;
         scene.wait_status("the move is over", |status| status["frozen"] == false && ends(status))?;
