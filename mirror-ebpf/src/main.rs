@@ -13,6 +13,7 @@ mod handover;
 mod lookup;
 mod maps;
 mod packet;
+mod say;
 mod sweep;
 
 use aya_ebpf::{
@@ -43,14 +44,21 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    say::begin(scratch);
     let judged = match handover::take(skb, scratch) {
         Ok(true) => Ok(()),
         Ok(false) => judge(skb, scratch, now_ns),
         Err(verdict) => Err(verdict),
     };
     match judged {
-        Ok(()) => finish(skb, scratch),
+        Ok(()) => {
+            if let Some(verdict) = Verdict::from_number(scratch.step.verdict) {
+                say::verdict(&ctx, "tc", scratch, verdict);
+            }
+            finish(skb, scratch)
+        }
         Err(verdict) => {
+            say::verdict(&ctx, "tc", scratch, verdict);
             count::verdict(verdict);
             match verdict.action() {
                 Action::Pass => TC_ACT_OK,
@@ -82,6 +90,9 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
         Some(Action::Hold | Action::Pass) | None => carry::NOT_HERE,
     };
     if action != carry::NOT_HERE {
+        if let Some(verdict) = Verdict::from_number(scratch.step.verdict) {
+            say::verdict(&ctx, "xdp", scratch, verdict);
+        }
         count::number(u32::from(scratch.step.verdict));
         return action;
     }

@@ -1,6 +1,6 @@
 //! What a person types.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -44,6 +44,9 @@ enum Command {
     Run {
         /// The policy file
         policy: PathBuf,
+        /// Log a line a packet: to see what happens, not for production. The kernel side must have been built for that
+        #[arg(long)]
+        log_packets: bool,
     },
     /// Check a policy file; needs no root
     #[command(after_help = "Example:\n  mirror check policies/http.toml")]
@@ -143,13 +146,17 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> miette::Result<ExitCode> {
     match &cli.command {
-        Command::Run { policy } => {
+        Command::Run { policy, log_packets } => {
             let policy = Policy::load(policy)?;
             let filter =
                 tracing_subscriber::EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| "info".into());
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_writer(std::io::stderr)
+                .init();
             let places = Places { pins: cli.pins.clone(), socket: cli.socket.clone() };
-            daemon::run(policy, &places).map_err(said)?;
+            daemon::run(policy, &places, *log_packets).map_err(said)?;
         }
         Command::Check { policy } => {
             let name = Policy::load(policy)?.name;

@@ -1,6 +1,7 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
 mod lock;
+mod log;
 mod metrics;
 mod neighbours;
 mod notify;
@@ -13,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::{HashMap, RingBuf};
 use mirror_common::abi::maps;
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,6 +25,7 @@ use crate::{
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
+    object,
     policy::{Hook, Policy},
     state::State,
     tap,
@@ -52,11 +54,12 @@ struct Shared {
     pins: PathBuf,
 }
 
-/// Runs until a signal or a failure.
+/// Runs until a signal or a failure. `log_packets`: a line a packet.
 ///
 /// # Errors
 /// When something that it needs is refused; the message says what to do.
-pub fn run(policy: Policy, places: &Places) -> Result<()> {
+pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
+    ensure!(!log_packets || object::logs_packets(), object::HOW_TO_LOG);
     doctor::need_capabilities()?;
     mount_bpffs(&places.pins)?;
     fs::create_dir_all(&places.pins).with_context(|| {
@@ -68,6 +71,9 @@ pub fn run(policy: Policy, places: &Places) -> Result<()> {
     let (file, index) = tap::open(&network)?;
     let mut datapath = Datapath::load(&policy, &places.pins)?;
     datapath.fill(&policy, index)?;
+    if log_packets {
+        log::start(&mut datapath)?;
+    }
     datapath.attach(tap::NAME, Hook::Tc)?;
     let mut devices = Vec::new();
     for device in devices_of(&policy, &network)? {

@@ -15,6 +15,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
+use aya_log::EbpfLogger;
 use mirror_common::{
     abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, Service, ServiceKey, SweepState, Tuple, maps},
     switch_word::SwitchWord,
@@ -213,6 +214,14 @@ impl Datapath {
     /// When it isn't there (any more).
     pub fn take_map(&mut self, name: &str) -> Result<Map> {
         self.bpf.take_map(name).with_context(|| format!("no map {name}"))
+    }
+
+    /// The reader of what the programs say, a line a packet.
+    ///
+    /// # Errors
+    /// When they were built without that.
+    pub fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>> {
+        EbpfLogger::init(&mut self.bpf).context(object::HOW_TO_LOG)
     }
 
     fn map(&mut self, name: &str) -> Result<&mut Map> {

@@ -11,3 +11,12 @@ pub fn embedded() -> Option<&'static [u8]> {
 /// What to type when [`embedded`] has nothing.
 pub const HOW_TO_BUILD: &str = "this binary was built without the kernel side. Build both:\n  \
     cargo xtask build-ebpf && cargo build --release";
+
+/// Whether the programs say what becomes of each packet.
+pub fn logs_packets() -> bool {
+    embedded().is_some_and(|object| object.windows(8).any(|name| name == b"AYA_LOGS"))
+}
+
+/// What to type when the programs say nothing.
+pub const HOW_TO_LOG: &str = "this binary's kernel side logs no packets. Build both for that:\n  \
+    cargo xtask build-ebpf --features log && cargo build --release";

@@ -36,6 +36,11 @@ impl BuildArgs {
     pub(crate) fn unattended() -> Self {
         Self { yes: true, ..Self::default() }
     }
+
+    /// The same with these features.
+    pub(crate) fn with(&self, features: &str) -> Self {
+        Self { features: Some(features.to_owned()), ..self.clone() }
+    }
 }
 
 /// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only

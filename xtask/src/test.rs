@@ -151,7 +151,8 @@ fn clippy(build: &ebpf::BuildArgs) -> Result<()> {
             .args(locked())
             .args(["--", "-Dwarnings"]),
     )?;
-    ebpf::clippy(build)
+    ebpf::clippy(build)?;
+    ebpf::clippy(&build.with("log"))
 }
 
 /// What the scenarios use of the system.

@@ -134,6 +134,17 @@ fn flows_show_both_legs_of_each_connection() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn packets_are_logged_only_by_a_kernel_side_that_was_built_for_it() -> Result<()> {
+    let scene = Scene::new()?;
+    let policy = scene.gateway.folder().join("policy.toml");
+    let mut command = scene.gateway.command(&["run", "--log-packets"]);
+    let output = scene.lab.host(Host::Gateway).output(command.arg(policy))?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success() && said.contains("cargo xtask build-ebpf --features log"), "{said}");
+    Ok(())
+}
+
 /// A request in raw bytes; returns the answer's first line.
 fn raw(scene: &Scene, request: &[u8]) -> Result<String> {
     let mut stream = UnixStream::connect(scene.gateway.socket())?;
