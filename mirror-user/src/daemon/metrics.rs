@@ -1,6 +1,6 @@
 //! What a scrape asks of the daemon; over the control socket, and over TCP where the policy says so.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::{
@@ -10,7 +10,9 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
     Shared,
@@ -20,6 +22,13 @@ use crate::metrics::Snapshot;
 
 const CONTENT: [(HeaderName, &str); 1] =
     [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+
+/// Connections at a time.
+const CONNECTIONS: usize = 32;
+/// A connection lasts no longer, so that who only holds one makes room.
+const LIFE: Duration = Duration::from_secs(60);
+/// A pause where the system has no file left.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// What a scrape gets.
 pub(super) async fn text(Extract(shared): Extract<App>) -> Result<impl IntoResponse, Refused> {
@@ -67,10 +76,32 @@ pub(super) async fn listen(shared: App, address: SocketAddr) -> Result<()> {
     }
     tracing::info!("metrics: http://{address}/metrics");
     let router = Router::new().route("/metrics", get(text)).with_state(Arc::clone(&shared));
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!("metrics have ended: {error}");
-        }
-    });
+    tokio::spawn(accept(listener, router));
     Ok(())
+}
+
+/// Answers who connects, [`CONNECTIONS`] at a time: files are the daemon's to open, whoever else may connect.
+async fn accept(listener: TcpListener, router: Router) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        if room.available_permits() == 0 {
+            tracing::warn!("{CONNECTIONS} connections ask for metrics: the next one waits");
+        }
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("a connection for metrics: {error}");
+                tokio::time::sleep(AFTER_FAILURE).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            // A scraper whose connection ends opens another one.
+            let _ = tokio::time::timeout(LIFE, connection).await;
+            drop(permit);
+        });
+    }
 }

@@ -1,10 +1,14 @@
 //! What Prometheus reads: over TCP where the policy says so, and it agrees with what the client counted.
 
-use std::net::SocketAddr;
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lab::net::Host;
-use netns_tests::{Scene, all_answered};
+use netns_tests::{SOON, Scene, all_answered};
 
 /// The value of the first series whose name and labels contain all of `parts`.
 fn value(text: &str, parts: &[&str]) -> Result<f64> {
@@ -56,4 +60,23 @@ fn a_scrape_agrees_with_the_client() -> Result<()> {
     );
     ensure!(get("/status")?.is_err(), "the TCP listener serves more than metrics");
     Ok(())
+}
+
+#[test]
+fn whoever_holds_connections_takes_no_more_than_their_room() -> Result<()> {
+    let scene = Scene::with("metrics.listen = \"127.0.0.1:9464\"", "", &[])?;
+    let target = SocketAddr::from(([127, 0, 0, 1], 9464));
+    scene.lab.host(Host::Gateway).run(|| -> Result<()> {
+        let held: Vec<TcpStream> = (0..32).map(|_| TcpStream::connect(target)).collect::<Result<_, _>>()?;
+        let mut next = TcpStream::connect(target)?;
+        next.write_all(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")?;
+        next.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let mut answer = Vec::new();
+        ensure!(next.read_to_end(&mut answer).is_err() && answer.is_empty(), "there was room for one more");
+        drop(held);
+        next.set_read_timeout(Some(SOON))?;
+        next.read_to_end(&mut answer)?;
+        ensure!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        Ok(())
+    })?
 }
