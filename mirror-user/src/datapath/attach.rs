@@ -92,13 +92,7 @@ impl Datapath {
             self.bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
         // Our handle is dropped: the pin keeps the link.
         let adopted = adopt(&pin, device, |link| {
-            Ok(match program.attach_to_link(link.try_into()?) {
-                Ok(id) => {
-                    program.take_link(id)?;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            })
+            Ok(program.attach_to_link(link.try_into()?).and_then(|id| program.take_link(id)).map(drop))
         })?;
         if adopted {
             return Ok(());
@@ -127,13 +121,7 @@ impl Datapath {
             program.load().context("the kernel refuses mirror_xdp")?;
         }
         let adopted = adopt(&pin, device, |link| {
-            Ok(match program.attach_to_link(link.try_into()?) {
-                Ok(id) => {
-                    program.take_link(id)?;
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            })
+            Ok(program.attach_to_link(link.try_into()?).and_then(|id| program.take_link(id)).map(drop))
         })?;
         if adopted {
             return Ok(());
