@@ -187,9 +187,8 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
         count::verdict(Verdict::EmitFailed);
         return xdp_action::XDP_DROP;
     }
-    if route.device == frame.device() {
-        return xdp_action::XDP_TX;
-    }
+    // By redirect where it came in, too: XDP_TX leaves a frame in veth's ring, and wakes no reader whose end has NAPI by GRO
+    // alone (Linux, drivers/net/veth.c: veth_xdp_flush asks for a program there, veth_xdp_xmit for NAPI).
     DEVICES.redirect(route.device, 0).unwrap_or(xdp_action::XDP_DROP)
 }
 
