@@ -239,7 +239,7 @@ impl Flow {
     pub const TIMED: u32 = 1024;
     /// Nothing had come for a while before the segment at hand.
     pub const QUIET: u32 = 2048;
-    /// The client has been told of its connection's end once.
+    /// The client has been told of its connection's end once, and has said nothing since.
     pub const TOLD_ONCE: u32 = 4096;
 
     /// The leg of a side.

@@ -44,10 +44,12 @@ enum Part {
 /// When a part fails, or needs root and this isn't root's.
 pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     let parts = if args.only.is_empty() { Part::value_variants().to_vec() } else { args.only.clone() };
-    if parts.iter().any(|part| *part != Part::World) && !is_root() {
-        bail!("the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world`");
-    }
     if parts.iter().any(|part| *part != Part::World) {
+        if !is_root() {
+            bail!(
+                "the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world`"
+            );
+        }
         programs::ensure(SCENARIO_PROGRAMS)?;
         ebpf::build(&args.build)?;
         programs::build(&["--quiet", "--release"])?;
