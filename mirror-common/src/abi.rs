@@ -5,7 +5,7 @@
 use crate::flow::Flow;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -33,8 +33,14 @@ pub mod maps {
     pub const TUPLES: &str = "TUPLES";
     /// Per-CPU array of `u64`: one a [`crate::verdict::Verdict`].
     pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a side and class, microseconds.
+    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a row of [`crate::flow::Measured::row`], microseconds.
     pub const LATENCY: &str = "LATENCY";
+    /// Per-CPU array of `u64`: answers with an error of the server's own, by the same rows.
+    pub const ERRORS: &str = "ERRORS";
+    /// Per-CPU array of `u64`: [`crate::flow::pair::COUNTERS`] a class, of the turns that were compared.
+    pub const PAIRS: &str = "PAIRS";
+    /// Per-CPU array of `u64`: [`crate::hist::RATIOS`] a class, the shadow's latency to the primary's in the same turn.
+    pub const RATIOS: &str = "RATIOS";
     /// Ring buffer of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
     /// Array of one [`super::Config`].
@@ -48,7 +54,7 @@ pub mod maps {
     /// Array of `u64`, one for each [`super::BLOCK`] slots: how many of them are in use.
     pub const BUSY: &str = "BUSY";
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 21] = [
         ABI,
         APPS,
         SWITCH,
@@ -61,6 +67,9 @@ pub mod maps {
         TUPLES,
         COUNTERS,
         LATENCY,
+        ERRORS,
+        PAIRS,
+        RATIOS,
         EVENTS,
         CONFIG,
         SWEEP,

@@ -14,6 +14,7 @@ mod close;
 mod handshake;
 mod leg;
 mod loss;
+mod measure;
 mod redial;
 mod settled;
 mod turn;
@@ -23,6 +24,7 @@ pub use clock::{Due, on_sweep};
 pub use handshake::{Opening, on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;
+pub use measure::{Measured, pair};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 
@@ -210,6 +212,14 @@ pub struct Flow {
     pub turn_us: u32,
     /// When the flow began, in milliseconds.
     pub opened_ms: u32,
+    /// The turn of which both answers are compared, counted like [`Flow::turns`].
+    pub compared_turn: u32,
+    /// When it began, in microseconds.
+    pub compared_us: u32,
+    /// How long the leg took that answered it first, in microseconds.
+    pub first_us: u32,
+    /// By [`Side`]: status of the answer to the compared turn; 0: it hasn't come.
+    pub statuses: [u16; 2],
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -241,6 +251,14 @@ impl Flow {
     pub const QUIET: u32 = 2048;
     /// The client has been told of its connection's end once, and has said nothing since.
     pub const TOLD_ONCE: u32 = 4096;
+    /// The primary's answer to the compared turn is awaited.
+    pub const PRIMARY_COMPARED: u32 = 8192;
+    /// The shadow's is.
+    pub const SHADOW_COMPARED: u32 = 16384;
+    /// Either is.
+    pub const COMPARING: u32 = Flow::PRIMARY_COMPARED | Flow::SHADOW_COMPARED;
+    /// The compared turn writes.
+    pub const COMPARED_WRITES: u32 = 32768;
 
     /// The leg of a side.
     #[inline(always)]
@@ -297,8 +315,12 @@ pub struct Reading {
     pub class: u8,
     /// [`Reading::DONE`] and others.
     pub flags: u8,
-    /// Status of the last answer.
+    /// Status of the last answer whose head was read here; 0: none.
     pub status: u16,
+    /// Status of the first.
+    pub first_status: u16,
+    /// Zero.
+    pub pad: u16,
 }
 
 impl Reading {
@@ -419,12 +441,8 @@ pub struct Step {
     pub reason: u8,
     /// The side of the events.
     pub side: u8,
-    /// 1 + the side whose answer ended a turn; 0: none.
-    pub timed: u8,
-    /// Class of that turn: 1 read, 2 write.
-    pub timed_class: u8,
-    /// Its latency, in microseconds.
-    pub timed_us: u32,
+    /// The answer that ended here.
+    pub measured: Measured,
 }
 
 impl Step {

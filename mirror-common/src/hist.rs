@@ -18,6 +18,23 @@ pub const fn bucket(us: u32) -> u32 {
     if index < BUCKETS as u32 { index } else { BUCKETS as u32 - 1 }
 }
 
+/// Number of buckets of [`ratio`].
+pub const RATIOS: usize = 256;
+
+/// The bucket of the ratio of two latencies, in microseconds: 128 is one to one, each step above means that the shadow took
+/// a sixteenth of an octave longer.
+#[inline(always)]
+pub const fn ratio(primary: u32, shadow: u32) -> u32 {
+    let steps = bucket(shadow).wrapping_sub(bucket(primary)).wrapping_add(128);
+    if (steps as i32) < 0 {
+        0
+    } else if steps > 255 {
+        255
+    } else {
+        steps
+    }
+}
+
 /// The smallest latency, in microseconds, that falls into a bucket.
 pub const fn lowest(bucket: u32) -> u64 {
     if bucket < (2 << SUB_BITS) {
@@ -45,5 +62,14 @@ mod tests {
         }
         assert!(bucket(60_000_000) < BUCKETS as u32 - 1);
         assert!(bucket(u32::MAX) < BUCKETS as u32);
+    }
+
+    #[test]
+    fn a_ratio_tells_who_was_slower_and_by_how_much() {
+        assert_eq!(ratio(700, 700), 128);
+        assert_eq!(ratio(1_000, 2_000), 144, "an octave");
+        assert_eq!(ratio(2_000, 1_000), 112);
+        assert_eq!(ratio(1, u32::MAX), 255);
+        assert_eq!(ratio(u32::MAX, 1), 0);
     }
 }

@@ -78,6 +78,7 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     reading.errors = walk.errors;
     reading.class = walk.class_number();
     reading.status = walk.last_status;
+    reading.first_status = walk.first_status;
     let mut flags = Reading::DONE;
     if walk.opaque() || walk.wants() != Want::Done {
         flags |= Reading::OPAQUE;

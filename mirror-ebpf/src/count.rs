@@ -3,12 +3,12 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     abi::{Event, EventKind},
-    flow::Step,
+    flow::{Measured, Step, pair},
     hist,
     verdict::Verdict,
 };
 
-use crate::maps::{APPS, COUNTERS, EVENTS, LATENCY};
+use crate::maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS};
 
 /// Counts a packet's end.
 #[inline(always)]
@@ -19,10 +19,38 @@ pub fn verdict(verdict: Verdict) {
 /// Counts a packet's end, by the verdict's number.
 #[inline(always)]
 pub fn number(verdict: u32) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict) {
+    raise(COUNTERS.get_ptr_mut(verdict), 1);
+}
+
+/// Adds to an element of a per-CPU array.
+#[inline(always)]
+fn raise(counter: Option<*mut u64>, by: u64) {
+    if let Some(counter) = counter {
         // SAFETY: this CPU's own value, and bottom halves are off.
-        unsafe { *counter += 1 };
+        unsafe { *counter += by };
     }
+}
+
+/// Counts what a packet was the end of.
+#[inline(always)]
+fn measured(measured: &Measured) {
+    if measured.ended != 0 {
+        let row = (u32::from(measured.ended) - 1) & (Measured::ROWS as u32 - 1);
+        raise(LATENCY.get_ptr_mut(row * hist::BUCKETS as u32 + hist::bucket(measured.us)), 1);
+    }
+    if measured.errors != 0 {
+        raise(ERRORS.get_ptr_mut(u32::from(measured.errors_row)), measured.errors.into());
+    }
+    if measured.pair == 0 {
+        return;
+    }
+    let class = u32::from(measured.pair_class) & 1;
+    for kind in 0..pair::COUNTERS {
+        if measured.pair & (1 << kind) != 0 {
+            raise(PAIRS.get_ptr_mut(class * pair::COUNTERS + kind), 1);
+        }
+    }
+    raise(RATIOS.get_ptr_mut(class * hist::RATIOS as u32 + u32::from(measured.ratio)), 1);
 }
 
 /// Tells the daemon. A full ring loses the event; the daemon looks at the words and at what it holds anyway.
@@ -38,14 +66,7 @@ pub fn event(kind: EventKind, app: u32, slot: u32, generation: u32, side: u32, r
 /// What a step has to tell.
 #[inline(always)]
 pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
-    if step.timed != 0 {
-        let row = ((u32::from(step.timed) - 1) & 1) * 2 + ((u32::from(step.timed_class).wrapping_sub(1)) & 1);
-        let index = row * hist::BUCKETS as u32 + hist::bucket(step.timed_us);
-        if let Some(counter) = LATENCY.get_ptr_mut(index) {
-            // SAFETY: as above.
-            unsafe { *counter += 1 };
-        }
-    }
+    measured(&step.measured);
     if step.events == 0 {
         return;
     }

@@ -99,7 +99,9 @@ pub fn clear(step: &mut Step) {
     step.dial = 0;
     step.reason = 0;
     step.side = 0;
-    step.timed = 0;
+    step.measured.ended = 0;
+    step.measured.errors = 0;
+    step.measured.pair = 0;
 }
 
 /// A segment of a flow; a SYN only where `P` makes handshakes. `scratch.step` says what leaves.

@@ -157,7 +157,7 @@ fn decide<P: Packet>(
 /// Events and latencies of a step.
 #[inline(always)]
 fn tell(scratch: &Scratch, app: u32, target: Target) {
-    if scratch.step.events != 0 || scratch.step.timed != 0 {
+    if scratch.step.events != 0 || scratch.step.measured.any() {
         count::step(&scratch.step, app, target.slot, target.generation);
     }
 }

@@ -9,7 +9,7 @@ use mirror_common::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_SERVICES, Service,
         ServiceKey, SweepState, Tuple,
     },
-    flow::{Dialled, Flow, Opening, Segment, Step},
+    flow::{Dialled, Flow, Measured, Opening, Segment, Step, pair},
     hist,
     options::SynOptions,
     protocol::http1::Walk,
@@ -70,7 +70,19 @@ pub static COUNTERS: PerCpuArray<u64, { verdict::COUNTERS }> = PerCpuArray::new(
 
 /// Writer: the datapath. Reader: the daemon. By side, class and bucket.
 #[btf_map]
-pub static LATENCY: PerCpuArray<u64, { 4 * hist::BUCKETS }> = PerCpuArray::new();
+pub static LATENCY: PerCpuArray<u64, { Measured::ROWS * hist::BUCKETS }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon. Answers with an error, by the same rows.
+#[btf_map]
+pub static ERRORS: PerCpuArray<u64, { Measured::ROWS }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon. Turns that both legs answered, by class.
+#[btf_map]
+pub static PAIRS: PerCpuArray<u64, { 2 * pair::COUNTERS as usize }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon. How the two latencies of such turns compare, by class.
+#[btf_map]
+pub static RATIOS: PerCpuArray<u64, { 2 * hist::RATIOS }> = PerCpuArray::new();
 
 /// Writer: the datapath. Reader: the daemon.
 #[btf_map]

@@ -23,6 +23,10 @@ pub struct SideStatus {
     pub legs_lost: u64,
     /// Turns that it answered to clients: reads, writes.
     pub answered: [u64; 2],
+    /// Of them answered with a status of 500 and above.
+    pub errors: u64,
+    /// Answers of such a status that nobody was shown.
+    pub errors_absorbed: u64,
     /// Median latency of the reads and writes that it answered, in microseconds.
     pub p50_us: u64,
     /// 99th percentile of the same.
@@ -56,6 +60,10 @@ pub struct AppStatus {
     pub primary: SideStatus,
     /// The shadow.
     pub shadow: SideStatus,
+    /// Turns that both sides answered.
+    pub compared: u64,
+    /// Of them those with two statuses.
+    pub differing: u64,
     /// What happened, the newest last.
     pub notices: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! Loads, attaches and pins the kernel side, and adopts what is pinned already.
 
 mod attach;
+mod turns;
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue},
+    maps::{Array, HashMap, Map, MapData, Queue},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use aya_log::EbpfLogger;
@@ -21,6 +22,8 @@ use mirror_common::{
     switch_word::SwitchWord,
     verdict::Verdict,
 };
+
+pub use turns::{Answers, Pairs, Turns};
 
 use crate::{
     object,
@@ -190,22 +193,8 @@ impl Datapath {
     /// # Errors
     /// When the map can't be read.
     pub fn counters(&self) -> Result<Vec<(Verdict, u64)>> {
-        let map = self.bpf.map(maps::COUNTERS).context(maps::COUNTERS)?;
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        let counters = self.per_cpu(maps::COUNTERS)?;
         Verdict::ALL.iter().map(|v| Ok((*v, counters.get(&(*v as u32), 0)?.iter().sum()))).collect()
-    }
-
-    /// A latency histogram: buckets of a side and class (0 reads, 1 writes), over all CPUs.
-    ///
-    /// # Errors
-    /// When the map can't be read.
-    pub fn latency(&self, side: u32, class: u32) -> Result<Vec<u64>> {
-        let map = self.bpf.map(maps::LATENCY).context(maps::LATENCY)?;
-        let latency: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
-        let first = (side * 2 + class) * mirror_common::hist::BUCKETS as u32;
-        (0..mirror_common::hist::BUCKETS as u32)
-            .map(|b| Ok(latency.get(&(first + b), 0)?.iter().sum()))
-            .collect()
     }
 
     /// Takes a map out, for a thread of its own.

@@ -16,6 +16,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::datapath::{Answers, Pairs, Turns};
+
 /// Upper bounds of the exported latency buckets, in microseconds. The datapath's own are much finer (16 an octave).
 const BOUNDS: [u64; 19] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
@@ -32,8 +34,8 @@ pub struct Snapshot {
     pub word: SwitchWord,
     /// Packets by verdict.
     pub packets: Vec<(Verdict, u64)>,
-    /// The datapath's histogram by side and class.
-    pub latency: [[Vec<u64>; 2]; 2],
+    /// What the datapath measured of turns.
+    pub turns: Turns,
     /// Connections, and those with both legs open.
     pub flows: [u32; 2],
     /// Writes begun and not finished on every member.
@@ -104,6 +106,19 @@ impl Snapshot {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
     }
 
+    /// A value a side and class, from the answers that were shown and those that were absorbed.
+    fn answers<T>(&self, value: impl Fn(&Answers, &Answers) -> T) -> Vec<(Labels, T)> {
+        let mut all = Vec::new();
+        for side in Side::BOTH {
+            for (class, name) in CLASSES.iter().enumerate() {
+                let labels = vec![("side", side.name().to_owned()), ("class", (*name).to_owned())];
+                let of = |answers: &[[Answers; 2]; 2]| answers[side as usize][class].clone();
+                all.push((labels, value(&of(&self.turns.shown), &of(&self.turns.absorbed))));
+            }
+        }
+        all
+    }
+
     fn families(&self) -> Vec<Family> {
         let counter = |name, help, samples| Family { name, help, samples: Samples::Counter(samples) };
         let gauge = |name, help, samples| Family { name, help, samples: Samples::Gauge(samples) };
@@ -116,19 +131,30 @@ impl Snapshot {
         let moves = self.moves.iter().map(|(wanted, result, n)| {
             (vec![("move", (*wanted).to_owned()), ("result", (*result).to_owned())], *n as f64)
         });
-        let latency = Side::BOTH.iter().flat_map(|side| {
-            CLASSES.iter().enumerate().map(|(class, name)| {
-                let labels = vec![("side", side.name().to_owned()), ("class", (*name).to_owned())];
-                (labels, coarse(&self.latency[*side as usize][class]))
-            })
-        });
+        let latency = self.answers(|shown, _| coarse(&shown.latency));
+        let errors = self.answers(|shown, absorbed| (shown.errors + absorbed.errors) as f64);
+        let compared = |value: fn(&Pairs) -> u64| -> Vec<(Labels, f64)> {
+            let labels = |class: &str| vec![("class", class.to_owned())];
+            CLASSES.iter().zip(&self.turns.pairs).map(|(class, p)| (labels(class), value(p) as f64)).collect()
+        };
         vec![
             counter("packets", "Packets by what became of them", packets.collect()),
             Family {
                 name: "turn_latency_seconds",
                 help: "From a request's first byte to its answer's last, by the side that the client heard and its class",
-                samples: Samples::Histogram(latency.collect()),
+                samples: Samples::Histogram(latency),
             },
+            counter(
+                "answer_errors",
+                "Answers of status 500 and above, shown or absorbed, by side and class",
+                errors,
+            ),
+            counter("compared_turns", "Turns that both sides answered", compared(|pairs| pairs.compared)),
+            counter(
+                "differing_turns",
+                "Of them those with two statuses",
+                compared(|pairs| pairs.status_differs),
+            ),
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),
             gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),
             gauge(
@@ -211,10 +237,11 @@ mod tests {
     use super::*;
 
     fn snapshot() -> Snapshot {
-        let mut latency: [[Vec<u64>; 2]; 2] = Default::default();
-        latency[1][0] = vec![0; hist::BUCKETS];
-        latency[1][0][hist::bucket(300) as usize] = 4;
-        latency[1][0][hist::bucket(90_000_000) as usize] = 1;
+        let mut turns = Turns::default();
+        let reads = &mut turns.shown[1][0].latency;
+        *reads = vec![0; hist::BUCKETS];
+        reads[hist::bucket(300) as usize] = 4;
+        reads[hist::bucket(90_000_000) as usize] = 1;
         Snapshot {
             app: "shop".into(),
             word: SwitchWord::initial()
@@ -222,7 +249,7 @@ mod tests {
                 .with_weight(2_500)
                 .with_phase(Phase::Shifting),
             packets: vec![(Verdict::Forwarded, 12)],
-            latency,
+            turns,
             flows: [200, 199],
             open_writes: 3,
             held: [1, 2, 0],

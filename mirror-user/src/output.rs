@@ -82,6 +82,11 @@ fn show_app(text: &mut String, app: &AppStatus) {
     for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
         show_side(text, name, side);
     }
+    if app.compared > 0 {
+        let differing =
+            format!("{} turns answered by both, {} with two statuses", app.compared, app.differing);
+        let _ = writeln!(text, "  {}", styled(if app.differing > 0 { BAD } else { FAINT }, differing));
+    }
     let first = app.notices.len().saturating_sub(NOTICES);
     for notice in &app.notices[first..] {
         let _ = writeln!(text, "  {}", styled(FAINT, notice));
@@ -92,11 +97,12 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus) {
     let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
     let _ = writeln!(
         text,
-        "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   legs lost {}",
+        "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   errors {}   legs lost {}",
         side.answered[0],
         side.answered[1],
         side.p50_us as f64 / 1e3,
         side.p99_us as f64 / 1e3,
+        side.errors + side.errors_absorbed,
         side.legs_lost,
     );
     let _ =
@@ -238,6 +244,8 @@ mod tests {
             reason: reason.into(),
             legs_lost: 3,
             answered: [1_200, 34],
+            errors: 1,
+            errors_absorbed: 2,
             p50_us: 310,
             p99_us: 920,
         }
@@ -258,15 +266,18 @@ mod tests {
             held: [1, 9, 0],
             primary: side(true, "found in sync"),
             shadow: side(false, "it was restarted"),
+            compared: 900,
+            differing: 3,
             notices: (0..9).map(|n| format!("notice {n}")).collect(),
         };
         let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());
         let expected = "\
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
-  primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   legs lost 3
+  primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 3   legs lost 3
            for 5 min: found in sync
-  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   legs lost 3
+  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 3   legs lost 3
            for 5 min: it was restarted
+  900 turns answered by both, 3 with two statuses
   notice 4
   notice 5
   notice 6

@@ -1,6 +1,6 @@
 //! The server: one thread, a task a connection, no more than one `read` and one `write` a request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use crate::limits::raise_open_files;
 use crate::wire::Dice;
 
 mod connection;
+mod ill;
 mod routes;
 
 /// How a server behaves.
@@ -73,6 +74,7 @@ struct Shared {
     store: RefCell<Store>,
     trace: Option<RefCell<Trace>>,
     dice: RefCell<Dice>,
+    ill: Cell<ill::Ill>,
 }
 
 /// Serves until SIGTERM or SIGINT; calls `ready` with the address once it listens.
@@ -97,6 +99,7 @@ pub fn serve(config: ServerConfig, ready: impl FnOnce(SocketAddr)) -> Result<()>
         dice: RefCell::new(Dice(config.listen.port().into())),
         store: RefCell::new(store),
         trace: trace.map(RefCell::new),
+        ill: Cell::default(),
         config,
     });
     let runtime =

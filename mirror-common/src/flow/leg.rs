@@ -4,8 +4,9 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
+use super::measure::{note_answer, note_status};
 use super::redial::GAP_MS;
-use super::settled::{answered, finished, take_over, wake};
+use super::settled::{finished, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -269,7 +270,13 @@ enum Read {
 
 /// Takes over what the payload says about answers.
 #[inline(always)]
-fn read<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms<'_, S>) -> Read {
+fn read<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Read {
     let data_end = seg.seq.wrapping_add(seg.payload);
     let turns = flow.turns;
     let opaque = flow.has(Flow::OPAQUE);
@@ -289,6 +296,7 @@ fn read<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms
         return Read::Raced;
     }
     leg.parse = reading.after;
+    let before = leg.answered;
     leg.answered = leg.answered.wrapping_add(reading.answered);
     if reading.flags & Reading::CLOSE != 0 {
         leg.flags |= Leg::CLOSING;
@@ -298,6 +306,7 @@ fn read<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms
         leg.flags |= Leg::UNKNOWN;
         make_opaque(flow, terms);
     }
+    note_status(flow, side, reading, before, step);
     Read::Done
 }
 
@@ -336,7 +345,7 @@ fn show<S: Switch>(
         return;
     }
     if seg.payload > 0 {
-        match read(flow, side, seg, terms) {
+        match read(flow, side, seg, terms, step) {
             Read::Done => {}
             Read::Hole => {
                 step.end(Verdict::BeyondHead);
@@ -370,7 +379,7 @@ fn show<S: Switch>(
     if borrowed_fin {
         step.to_client.flags = seg.flags & !tcp::FIN;
     }
-    time(flow, side, seg, step);
+    note_answer(flow, side, false, seg, step);
     step.end(Verdict::Forwarded);
 }
 
@@ -414,17 +423,6 @@ fn fin_of_authority<S: Switch>(
     true
 }
 
-/// Notes the latency of a turn whose answer is complete.
-#[inline(always)]
-fn time(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
-    if flow.has(Flow::TIMED) && answered(flow, side) {
-        flow.set(Flow::TIMED, false);
-        step.timed = 1 + side as u8;
-        step.timed_class = if flow.has(Flow::TURN_WRITES) { 2 } else { 1 };
-        step.timed_us = seq::since(seg.now_us, flow.turn_us);
-    }
-}
-
 /// Bytes of the leg without authority: acknowledged, and seen by nobody.
 #[inline(always)]
 pub(super) fn absorb<S: Switch>(
@@ -440,7 +438,7 @@ pub(super) fn absorb<S: Switch>(
         step.end(Verdict::BeyondHead);
         return;
     }
-    let verdict = if seg.payload > 0 { read(flow, side, seg, terms) } else { Read::Done };
+    let verdict = if seg.payload > 0 { read(flow, side, seg, terms, step) } else { Read::Done };
     if verdict == Read::Raced {
         step.end(Verdict::DeferredRaced);
         return;
@@ -459,11 +457,13 @@ pub(super) fn absorb<S: Switch>(
         note_fin(leg, end);
         leg.rcv_nxt = end;
         leg.sent_max = end;
+        note_answer(flow, side, true, seg, step);
         if !flow.has(Flow::CLIENT_FIN) && flow.state == flow_state::OPEN {
             fin_of_mirror(flow, side, terms, step);
             return;
         }
     }
+    note_answer(flow, side, true, seg, step);
     ack_leg(flow, side, step);
     if raise_shown(flow) {
         ack_client(flow, step);

@@ -1,6 +1,7 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
 use super::leg::end_leg;
+use super::measure;
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
@@ -80,14 +81,13 @@ fn begin<S: Switch>(
     flow.set(Flow::COUNTED, writes || flow.has(Flow::COUNTED));
     flow.set(Flow::MOVED, !writes && flow.authority as u32 != me as u32);
     flow.set(Flow::TURN_WRITES, writes);
-    flow.set(Flow::TIMED, true);
     flow.turn_begin = reading.before.at;
     flow.turn_view = answers_end(flow);
-    flow.turn_us = seg.now_us;
     flow.turns = flow.turns.wrapping_add(reading.begun);
     if writes {
         flow.write_turn = flow.turns;
     }
+    measure::begin(flow, reading, writes, seg.now_us);
     for side in Side::BOTH {
         let leg = flow.leg_mut(side);
         leg.fed = leg.fed.wrapping_add(reading.begun);

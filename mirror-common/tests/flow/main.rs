@@ -1,5 +1,7 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod measure;
+
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     flow::{
@@ -143,6 +145,9 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         completed: walk.completed,
         answered: walk.answered,
         class: walk.class_number(),
+        status: walk.last_status,
+        first_status: walk.first_status,
+        errors: walk.errors,
         flags: Reading::DONE,
         ..Reading::default()
     }

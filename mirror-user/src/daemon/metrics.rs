@@ -32,7 +32,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// What a scrape gets.
 pub(super) async fn text(Extract(shared): Extract<App>) -> Result<impl IntoResponse, Refused> {
-    // Two thousand look-ups: not on the thread that answers everyone.
+    // Thousands of look-ups: not on the thread that answers everyone.
     let text =
         tokio::task::spawn_blocking(move || snapshot(&shared)?.text().map_err(Refused::from)).await??;
     Ok((CONTENT, text))
@@ -49,11 +49,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     {
         let datapath = shared.datapath.lock().map_err(poisoned)?;
         snapshot.packets = datapath.counters()?;
-        for (side, classes) in snapshot.latency.iter_mut().enumerate() {
-            for (class, buckets) in classes.iter_mut().enumerate() {
-                *buckets = datapath.latency(side as u32, class as u32)?;
-            }
-        }
+        snapshot.turns = datapath.turns()?;
     }
     let state = shared.state.lock().map_err(poisoned)?;
     snapshot.flows = [state.swept.live, state.swept.two_legs];

@@ -26,6 +26,7 @@ use crate::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
         WeightRequest,
     },
+    datapath::Turns,
     flows,
     moves::Phases,
     state::State,
@@ -173,25 +174,27 @@ fn quantile(buckets: &[u64], q: f64) -> u64 {
     0
 }
 
-fn side_status(shared: &Shared, state: &State, side: Side) -> Result<SideStatus, Refused> {
-    let datapath = shared.datapath.lock().map_err(poisoned)?;
-    let reads = datapath.latency(side as u32, 0)?;
-    let writes = datapath.latency(side as u32, 1)?;
-    let all: Vec<u64> = reads.iter().zip(&writes).map(|(r, w)| r + w).collect();
+fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
+    let [reads, writes] = &turns.shown[side as usize];
+    let all: Vec<u64> = reads.latency.iter().zip(&writes.latency).map(|(r, w)| r + w).collect();
+    let absorbed: u64 = turns.absorbed[side as usize].iter().map(|answers| answers.errors).sum();
     let standing = &state.sides[side as usize];
-    Ok(SideStatus {
+    SideStatus {
         in_sync: standing.in_sync,
         since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
         reason: standing.reason.clone(),
         legs_lost: state.legs_lost[side as usize],
-        answered: [reads.iter().sum(), writes.iter().sum()],
+        answered: [reads.count(), writes.count()],
+        errors: reads.errors + writes.errors,
+        errors_absorbed: absorbed,
         p50_us: quantile(&all, 0.5),
         p99_us: quantile(&all, 0.99),
-    })
+    }
 }
 
 async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> {
     let word = shared.mover.words.load(0);
+    let turns = shared.datapath.lock().map_err(poisoned)?.turns()?;
     let mut state = shared.state.lock().map_err(poisoned)?;
     state.follow(word);
     let app = AppStatus {
@@ -205,8 +208,10 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         two_legs: state.swept.two_legs,
         open_writes: shared.mover.words.open_writes(0),
         held: shared.counts.load(),
-        primary: side_status(&shared, &state, Side::Primary)?,
-        shadow: side_status(&shared, &state, Side::Shadow)?,
+        primary: side_status(&turns, &state, Side::Primary),
+        shadow: side_status(&turns, &state, Side::Shadow),
+        compared: turns.pairs.iter().map(|pairs| pairs.compared).sum(),
+        differing: turns.pairs.iter().map(|pairs| pairs.status_differs).sum(),
         notices: state.notices.iter().cloned().collect(),
     };
     Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))

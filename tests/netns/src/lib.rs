@@ -159,6 +159,17 @@ impl Scene {
         lab::lists::parse_dump(&String::from_utf8(dump)?).with_context(|| format!("the dump of {host}"))
     }
 
+    /// Gives a server's reads an ailment; an empty query makes it well.
+    ///
+    /// # Errors
+    /// If it doesn't answer, or doesn't know the ailment.
+    pub fn ail(&self, host: Host, query: &str) -> Result<()> {
+        let target = std::net::SocketAddr::from(host.service());
+        let path = format!("/ill?{query}");
+        self.lab.host(Host::Gateway).run(|| lab::http_client::put(target, &path, b""))??;
+        Ok(())
+    }
+
     /// Whether the lists' contents are the same on both sides.
     ///
     /// # Errors

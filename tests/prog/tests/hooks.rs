@@ -39,6 +39,7 @@ fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
 /// What isn't of one run alone: times, and the numbers that are made from them.
 fn timeless(mut flow: Flow) -> Flow {
     (flow.last_ms, flow.turn_us, flow.opened_ms) = (0, 0, 0);
+    (flow.compared_us, flow.first_us) = (0, 0);
     for leg in &mut flow.legs {
         (leg.offset, leg.dialled_ms, leg.heard_ms, leg.behind_since) = (0, 0, 0, 0);
     }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::super::http::{Answer, Head, Method, parse_head};
 use super::Shared;
+use super::ill::Ill;
 use super::routes::{self, Body};
 use crate::clock::monotonic;
 
@@ -107,7 +108,17 @@ impl Connection {
             return Ok(Some(End::Server));
         };
         let shared = Rc::clone(&self.shared);
-        let answer = routes::answer(&shared.store, &shared.config.name, head, &body);
+        let answer = match Ill::brought_by(head) {
+            Some(Ok(ill)) => {
+                shared.ill.set(ill);
+                Answer::text("200 OK", format!("{ill:?}\n"))
+            }
+            Some(Err(why)) => Answer::text("400 Bad Request", why),
+            None => match shared.ill.get().error(head, &mut shared.dice.borrow_mut()) {
+                Some(error) => error,
+                None => routes::answer(&shared.store, &shared.config.name, head, &body),
+            },
+        };
         self.pause(head).await?;
         self.served += 1;
         let spent = shared.config.max_requests.is_some_and(|most| self.served >= most);
@@ -155,7 +166,9 @@ impl Connection {
         let config = &self.shared.config;
         let jitter_us = u64::try_from(config.jitter.as_micros()).unwrap_or(u64::MAX - 1);
         let jitter = Duration::from_micros(self.shared.dice.borrow_mut().below(jitter_us + 1));
-        let pause = config.delay + jitter + Duration::from_millis(routes::asked_delay_ms(head));
+        let ill = self.shared.ill.get();
+        let ailing = if ill.affects(head) { ill.delay } else { Duration::ZERO };
+        let pause = config.delay + ailing + jitter + Duration::from_millis(routes::asked_delay_ms(head));
         if !pause.is_zero() {
             self.flush().await?;
             tokio::time::sleep(pause).await;

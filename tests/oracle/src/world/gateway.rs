@@ -192,6 +192,8 @@ impl Gateway {
                 | flag(walk.close != 0, Reading::CLOSE)
                 | flag(walk.in_head(), Reading::IN_HEAD),
             status: walk.last_status,
+            first_status: walk.first_status,
+            pad: 0,
         }
     }
 

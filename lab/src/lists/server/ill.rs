@@ -1,0 +1,63 @@
+//! Ailments that a test gives a running server: `PUT /ill?delay_ms=30&errors=0.1` makes its reads slow and some of them fail.
+
+use std::time::Duration;
+
+use super::super::http::{Answer, Head, Method};
+use crate::wire::Dice;
+
+/// What ails a server: its reads alone, so that its lists stay right.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Ill {
+    /// Every read takes so much longer.
+    pub(super) delay: Duration,
+    /// This share of the reads is answered by an error, in millionths.
+    errors: u64,
+}
+
+impl Ill {
+    /// The ailment that a request brings, if it is one for that.
+    pub(super) fn brought_by(head: &Head) -> Option<Result<Self, &'static str>> {
+        (head.path == "/ill" && head.method == Method::Put).then(|| Self::parse(&head.query))
+    }
+
+    fn parse(query: &str) -> Result<Self, &'static str> {
+        const HOW: &str = "delay_ms=MS and errors=SHARE (0 to 1), or neither to get well\n";
+        let mut ill = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').ok_or(HOW)?;
+            let value: f64 = value.parse().map_err(|_| HOW)?;
+            match name {
+                "delay_ms" => ill.delay = Duration::try_from_secs_f64(value / 1e3).map_err(|_| HOW)?,
+                "errors" if (0.0..=1.0).contains(&value) => ill.errors = (value * 1e6) as u64,
+                _ => return Err(HOW),
+            }
+        }
+        Ok(ill)
+    }
+
+    /// Whether a request suffers from it.
+    pub(super) fn affects(self, head: &Head) -> bool {
+        matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/lists")
+    }
+
+    /// The error that a request gets instead of an answer.
+    pub(super) fn error(self, head: &Head, dice: &mut Dice) -> Option<Answer> {
+        (self.affects(head) && dice.below(1_000_000) < self.errors)
+            .then(|| Answer::text("503 Service Unavailable", "ill\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ailment_is_read_from_the_query() {
+        let ill = Ill { delay: Duration::from_millis(30), errors: 100_000 };
+        assert_eq!(Ill::parse("delay_ms=30&errors=0.1"), Ok(ill));
+        assert_eq!(Ill::parse(""), Ok(Ill::default()));
+        for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "pain=1"] {
+            assert!(Ill::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the kernel measures of turns, read from its per-CPU maps.
+
+use anyhow::{Context, Result};
+use aya::maps::PerCpuArray;
+use mirror_common::{
+    abi::maps,
+    flow::{Measured, pair},
+    hist,
+};
+
+use super::Datapath;
+
+/// Answers of a side to turns of a class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// By bucket of [`mirror_common::hist`].
+    pub latency: Vec<u64>,
+    /// Of them with an error of the server's own.
+    pub errors: u64,
+}
+
+impl Answers {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.latency.iter().sum()
+    }
+}
+
+/// Turns of a class that both legs answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pairs {
+    /// How many there are.
+    pub compared: u64,
+    /// Of them with an error of the primary's alone.
+    pub primary_erred: u64,
+    /// With an error of the shadow's alone.
+    pub shadow_erred: u64,
+    /// With two statuses.
+    pub status_differs: u64,
+    /// By bucket of [`hist::ratio`].
+    pub ratios: Vec<u64>,
+}
+
+/// Everything that was measured since the maps were made. Indices: side, then class (0 reads, 1 writes).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// What clients were shown.
+    pub shown: [[Answers; 2]; 2],
+    /// What nobody was shown.
+    pub absorbed: [[Answers; 2]; 2],
+    /// By class.
+    pub pairs: [Pairs; 2],
+}
+
+/// Element by element; what was counted is never less than before.
+fn less(now: &[u64], before: &[u64]) -> Vec<u64> {
+    now.iter().enumerate().map(|(i, n)| n - before.get(i).copied().unwrap_or(0).min(*n)).collect()
+}
+
+impl Answers {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            latency: less(&self.latency, &before.latency),
+            errors: self.errors.saturating_sub(before.errors),
+        }
+    }
+}
+
+impl Pairs {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            compared: self.compared.saturating_sub(before.compared),
+            primary_erred: self.primary_erred.saturating_sub(before.primary_erred),
+            shadow_erred: self.shadow_erred.saturating_sub(before.shadow_erred),
+            status_differs: self.status_differs.saturating_sub(before.status_differs),
+            ratios: less(&self.ratios, &before.ratios),
+        }
+    }
+}
+
+impl Turns {
+    /// What came since an earlier reading.
+    pub fn since(&self, before: &Self) -> Self {
+        let answers = |now: &[[Answers; 2]; 2], before: &[[Answers; 2]; 2]| {
+            [0, 1].map(|side| [0, 1].map(|class: usize| now[side][class].since(&before[side][class])))
+        };
+        Self {
+            shown: answers(&self.shown, &before.shown),
+            absorbed: answers(&self.absorbed, &before.absorbed),
+            pairs: [0, 1].map(|class: usize| self.pairs[class].since(&before.pairs[class])),
+        }
+    }
+}
+
+impl Datapath {
+    /// What was measured of turns so far, over all CPUs: some 5,000 look-ups, a few milliseconds.
+    ///
+    /// # Errors
+    /// When a map can't be read.
+    pub fn turns(&self) -> Result<Turns> {
+        let latency = self.per_cpu(maps::LATENCY)?;
+        let errors = self.per_cpu(maps::ERRORS)?;
+        let pairs = self.per_cpu(maps::PAIRS)?;
+        let ratios = self.per_cpu(maps::RATIOS)?;
+        let answers = |absorbed: bool, side: u32, class: u32| -> Result<Answers> {
+            let row = Measured::row(absorbed, side, class);
+            let first = row * hist::BUCKETS as u32;
+            Ok(Answers { latency: sums(&latency, first, hist::BUCKETS as u32)?, errors: sum(&errors, row)? })
+        };
+        let both = |absorbed: bool| -> Result<[[Answers; 2]; 2]> {
+            let side = |side: u32| {
+                Ok::<_, anyhow::Error>([answers(absorbed, side, 0)?, answers(absorbed, side, 1)?])
+            };
+            Ok([side(0)?, side(1)?])
+        };
+        let compared = |class: u32| -> Result<Pairs> {
+            let one = |kind: u32| sum(&pairs, class * pair::COUNTERS + kind);
+            Ok(Pairs {
+                compared: one(pair::COMPARED)?,
+                primary_erred: one(pair::PRIMARY_ERRED)?,
+                shadow_erred: one(pair::SHADOW_ERRED)?,
+                status_differs: one(pair::STATUS_DIFFERS)?,
+                ratios: sums(&ratios, class * hist::RATIOS as u32, hist::RATIOS as u32)?,
+            })
+        };
+        Ok(Turns { shown: both(false)?, absorbed: both(true)?, pairs: [compared(0)?, compared(1)?] })
+    }
+
+    pub(super) fn per_cpu(&self, name: &str) -> Result<PerCpuArray<&aya::maps::MapData, u64>> {
+        Ok(PerCpuArray::try_from(self.bpf.map(name).with_context(|| format!("no map {name}"))?)?)
+    }
+}
+
+fn sum(map: &PerCpuArray<&aya::maps::MapData, u64>, index: u32) -> Result<u64> {
+    Ok(map.get(&index, 0)?.iter().sum())
+}
+
+fn sums(map: &PerCpuArray<&aya::maps::MapData, u64>, first: u32, count: u32) -> Result<Vec<u64>> {
+    (first..first + count).map(|index| sum(map, index)).collect()
+}
