@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mirror_common::switch_word::SwitchWord;
-use mirror_control::migration::{Move, Plan, plan, weigh};
+use mirror_control::moves::{Move, Plan, plan, weigh};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -11,7 +11,7 @@ use mirror_common::{
     switch_word::{Side, SwitchWord},
 };
 use mirror_control::{
-    migration::{Move, Refusal},
+    moves::{Move, Refusal},
     restart::{Loss, Losses},
 };
 

@@ -16,7 +16,7 @@ use mirror_common::{
     hist,
     switch_word::{Side, SwitchWord},
 };
-use mirror_control::migration::{Move, Refusal, plan};
+use mirror_control::moves::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 

@@ -4,7 +4,7 @@ use mirror_common::{
     flow::{flow_state, leg_state},
     switch_word::{Side, SwitchWord},
 };
-use mirror_control::migration::{Move, Plan, plan, weigh};
+use mirror_control::moves::{Move, Plan, plan, weigh};
 
 use super::packet::leg_tuple;
 use super::server::Mood;
