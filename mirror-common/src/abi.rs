@@ -33,7 +33,7 @@ pub mod maps {
     pub const TUPLES: &str = "TUPLES";
     /// Per-CPU array of `u64`: one a [`crate::verdict::Verdict`].
     pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a row of [`crate::flow::Measured::row`], microseconds.
+    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a row of [`crate::flow::Measured`], microseconds.
     pub const LATENCY: &str = "LATENCY";
     /// Per-CPU array of `u64`: answers with an error of the server's own, by the same rows.
     pub const ERRORS: &str = "ERRORS";

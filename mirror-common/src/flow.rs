@@ -218,8 +218,10 @@ pub struct Flow {
     pub compared_us: u32,
     /// How long the leg took that answered it first, in microseconds.
     pub first_us: u32,
-    /// By [`Side`]: status of the answer to the compared turn; 0: it hasn't come.
-    pub statuses: [u16; 2],
+    /// The status that it answered with.
+    pub first_status: u16,
+    /// Zero.
+    pub pad: u16,
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -441,7 +443,7 @@ pub struct Step {
     pub reason: u8,
     /// The side of the events.
     pub side: u8,
-    /// The answer that ended here.
+    /// What it had to tell of turns.
     pub measured: Measured,
 }
 

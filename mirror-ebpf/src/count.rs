@@ -31,24 +31,31 @@ fn raise(counter: Option<*mut u64>, by: u64) {
     }
 }
 
-/// Counts what a packet was the end of.
+/// Counts what a packet had to tell of turns.
 #[inline(always)]
 fn measured(measured: &Measured) {
+    let latency = |row: u8, us: u32| {
+        let row = (u32::from(row) - 1) & (Measured::ROWS as u32 - 1);
+        raise(LATENCY.get_ptr_mut(row * hist::BUCKETS as u32 + hist::bucket(us)), 1);
+    };
     if measured.ended != 0 {
-        let row = (u32::from(measured.ended) - 1) & (Measured::ROWS as u32 - 1);
-        raise(LATENCY.get_ptr_mut(row * hist::BUCKETS as u32 + hist::bucket(measured.us)), 1);
+        latency(measured.ended, measured.us);
     }
     if measured.errors != 0 {
         raise(ERRORS.get_ptr_mut(u32::from(measured.errors_row)), measured.errors.into());
     }
+    if measured.compared == 0 {
+        return;
+    }
+    latency(measured.compared, measured.compared_us);
+    let row = u32::from(measured.compared) - 1;
+    raise(ERRORS.get_ptr_mut(row), measured.compared_error.into());
     if measured.pair == 0 {
         return;
     }
-    let class = u32::from(measured.pair_class) & 1;
+    let class = row & 1;
     for kind in 0..pair::COUNTERS {
-        if measured.pair & (1 << kind) != 0 {
-            raise(PAIRS.get_ptr_mut(class * pair::COUNTERS + kind), 1);
-        }
+        raise(PAIRS.get_ptr_mut(class * pair::COUNTERS + kind), u64::from(measured.pair >> kind & 1));
     }
     raise(RATIOS.get_ptr_mut(class * hist::RATIOS as u32 + u32::from(measured.ratio)), 1);
 }

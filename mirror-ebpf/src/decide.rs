@@ -101,7 +101,7 @@ pub fn clear(step: &mut Step) {
     step.side = 0;
     step.measured.ended = 0;
     step.measured.errors = 0;
-    step.measured.pair = 0;
+    step.measured.compared = 0;
 }
 
 /// A segment of a flow; a SYN only where `P` makes handshakes. `scratch.step` says what leaves.

@@ -25,8 +25,8 @@ pub struct SideStatus {
     pub answered: [u64; 2],
     /// Of them answered with a status of 500 and above.
     pub errors: u64,
-    /// Answers of such a status that nobody was shown.
-    pub errors_absorbed: u64,
+    /// Answers to compared turns of such a status, shown or not.
+    pub errors_compared: u64,
     /// Median latency of the reads and writes that it answered, in microseconds.
     pub p50_us: u64,
     /// 99th percentile of the same.

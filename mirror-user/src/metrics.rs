@@ -106,14 +106,13 @@ impl Snapshot {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
     }
 
-    /// A value a side and class, from the answers that were shown and those that were absorbed.
-    fn answers<T>(&self, value: impl Fn(&Answers, &Answers) -> T) -> Vec<(Labels, T)> {
+    /// A value a side and class, from the answers that clients were shown.
+    fn answers<T>(&self, value: impl Fn(&Answers) -> T) -> Vec<(Labels, T)> {
         let mut all = Vec::new();
         for side in Side::BOTH {
             for (class, name) in CLASSES.iter().enumerate() {
                 let labels = vec![("side", side.name().to_owned()), ("class", (*name).to_owned())];
-                let of = |answers: &[[Answers; 2]; 2]| answers[side as usize][class].clone();
-                all.push((labels, value(&of(&self.turns.shown), &of(&self.turns.absorbed))));
+                all.push((labels, value(&self.turns.shown[side as usize][class])));
             }
         }
         all
@@ -131,8 +130,8 @@ impl Snapshot {
         let moves = self.moves.iter().map(|(wanted, result, n)| {
             (vec![("move", (*wanted).to_owned()), ("result", (*result).to_owned())], *n as f64)
         });
-        let latency = self.answers(|shown, _| coarse(&shown.latency));
-        let errors = self.answers(|shown, absorbed| (shown.errors + absorbed.errors) as f64);
+        let latency = self.answers(|shown| coarse(&shown.latency));
+        let errors = self.answers(|shown| shown.errors as f64);
         let compared = |value: fn(&Pairs) -> u64| -> Vec<(Labels, f64)> {
             let labels = |class: &str| vec![("class", class.to_owned())];
             CLASSES.iter().zip(&self.turns.pairs).map(|(class, p)| (labels(class), value(p) as f64)).collect()
@@ -146,13 +145,17 @@ impl Snapshot {
             },
             counter(
                 "answer_errors",
-                "Answers of status 500 and above, shown or absorbed, by side and class",
+                "Answers of status 500 and above that clients were shown, by side and class",
                 errors,
             ),
-            counter("compared_turns", "Turns that both sides answered", compared(|pairs| pairs.compared)),
+            counter(
+                "compared_turns",
+                "Turns of which both sides' answers were compared",
+                compared(|pairs| pairs.compared),
+            ),
             counter(
                 "differing_turns",
-                "Of them those with two statuses",
+                "Compared turns with two statuses",
                 compared(|pairs| pairs.status_differs),
             ),
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),

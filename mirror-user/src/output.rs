@@ -83,8 +83,10 @@ fn show_app(text: &mut String, app: &AppStatus) {
         show_side(text, name, side);
     }
     if app.compared > 0 {
-        let differing =
-            format!("{} turns answered by both, {} with two statuses", app.compared, app.differing);
+        let differing = format!(
+            "{} turns compared: {} with two statuses; errors {} and {}",
+            app.compared, app.differing, app.primary.errors_compared, app.shadow.errors_compared
+        );
         let _ = writeln!(text, "  {}", styled(if app.differing > 0 { BAD } else { FAINT }, differing));
     }
     let first = app.notices.len().saturating_sub(NOTICES);
@@ -102,7 +104,7 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus) {
         side.answered[1],
         side.p50_us as f64 / 1e3,
         side.p99_us as f64 / 1e3,
-        side.errors + side.errors_absorbed,
+        side.errors,
         side.legs_lost,
     );
     let _ =
@@ -245,7 +247,7 @@ mod tests {
             legs_lost: 3,
             answered: [1_200, 34],
             errors: 1,
-            errors_absorbed: 2,
+            errors_compared: 2,
             p50_us: 310,
             p99_us: 920,
         }
@@ -273,11 +275,11 @@ mod tests {
         let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());
         let expected = "\
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
-  primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 3   legs lost 3
+  primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
-  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 3   legs lost 3
+  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted
-  900 turns answered by both, 3 with two statuses
+  900 turns compared: 3 with two statuses; errors 2 and 2
   notice 4
   notice 5
   notice 6

@@ -4,7 +4,7 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
-use super::measure::{note_answer, note_status};
+use super::measure::{note_end, note_heads};
 use super::redial::GAP_MS;
 use super::settled::{finished, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -306,7 +306,8 @@ fn read<S: Switch>(
         leg.flags |= Leg::UNKNOWN;
         make_opaque(flow, terms);
     }
-    note_status(flow, side, reading, before, step);
+    let now = flow.leg(side).answered;
+    note_heads(flow, side, seg, [before, now], step);
     Read::Done
 }
 
@@ -379,7 +380,7 @@ fn show<S: Switch>(
     if borrowed_fin {
         step.to_client.flags = seg.flags & !tcp::FIN;
     }
-    note_answer(flow, side, false, seg, step);
+    note_end(flow, side, seg, step);
     step.end(Verdict::Forwarded);
 }
 
@@ -457,13 +458,11 @@ pub(super) fn absorb<S: Switch>(
         note_fin(leg, end);
         leg.rcv_nxt = end;
         leg.sent_max = end;
-        note_answer(flow, side, true, seg, step);
         if !flow.has(Flow::CLIENT_FIN) && flow.state == flow_state::OPEN {
             fin_of_mirror(flow, side, terms, step);
             return;
         }
     }
-    note_answer(flow, side, true, seg, step);
     ack_leg(flow, side, step);
     if raise_shown(flow) {
         ack_client(flow, step);

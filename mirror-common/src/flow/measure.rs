@@ -1,4 +1,5 @@
-//! What turns are measured by: how long a leg took to answer, whether with an error, and how the two legs differ.
+//! What turns are measured by: how long the client waited for an answer, whether it was an error, and how the two legs
+//! compare.
 
 use super::settled::answered;
 use super::{Flow, Reading, Segment, Step, leg_state};
@@ -8,8 +9,7 @@ use crate::{hist, seq};
 /// Statuses from here on are the server's own errors (RFC 9110, 15.6).
 const SERVER_ERROR: u16 = 500;
 
-/// What is counted of turns that both legs answered: bits of [`Measured::pair`] and elements of
-/// [`crate::abi::maps::PAIRS`].
+/// What is counted of compared turns: bits of [`Measured::pair`] and elements of [`crate::abi::maps::PAIRS`].
 pub mod pair {
     /// Both legs answered.
     pub const COMPARED: u32 = 0;
@@ -23,33 +23,41 @@ pub mod pair {
     pub const COUNTERS: u32 = 4;
 }
 
-/// What a packet's payload was the end of: 12 bytes.
+/// What a packet had to tell of turns: 16 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// 1 + the [`Measured::row`] of the answer that ended; 0: none did.
+    /// 1 + the [`Measured::shown`] row of the answer whose last byte the client is shown; 0: none ends here.
     pub ended: u8,
-    /// Answers whose status is an error of the server's.
+    /// Answers that the client is shown whose status is an error of the server's.
     pub errors: u8,
-    /// Their [`Measured::row`].
+    /// Their [`Measured::shown`] row.
     pub errors_row: u8,
-    /// Bits by [`pair`]; 0: no comparison ended here.
-    pub pair: u8,
-    /// How long the answer took that ended: from its request's first packet to its own last, in microseconds.
+    /// 1 + the [`Measured::compared`] row of the answer to a compared turn whose head ends here; 0: none.
+    pub compared: u8,
+    /// From the request's first packet to the answer's last that the client is shown, in microseconds.
     pub us: u32,
-    /// [`hist::ratio`] of the compared turn.
+    /// From the request's first packet to the compared answer's head, in microseconds.
+    pub compared_us: u32,
+    /// 1: the compared answer's status is an error of the server's.
+    pub compared_error: u8,
+    /// Bits by [`pair`]; 0: the comparison isn't complete.
+    pub pair: u8,
+    /// [`hist::ratio`] of the two legs' times, where it is.
     pub ratio: u16,
-    /// Class of the compared turn: 0 read, 1 write.
-    pub pair_class: u8,
-    /// Zero.
-    pub pad: u8,
 }
 
 impl Measured {
-    /// Row of [`crate::abi::maps::LATENCY`] and element of [`crate::abi::maps::ERRORS`].
+    /// Row of answers that clients were shown, of [`crate::abi::maps::LATENCY`] and [`crate::abi::maps::ERRORS`].
     #[inline(always)]
-    pub const fn row(absorbed: bool, side: u32, class: u32) -> u32 {
-        ((absorbed as u32) << 2) | ((side & 1) << 1) | (class & 1)
+    pub const fn shown(side: u32, class: u32) -> u32 {
+        ((side & 1) << 1) | (class & 1)
+    }
+
+    /// Row of answers to compared turns.
+    #[inline(always)]
+    pub const fn compared(side: u32, class: u32) -> u32 {
+        4 | Measured::shown(side, class)
     }
 
     /// How many rows there are.
@@ -58,7 +66,7 @@ impl Measured {
     /// Whether there is anything to count.
     #[inline(always)]
     pub const fn any(&self) -> bool {
-        (self.ended | self.errors | self.pair) != 0
+        (self.ended | self.errors | self.compared) != 0
     }
 }
 
@@ -80,94 +88,69 @@ pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u3
     flow.set(Flow::COMPARED_WRITES, writes);
     flow.compared_turn = flow.turns;
     flow.compared_us = now_us;
-    flow.statuses = [0; 2];
 }
 
-/// Whether a side's answer to the compared turn is yet to come.
+/// Measures the answer that the client was waiting for, if its last byte is among those that it is shown now.
 #[inline(always)]
-fn awaited(flow: &Flow, side: Side) -> bool {
-    flow.has(if side == Side::Primary { Flow::PRIMARY_COMPARED } else { Flow::SHADOW_COMPARED })
-}
-
-/// Keeps the statuses that a reading found; the leg had answered so many turns before it.
-#[inline(always)]
-pub(super) fn note_status(flow: &mut Flow, side: Side, reading: &Reading, answered: u32, step: &mut Step) {
-    if reading.status == 0 {
-        return;
-    }
-    if side as u8 == flow.authority {
-        step.measured.erred(false, side, flow.has(Flow::TURN_WRITES), reading.errors);
-    }
-    let n = side as usize & 1;
-    if flow.statuses[n] == 0 && flow.compared_turn == answered.wrapping_add(1) {
-        flow.statuses[n] = reading.first_status;
-    }
-}
-
-/// Measures what has ended with a leg's segment: the answer that the client was waiting for, and the compared one.
-#[inline(always)]
-pub(super) fn note_answer(flow: &mut Flow, side: Side, absorbed: bool, seg: &Segment, step: &mut Step) {
-    if !absorbed && flow.has(Flow::TIMED) && answered(flow, side) {
+pub(super) fn note_end(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
+    if flow.has(Flow::TIMED) && answered(flow, side) {
         flow.set(Flow::TIMED, false);
-        let us = seq::since(seg.now_us, flow.turn_us);
-        step.measured.end(false, side, flow.has(Flow::TURN_WRITES), us);
-    }
-    if awaited(flow, side) {
-        compare(flow, side, absorbed, seg, step);
+        let class = flow.has(Flow::TURN_WRITES) as u32;
+        step.measured.ended = 1 + Measured::shown(side as u32, class) as u8;
+        step.measured.us = seq::since(seg.now_us, flow.turn_us);
     }
 }
 
+/// Measures the heads that a reading found; the leg had answered so many turns before it, and has answered so many now.
+///
+/// Compared are the times until the heads: what comes behind them is the client's pace, of the one leg that it hears.
 #[inline(always)]
-fn compare(flow: &mut Flow, side: Side, absorbed: bool, seg: &Segment, step: &mut Step) {
-    let leg = flow.leg(side);
-    let more = leg.answered.wrapping_sub(flow.compared_turn) as i32;
-    let whole = leg.parse.scanner.is_boundary() && !seq::lt(leg.sent_max, leg.parse.at);
-    if more < 0 || (more == 0 && !whole) {
+pub(super) fn note_heads(flow: &mut Flow, side: Side, seg: &Segment, answered: [u32; 2], step: &mut Step) {
+    let reading = &seg.reading;
+    if side as u8 == flow.authority && reading.errors != 0 {
+        let class = flow.has(Flow::TURN_WRITES) as u32;
+        step.measured.errors = reading.errors as u8;
+        step.measured.errors_row = Measured::shown(side as u32, class) as u8;
+    }
+    if !flow.has(awaited(side)) {
         return;
     }
-    let status = flow.statuses[side as usize & 1];
-    if status == 0 || leg.state != leg_state::OPEN {
+    if reading.first_status != 0 && answered[0].wrapping_add(1) == flow.compared_turn {
+        compare(flow, side, seg, step);
+    } else if (answered[1].wrapping_sub(flow.compared_turn) as i32) >= 0 {
         // Several answers came at once, and this was a later one of them.
         flow.set(Flow::COMPARING, false);
-        return;
     }
-    let us = seq::since(seg.now_us, flow.compared_us);
-    let writes = flow.has(Flow::COMPARED_WRITES);
-    if absorbed {
-        step.measured.end(true, side, writes, us);
-        step.measured.erred(true, side, writes, (status >= SERVER_ERROR) as u32);
-    }
-    flow.set(if side == Side::Primary { Flow::PRIMARY_COMPARED } else { Flow::SHADOW_COMPARED }, false);
-    if awaited(flow, side.other()) {
-        flow.first_us = us;
-        return;
-    }
-    let (primary, shadow) = if side == Side::Primary { (us, flow.first_us) } else { (flow.first_us, us) };
-    step.measured.pair(flow.statuses, writes);
-    step.measured.ratio = hist::ratio(primary, shadow) as u16;
 }
 
-impl Measured {
-    #[inline(always)]
-    fn end(&mut self, absorbed: bool, side: Side, writes: bool, us: u32) {
-        self.ended = 1 + Measured::row(absorbed, side as u32, writes as u32) as u8;
-        self.us = us;
-    }
+/// The flag that says that a side's answer to the compared turn is yet to come.
+#[inline(always)]
+fn awaited(side: Side) -> u32 {
+    if side as u8 == Side::Primary as u8 { Flow::PRIMARY_COMPARED } else { Flow::SHADOW_COMPARED }
+}
 
-    #[inline(always)]
-    fn erred(&mut self, absorbed: bool, side: Side, writes: bool, errors: u32) {
-        self.errors = errors as u8;
-        self.errors_row = Measured::row(absorbed, side as u32, writes as u32) as u8;
+#[inline(always)]
+fn compare(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
+    let (status, us) = (seg.reading.first_status, seq::since(seg.now_us, flow.compared_us));
+    let class = flow.has(Flow::COMPARED_WRITES) as u32;
+    let measured = &mut step.measured;
+    measured.compared = 1 + Measured::compared(side as u32, class) as u8;
+    measured.compared_us = us;
+    measured.compared_error = (status >= SERVER_ERROR) as u8;
+    measured.pair = 0;
+    flow.set(awaited(side), false);
+    if flow.has(awaited(side.other())) {
+        flow.first_us = us;
+        flow.first_status = status;
+        return;
     }
-
-    #[inline(always)]
-    fn pair(&mut self, statuses: [u16; 2], writes: bool) {
-        let [primary, shadow] = statuses;
-        let (primary_erred, shadow_erred) = (primary >= SERVER_ERROR, shadow >= SERVER_ERROR);
-        self.pair_class = writes as u8;
-        self.pair = 1 << pair::COMPARED
-            | ((primary_erred && !shadow_erred) as u8) << pair::PRIMARY_ERRED
-            | ((shadow_erred && !primary_erred) as u8) << pair::SHADOW_ERRED
-            | ((primary != shadow) as u8) << pair::STATUS_DIFFERS;
-    }
+    let erred = (flow.first_status >= SERVER_ERROR, status >= SERVER_ERROR);
+    let primary_is_last = side as u8 == Side::Primary as u8;
+    let (primary_erred, shadow_erred) = if primary_is_last { (erred.1, erred.0) } else { erred };
+    let (primary, shadow) = if primary_is_last { (us, flow.first_us) } else { (flow.first_us, us) };
+    measured.pair = 1 << pair::COMPARED
+        | ((primary_erred && !shadow_erred) as u8) << pair::PRIMARY_ERRED
+        | ((shadow_erred && !primary_erred) as u8) << pair::SHADOW_ERRED
+        | ((status != flow.first_status) as u8) << pair::STATUS_DIFFERS;
+    measured.ratio = hist::ratio(primary, shadow) as u16;
 }

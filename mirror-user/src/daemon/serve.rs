@@ -177,7 +177,7 @@ fn quantile(buckets: &[u64], q: f64) -> u64 {
 fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
     let [reads, writes] = &turns.shown[side as usize];
     let all: Vec<u64> = reads.latency.iter().zip(&writes.latency).map(|(r, w)| r + w).collect();
-    let absorbed: u64 = turns.absorbed[side as usize].iter().map(|answers| answers.errors).sum();
+    let compared: u64 = turns.compared[side as usize].iter().map(|answers| answers.errors).sum();
     let standing = &state.sides[side as usize];
     SideStatus {
         in_sync: standing.in_sync,
@@ -186,7 +186,7 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         legs_lost: state.legs_lost[side as usize],
         answered: [reads.count(), writes.count()],
         errors: reads.errors + writes.errors,
-        errors_absorbed: absorbed,
+        errors_compared: compared,
         p50_us: quantile(&all, 0.5),
         p99_us: quantile(&all, 0.99),
     }

@@ -26,7 +26,7 @@ impl Answers {
     }
 }
 
-/// Turns of a class that both legs answered.
+/// Compared turns of a class: both legs answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pairs {
     /// How many there are.
@@ -46,9 +46,9 @@ pub struct Pairs {
 pub struct Turns {
     /// What clients were shown.
     pub shown: [[Answers; 2]; 2],
-    /// What nobody was shown.
-    pub absorbed: [[Answers; 2]; 2],
-    /// By class.
+    /// Those to compared turns, timed to their heads.
+    pub compared: [[Answers; 2]; 2],
+    /// Compared turns, by class.
     pub pairs: [Pairs; 2],
 }
 
@@ -86,7 +86,7 @@ impl Turns {
         };
         Self {
             shown: answers(&self.shown, &before.shown),
-            absorbed: answers(&self.absorbed, &before.absorbed),
+            compared: answers(&self.compared, &before.compared),
             pairs: [0, 1].map(|class: usize| self.pairs[class].since(&before.pairs[class])),
         }
     }
@@ -100,21 +100,18 @@ impl Datapath {
     pub fn turns(&self) -> Result<Turns> {
         let latency = self.per_cpu(maps::LATENCY)?;
         let errors = self.per_cpu(maps::ERRORS)?;
-        let pairs = self.per_cpu(maps::PAIRS)?;
+        let counts = self.per_cpu(maps::PAIRS)?;
         let ratios = self.per_cpu(maps::RATIOS)?;
-        let answers = |absorbed: bool, side: u32, class: u32| -> Result<Answers> {
-            let row = Measured::row(absorbed, side, class);
+        let answers = |row: u32| -> Result<Answers> {
             let first = row * hist::BUCKETS as u32;
             Ok(Answers { latency: sums(&latency, first, hist::BUCKETS as u32)?, errors: sum(&errors, row)? })
         };
-        let both = |absorbed: bool| -> Result<[[Answers; 2]; 2]> {
-            let side = |side: u32| {
-                Ok::<_, anyhow::Error>([answers(absorbed, side, 0)?, answers(absorbed, side, 1)?])
-            };
+        let both = |row: fn(u32, u32) -> u32| -> Result<[[Answers; 2]; 2]> {
+            let side = |side: u32| Ok::<_, anyhow::Error>([answers(row(side, 0))?, answers(row(side, 1))?]);
             Ok([side(0)?, side(1)?])
         };
-        let compared = |class: u32| -> Result<Pairs> {
-            let one = |kind: u32| sum(&pairs, class * pair::COUNTERS + kind);
+        let pairs = |class: u32| -> Result<Pairs> {
+            let one = |kind: u32| sum(&counts, class * pair::COUNTERS + kind);
             Ok(Pairs {
                 compared: one(pair::COMPARED)?,
                 primary_erred: one(pair::PRIMARY_ERRED)?,
@@ -123,7 +120,11 @@ impl Datapath {
                 ratios: sums(&ratios, class * hist::RATIOS as u32, hist::RATIOS as u32)?,
             })
         };
-        Ok(Turns { shown: both(false)?, absorbed: both(true)?, pairs: [compared(0)?, compared(1)?] })
+        Ok(Turns {
+            shown: both(Measured::shown)?,
+            compared: both(Measured::compared)?,
+            pairs: [pairs(0)?, pairs(1)?],
+        })
     }
 
     pub(super) fn per_cpu(&self, name: &str) -> Result<PerCpuArray<&aya::maps::MapData, u64>> {

@@ -18,9 +18,9 @@ fn at_weight_0_the_shadows_errors_and_latency_are_known_and_no_client_meets_them
     all_answered(&summary)?;
     let status = scene.gateway.status()?;
     let count = |side: &str, what: &str| status[side][what].as_u64().unwrap_or(u64::MAX);
-    ensure!(count("primary", "errors") + count("primary", "errors_absorbed") == 0, "{status}");
+    ensure!(count("primary", "errors") + count("primary", "errors_compared") == 0, "{status}");
     ensure!(count("shadow", "errors") == 0, "{status}");
-    let (errors, differing) = (count("shadow", "errors_absorbed"), status["differing"].as_u64());
+    let (errors, differing) = (count("shadow", "errors_compared"), status["differing"].as_u64());
     // Of each connection a turn at a time is compared: not all two thousand, where the shadow lags behind.
     let compared = status["compared"].as_u64().unwrap_or(0);
     ensure!((400..=2_000).contains(&compared), "{status}");
