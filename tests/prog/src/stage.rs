@@ -1,9 +1,9 @@
 //! The loaded programs on the lab's gateway, with maps that a test may write: packets go in by `BPF_PROG_TEST_RUN`, and
 //! what became of them is read from the counters.
 //!
-//! At TC the program is run by itself, and the last packet that leaves is seen. Elsewhere frames are live: what the XDP
-//! program passes goes on to the TC program of that device, as in the field, and what leaves really leaves
-//! ([`crate::wiretap`] sees it); addresses are such that nobody answers.
+//! At TC the program is run by itself, and the last packet that leaves is seen. At XDP, and at TC on a tapped stage
+//! ([`crate::wiretap`]), frames are live: what the XDP program passes goes on to the TC program of that device, as in the
+//! field, and what leaves really leaves; addresses are such that nobody answers.
 
 use std::{net::Ipv4Addr, process::Command};
 
@@ -28,8 +28,6 @@ use crate::live::{self, passing};
 pub enum Hook {
     /// TC ingress alone.
     Tc,
-    /// TC ingress alone, of a device where a live frame comes in.
-    LiveTc,
     /// XDP, and TC behind it.
     Xdp,
 }
@@ -76,6 +74,8 @@ pub const VIP_RAW: u32 = raw(VIP);
 pub struct Stage {
     bpf: Ebpf,
     passing: Ebpf,
+    /// At TC, too, frames come in at the device, behind an XDP program that passes them.
+    pub(crate) live: bool,
     /// Where packets are put in.
     pub hook: Hook,
     devices: [u32; 3],
@@ -154,11 +154,9 @@ impl Stage {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
-        if hook != Hook::Tc {
-            let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-            for host in hosts {
-                tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
-            }
+        let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
+        for host in hosts {
+            tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
         }
         if hook == Hook::Xdp {
             let mut known: DevMapHash<_> =
@@ -174,8 +172,16 @@ impl Stage {
         }
         let counted = vec![0; Verdict::ALL.len()];
         let passing = passing()?;
-        let mut stage =
-            Self { bpf, passing, hook, devices, counted, reached: Vec::new(), next_client: 30_000 };
+        let mut stage = Self {
+            bpf,
+            passing,
+            live: false,
+            hook,
+            devices,
+            counted,
+            reached: Vec::new(),
+            next_client: 30_000,
+        };
         stage.fill()?;
         stage.counts()?;
         Ok(stage)
@@ -394,11 +400,11 @@ impl Stage {
         self.counts()?;
         let device = self.devices[from];
         let (action, frame) = match self.hook {
-            Hook::Tc => self.run_tc("mirror_tc", device, frame, 1).map(|(action, out, _)| (action, out))?,
-            Hook::LiveTc => {
+            Hook::Tc if self.live => {
                 let verdicts = self.pass_live(device, frame, 0)?;
                 return Ok(Seen { verdicts, ..Seen::default() });
             }
+            Hook::Tc => self.run_tc("mirror_tc", device, frame, 1).map(|(action, out, _)| (action, out))?,
             Hook::Xdp => {
                 self.run_live(device, frame, 0, 1)?;
                 (0, Vec::new())

@@ -43,7 +43,7 @@ struct End {
     _passing: Ebpf,
 }
 
-/// Runs `work` as [`crate::stage::on_stage`] does, and listens at the hosts.
+/// Runs `work` as [`crate::stage::on_stage`] does, but with live frames at both hooks, and listens at the hosts.
 ///
 /// # Errors
 /// If the lab can't be built, the programs or sockets can't be had, or `work` fails.
@@ -54,7 +54,10 @@ pub fn on_tapped_stage<T: Send>(
     let lab = Host::ENDS.into_iter().fold(lab(), |lab, host| lab.offloads(host, "gro off")).up()?;
     let ends = Host::ENDS.into_iter().map(|host| End::open(&lab, host)).collect::<Result<_>>()?;
     let wiretap = Wiretap { ends };
-    in_lab(&lab, hook, |stage| work(stage, &wiretap))
+    in_lab(&lab, hook, |stage| {
+        stage.live = true;
+        work(stage, &wiretap)
+    })
 }
 
 impl Wiretap {

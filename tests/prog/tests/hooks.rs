@@ -142,7 +142,7 @@ fn trace(stage: &mut Stage, wiretap: &Wiretap) -> Result<Vec<Behind>> {
 
 #[test]
 fn the_same_trace_leads_to_the_same_states_and_packets_at_both_hooks() -> Result<()> {
-    let at_tc = on_tapped_stage(Hook::LiveTc, trace)?;
+    let at_tc = on_tapped_stage(Hook::Tc, trace)?;
     let at_xdp = on_tapped_stage(Hook::Xdp, trace)?;
     ensure!(at_tc.len() == at_xdp.len() && at_tc.len() > 100, "{} packets", at_tc.len());
     for (number, (tc, xdp)) in at_tc.iter().zip(&at_xdp).enumerate() {

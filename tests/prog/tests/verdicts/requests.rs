@@ -203,7 +203,7 @@ fn raced(stage: &mut Stage) -> Result<Seen> {
 
 fn race(stage: &mut Stage, frame: &[u8]) -> Result<Seen> {
     match stage.hook {
-        Hook::Tc | Hook::LiveTc => drop(stage.run_tc("mirror_tc", stage.device(2), frame, 20_000)?),
+        Hook::Tc => drop(stage.run_tc("mirror_tc", stage.device(2), frame, 20_000)?),
         Hook::Xdp => drop(stage.run_live(stage.device(2), frame, 0, 2_000)?),
     }
     Ok(Seen { verdicts: stage.counts()?, ..Seen::default() })
