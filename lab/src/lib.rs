@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`net`] | [`net::Lab`]: client, gateway, primary and shadow; running closures and programs in them |
 //! | [`wire`] | a link that delays, loses, reorders and duplicates frames, or asks a filter about each |
+//! | [`packet_socket`] | whole frames of one device, received and sent |
 //! | [`capture`] | tcpdump on a host |
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
@@ -35,6 +36,7 @@ pub mod lists;
 pub mod load;
 pub mod net;
 pub mod nginx;
+pub mod packet_socket;
 pub mod programs;
 pub mod proof;
 pub mod wait;

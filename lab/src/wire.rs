@@ -15,11 +15,10 @@ use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
-mod packet_socket;
 mod schedule;
 
 use crate::net::Namespace;
-use packet_socket::PacketSocket;
+use crate::packet_socket::PacketSocket;
 pub(crate) use schedule::Dice;
 use schedule::Schedule;
 pub use schedule::{Counts, Fate, Fault};

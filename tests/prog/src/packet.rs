@@ -8,7 +8,7 @@ use mirror_common::{abi::Tuple, flow::tcp};
 const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
 
 /// A TCP segment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seg {
     /// [`tcp`] flags.
     pub flags: u8,
@@ -75,8 +75,10 @@ impl Seg {
 }
 
 /// What a frame that came out is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Out {
+    /// What lies before the IP checksum: hardware addresses; lengths, identification, fragment flags, time to live, protocol.
+    pub head: [u8; 24],
     /// Its addresses and ports.
     pub tuple: Tuple,
     /// The segment.
@@ -112,6 +114,7 @@ impl Out {
             options: header.options().to_vec(),
             payload: payload.to_vec(),
         };
-        Ok(Self { tuple, seg })
+        let head = *frame.first_chunk().context("shorter than its headers")?;
+        Ok(Self { head, tuple, seg })
     }
 }

@@ -1,9 +1,9 @@
 //! The loaded programs on the lab's gateway, with maps that a test may write: packets go in by `BPF_PROG_TEST_RUN`, and
 //! what became of them is read from the counters.
 //!
-//! At TC the program is run by itself, and the last packet that leaves is seen. At XDP frames are live: what the program
-//! passes goes on to the TC program of that device, as in the field, and what leaves really leaves; addresses are such that
-//! nobody answers.
+//! At TC the program is run by itself, and the last packet that leaves is seen. At XDP, and at TC on a tapped stage
+//! ([`crate::wiretap`]), frames are live: what the XDP program passes goes on to the TC program of that device, as in the
+//! field, and what leaves really leaves; addresses are such that nobody answers.
 
 use std::{net::Ipv4Addr, process::Command};
 
@@ -11,15 +11,17 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, Pod,
     maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, Queue},
-    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode},
+    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
-use lab::net::{Host, Lab, Neighbours, SERVICE_PORT, VIP};
+use lab::net::{Host, Lab, LabBuilder, Neighbours, SERVICE_PORT, VIP};
 use mirror_common::{
     abi::{self, App, Config, Endpoint, Entry, Service, ServiceKey, Tuple, maps},
     flow::Flow,
     switch_word::{Side, SwitchWord},
     verdict::Verdict,
 };
+
+use crate::live::{self, passing};
 
 /// Where a packet is put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +49,9 @@ pub const FIRST_PORT: u32 = 20_000;
 pub struct Seen {
     /// Verdicts counted, in the order of their numbers.
     pub verdicts: Vec<Verdict>,
-    /// What the program returned; at XDP 0.
+    /// What the program returned; of a live frame 0.
     pub action: u32,
-    /// The packet as the program left it; at XDP empty.
+    /// The packet as the program left it; of a live frame empty.
     pub frame: Vec<u8>,
 }
 
@@ -71,6 +73,9 @@ pub const VIP_RAW: u32 = raw(VIP);
 /// Loaded programs, filled maps. Lives in the gateway's namespace: see [`on_stage`].
 pub struct Stage {
     bpf: Ebpf,
+    passing: Ebpf,
+    /// At TC, too, frames come in at the device, behind an XDP program that passes them.
+    pub(crate) live: bool,
     /// Where packets are put in.
     pub hook: Hook,
     devices: [u32; 3],
@@ -85,7 +90,20 @@ pub struct Stage {
 /// # Errors
 /// If the lab can't be built, the programs can't be loaded, or `work` fails.
 pub fn on_stage<T: Send>(hook: Hook, work: impl FnOnce(&mut Stage) -> Result<T> + Send) -> Result<T> {
-    let lab = Lab::builder().neighbours(Neighbours::Static).forwarding(true).xdp_ready(true).up()?;
+    in_lab(&lab().up()?, hook, work)
+}
+
+/// The lab that a stage stands in.
+pub(crate) fn lab() -> LabBuilder {
+    Lab::builder().neighbours(Neighbours::Static).forwarding(true).xdp_ready(true)
+}
+
+/// [`on_stage`], in a lab that is there.
+pub(crate) fn in_lab<T: Send>(
+    lab: &Lab,
+    hook: Hook,
+    work: impl FnOnce(&mut Stage) -> Result<T> + Send,
+) -> Result<T> {
     for host in Host::ENDS {
         let mut command = Command::new("ip");
         command.args(["neigh", "replace", &silent(host).to_string(), "lladdr", &host.mac(false)]);
@@ -136,15 +154,15 @@ impl Stage {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("load {name}"))?;
         }
+        let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
+        for host in hosts {
+            tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
+        }
         if hook == Hook::Xdp {
             let mut known: DevMapHash<_> =
                 DevMapHash::try_from(bpf.map_mut(maps::DEVICES).context(maps::DEVICES)?)?;
             for device in devices {
                 known.insert(device, device, None, 0)?;
-            }
-            let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-            for host in hosts {
-                tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
             }
             let xdp: &mut Xdp = bpf.program_mut("mirror_xdp").context("mirror_xdp")?.try_into()?;
             xdp.load().context("load mirror_xdp")?;
@@ -153,7 +171,17 @@ impl Stage {
             }
         }
         let counted = vec![0; Verdict::ALL.len()];
-        let mut stage = Self { bpf, hook, devices, counted, reached: Vec::new(), next_client: 30_000 };
+        let passing = passing()?;
+        let mut stage = Self {
+            bpf,
+            passing,
+            live: false,
+            hook,
+            devices,
+            counted,
+            reached: Vec::new(),
+            next_client: 30_000,
+        };
         stage.fill()?;
         stage.counts()?;
         Ok(stage)
@@ -372,6 +400,10 @@ impl Stage {
         self.counts()?;
         let device = self.devices[from];
         let (action, frame) = match self.hook {
+            Hook::Tc if self.live => {
+                let verdicts = self.pass_live(device, frame, 0)?;
+                return Ok(Seen { verdicts, ..Seen::default() });
+            }
             Hook::Tc => self.run_tc("mirror_tc", device, frame, 1).map(|(action, out, _)| (action, out))?,
             Hook::Xdp => {
                 self.run_live(device, frame, 0, 1)?;
@@ -409,10 +441,8 @@ impl Stage {
     /// If the kernel refuses to run the program.
     pub fn pass_live(&mut self, device: u32, frame: &[u8], meta: u32) -> Result<Vec<Verdict>> {
         self.counts()?;
-        let mut bare = Ebpf::load(&object("bare.o")?)?;
-        let program: &mut Xdp = bare.program_mut("bare_xdp").context("no bare_xdp")?.try_into()?;
-        program.load()?;
-        live(program, xdp_context(device, frame, meta), frame, 1)?;
+        let program = self.passing.program("bare_xdp").context("no bare_xdp")?.try_into()?;
+        live::run(program, live::context(device, frame, meta), frame, 1)?;
         self.counts()
     }
 
@@ -423,7 +453,7 @@ impl Stage {
     /// If the kernel refuses to run the program.
     pub fn run_live(&self, device: u32, frame: &[u8], meta: u32, repeat: u32) -> Result<()> {
         let program = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
-        live(program, xdp_context(device, frame, meta), frame, repeat)
+        live::run(program, live::context(device, frame, meta), frame, repeat)
     }
 
     /// Runs the XDP program `repeat` times without letting anything go. Returns action and nanoseconds of one run.
@@ -432,7 +462,7 @@ impl Stage {
     /// If the kernel refuses to run the program.
     pub fn run_xdp(&self, device: u32, frame: &[u8], repeat: u32) -> Result<(u32, u64)> {
         let program: &Xdp = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
-        let context = xdp_context(device, frame, 0);
+        let context = live::context(device, frame, 0);
         let options = TestRunOptions {
             data_in: Some(frame),
             ctx_in: Some(&context),
@@ -447,27 +477,6 @@ impl Stage {
     pub fn device(&self, from: usize) -> u32 {
         self.devices[from]
     }
-}
-
-fn live(program: &Xdp, context: [u8; 24], frame: &[u8], repeat: u32) -> Result<()> {
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        repeat,
-        attrs: TestRunAttrs::new().xdp_live_frames(1),
-        ..TestRunOptions::default()
-    };
-    program.test_run(options).context("run an XDP program with a live frame")?;
-    Ok(())
-}
-
-/// `struct xdp_md`.
-fn xdp_context(device: u32, frame: &[u8], meta: u32) -> [u8; 24] {
-    let mut context = [0; 24];
-    context[..4].copy_from_slice(&meta.to_ne_bytes());
-    context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
-    context[12..16].copy_from_slice(&device.to_ne_bytes());
-    context
 }
 
 fn service() -> Service {

@@ -1,16 +1,21 @@
-//! Two hooks, one core: the same trace leads to the same states and verdicts; and nobody but our own XDP program tells TC
-//! what was decided.
+//! Two hooks, one core: the same trace leads to the same verdicts, states and packets; and nobody but our own XDP
+//! program tells TC what was decided.
 
-use anyhow::{Result, ensure};
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use lab::net::Host;
 use mirror_common::{
+    abi::nat,
     flow::{Flow, tcp},
     switch_word::{Phase, Side, SwitchWord},
     verdict::Verdict,
 };
 use prog_tests::{
-    packet::Seg,
+    packet::{Out, Seg},
     stage::{Hook, Stage, on_stage},
     talk::{ANSWER, READ, Talk, WRITE, client_tuple},
+    wiretap::{Wiretap, on_tapped_stage},
 };
 
 /// Hand-over's mark, of the version that the programs have; the step behind it sends nothing.
@@ -36,31 +41,65 @@ fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
     })
 }
 
-/// What isn't of one run alone: times, and the numbers that are made from them.
-fn timeless(mut flow: Flow) -> Flow {
-    (flow.last_ms, flow.turn_us, flow.opened_ms) = (0, 0, 0);
-    (flow.compared_us, flow.first_us) = (0, 0);
-    for leg in &mut flow.legs {
-        (leg.offset, leg.dialled_ms, leg.heard_ms, leg.behind_since) = (0, 0, 0, 0);
-    }
-    flow
+/// Requests of the trace.
+const ROUNDS: u32 = 32;
+/// Packets that at least reach client, primary and shadow.
+const LEAST: [usize; 3] = [100, 100, 100];
+
+/// What is there behind a packet of the trace.
+#[derive(Debug, PartialEq)]
+struct Behind {
+    verdicts: Vec<Verdict>,
+    flow: Flow,
+    /// What reached client, primary and shadow.
+    sent: Vec<Vec<Out>>,
 }
 
-/// A connection from its SYN to its end, with all that goes wrong on the way; the state behind each packet.
-fn trace(stage: &mut Stage) -> Result<Vec<(Vec<Verdict>, Flow)>> {
+/// The offset that each leg was dialled with, by side and port. It is random; what it becomes later isn't.
+#[derive(Default)]
+struct Dialled(HashMap<(usize, u16), u32>);
+
+impl Dialled {
+    /// Takes out what is of one run alone: times, and the numbers that are made from them.
+    fn timeless(&mut self, mut behind: Behind) -> Result<Behind> {
+        let flow = &mut behind.flow;
+        (flow.last_ms, flow.turn_us, flow.opened_ms) = (0, 0, 0);
+        (flow.compared_us, flow.first_us) = (0, 0);
+        for (side, leg) in flow.legs.iter_mut().enumerate() {
+            (leg.dialled_ms, leg.heard_ms, leg.behind_since) = (0, 0, 0);
+            if leg.port != 0 {
+                let first = *self.0.entry((side, nat::port(leg.port))).or_insert(leg.offset);
+                leg.offset = leg.offset.wrapping_sub(first);
+            }
+        }
+        for (side, sent) in behind.sent.iter_mut().skip(1).enumerate() {
+            for Out { tuple, seg, .. } in sent {
+                let first = self.0.get(&(side, u16::from_be(tuple.sport)));
+                seg.seq = seg.seq.wrapping_sub(*first.with_context(|| format!("no leg: {tuple:?}"))?);
+            }
+        }
+        Ok(behind)
+    }
+}
+
+/// A connection from its SYN to its end, with all that goes wrong on the way; what is behind each packet.
+fn trace(stage: &mut Stage, wiretap: &Wiretap) -> Result<Vec<Behind>> {
     let joined = SwitchWord::initial().with_phase(Phase::Mirroring).with_member(Side::Shadow, true);
     stage.set_word(joined)?;
-    let (talk, _) = Talk::begin(stage)?;
-    let mut states = Vec::new();
+    wiretap.read()?;
+    let (talk, seen) = Talk::begin(stage)?;
+    let (mut dialled, mut states) = (Dialled::default(), Vec::new());
     let mut note = |stage: &Stage, verdicts: Vec<Verdict>| -> Result<()> {
-        states.push((verdicts, timeless(talk.flow(stage)?)));
+        let behind = Behind { verdicts, flow: talk.flow(stage)?, sent: wiretap.read()? };
+        states.push(dialled.timeless(behind)?);
         Ok(())
     };
+    note(stage, seen.verdicts)?;
     for side in Side::BOTH {
         let seen = talk.accept(stage, side)?;
         note(stage, seen.verdicts)?;
     }
-    for round in 0..12_u32 {
+    for round in 0..ROUNDS {
         stage.set_word(joined.with_phase(Phase::Shifting).with_weight(2_500 * (round % 5)))?;
         let request = if round % 3 == 2 { WRITE } else { READ };
         // Early, in two halves, and again.
@@ -103,14 +142,21 @@ fn trace(stage: &mut Stage) -> Result<Vec<(Vec<Verdict>, Flow)>> {
 }
 
 #[test]
-fn the_same_trace_leads_to_the_same_states_at_both_hooks() -> Result<()> {
-    let at_tc = on_stage(Hook::Tc, trace)?;
-    let at_xdp = on_stage(Hook::Xdp, trace)?;
+fn the_same_trace_leads_to_the_same_states_and_packets_at_both_hooks() -> Result<()> {
+    let at_tc = on_tapped_stage(Hook::Tc, trace)?;
+    let at_xdp = on_tapped_stage(Hook::Xdp, trace)?;
     ensure!(at_tc.len() == at_xdp.len() && at_tc.len() > 100, "{} packets", at_tc.len());
     for (number, (tc, xdp)) in at_tc.iter().zip(&at_xdp).enumerate() {
+        let (at_tc, at_xdp) = (&tc.sent, &xdp.sent);
+        ensure!(at_tc == at_xdp, "behind packet {number}: TC sent {at_tc:#?}, XDP {at_xdp:#?}");
         ensure!(tc == xdp, "behind packet {number}: at TC {tc:#?}, at XDP {xdp:#?}");
     }
-    let (_, last) = at_tc.last().expect("more than 100");
-    ensure!(last.turns == 12 && last.flags & Flow::CLIENT_FIN != 0, "{last:#?}");
+    for (at, (host, least)) in Host::ENDS.into_iter().zip(LEAST).enumerate() {
+        let sent: usize = at_tc.iter().map(|behind| behind.sent[at].len()).sum();
+        println!("{sent} packets to {host}");
+        ensure!(sent >= least, "only {sent} packets to {host}");
+    }
+    let last = &at_tc.last().expect("more than 100").flow;
+    ensure!(last.turns == ROUNDS && last.flags & Flow::CLIENT_FIN != 0, "{last:#?}");
     Ok(())
 }

@@ -5,18 +5,21 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Bytes that may wait in the kernel for the wire to read them.
+/// Bytes that may wait in the kernel to be read.
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 
 /// A packet socket bound to a device. It doesn't see what it sent itself.
 #[derive(Debug)]
-pub(super) struct PacketSocket {
+pub struct PacketSocket {
     fd: OwnedFd,
 }
 
 impl PacketSocket {
-    /// Opens one on `device`, in the network namespace of the calling thread. Needs `CAP_NET_RAW`.
-    pub(super) fn open(device: &str) -> io::Result<Self> {
+    /// Opens one on `device`, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If there is no such device, or the caller lacks `CAP_NET_RAW`.
+    pub fn open(device: &str) -> io::Result<Self> {
         // The protocol is 0, so that nothing arrives before the socket is bound to its device.
         // SAFETY: no pointers; the result is checked.
         let raw = check(unsafe {
@@ -57,8 +60,11 @@ impl PacketSocket {
         .map(drop)
     }
 
-    /// The next frame, if one waits.
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// The next frame's length, if one waits; what `buffer` has no room for is lost.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::io::read(&self.fd, buffer) {
             Ok(length) => Ok(Some(length)),
             Err(rustix::io::Errno::AGAIN) => Ok(None),
@@ -69,7 +75,10 @@ impl PacketSocket {
     }
 
     /// Sends a frame; `false` if there was no room or the device is down: it is lost, as on a cable.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<bool> {
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason.
+    pub fn send(&self, frame: &[u8]) -> io::Result<bool> {
         use rustix::io::Errno;
         match rustix::io::write(&self.fd, frame) {
             Ok(_) => Ok(true),
