@@ -102,7 +102,8 @@ impl Gateway {
     pub fn command(&self, arguments: &[&str]) -> Command {
         // A missing binary is named when the command is started.
         let mut command = Command::new(binary("mirror").unwrap_or_else(|_| "mirror".into()));
-        command.arg("--socket").arg(self.socket()).arg("--pins").arg(&self.pins).args(arguments);
+        command.arg("--socket").arg(self.socket()).arg("--pins").arg(&self.pins);
+        command.arg("--state").arg(self.folder.path().join("state")).args(arguments);
         command
     }
 

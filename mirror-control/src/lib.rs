@@ -1,5 +1,9 @@
 //! Pure control logic of the gateway: what to do next, never how. Depends on neither the network nor the kernel.
 #![forbid(unsafe_code)]
 
+pub mod evidence;
+pub mod journal;
+pub mod migration;
 pub mod moves;
 pub mod restart;
+pub mod weight;

@@ -1,5 +1,7 @@
 //! What goes over the control socket: requests, answers, and the client.
 
+pub mod migration;
+
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -66,6 +68,9 @@ pub struct AppStatus {
     pub differing: u64,
     /// What happened, the newest last.
     pub notices: Vec<String>,
+    /// The migration by itself, under way or the last one.
+    #[serde(default)]
+    pub migration: Option<migration::MigrationStatus>,
 }
 
 /// Answer of `/status`.

@@ -1,5 +1,7 @@
 //! What a person types.
 
+mod migrate;
+
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
@@ -30,6 +32,9 @@ struct Cli {
     /// Folder of what is pinned, on a bpf file system
     #[arg(long, global = true, default_value = "/sys/fs/bpf/mirror", value_name = "DIR")]
     pins: PathBuf,
+    /// Folder of what is kept on disk
+    #[arg(long, global = true, default_value = "/var/lib/mirror", value_name = "DIR")]
+    state: PathBuf,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -78,13 +83,16 @@ enum Command {
         app: String,
     },
     /// Give the shadow the authority and all reads
-    #[command(after_help = "Example:\n  mirror cutover shop --dry-run")]
+    #[command(after_help = "Example:\n  mirror cutover shop --dry-run\n  mirror cutover shop --when-ready")]
     Cutover {
         /// The application
         app: String,
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
+        /// Let the migration under way make it as soon as it is ready
+        #[arg(long, conflicts_with = "dry_run")]
+        when_ready: bool,
     },
     /// Give the primary the authority and all reads back
     #[command(after_help = "Example:\n  mirror rollback shop")]
@@ -92,6 +100,8 @@ enum Command {
         /// The application
         app: String,
     },
+    #[command(flatten)]
+    Migration(migrate::Task),
     /// Show what became of every packet
     #[command(after_help = "Example:\n  mirror counters --all")]
     Counters {
@@ -155,7 +165,8 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
-            let places = Places { pins: cli.pins.clone(), socket: cli.socket.clone() };
+            let places =
+                Places { pins: cli.pins.clone(), socket: cli.socket.clone(), state: cli.state.clone() };
             daemon::run(policy, &places, *log_packets).map_err(said)?;
         }
         Command::Check { policy } => {
@@ -216,7 +227,11 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
             print(&client.post::<Moved>("/weight", &body).await?, cli.json)
         }
         Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
-        Command::Cutover { app, dry_run } => {
+        Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
+        Command::Cutover { app, when_ready: true, .. } => {
+            migrate::ask(&client, app, mirror_control::migration::Command::Cutover, cli.json).await
+        }
+        Command::Cutover { app, dry_run, .. } => {
             print(&client.post::<Moved>("/cutover", &ask(app, *dry_run)).await?, cli.json)
         }
         Command::Rollback { app } => {

@@ -3,8 +3,11 @@
 mod lock;
 mod log;
 mod metrics;
+mod migrate;
+mod moving;
 mod neighbours;
 mod notify;
+mod pilot;
 mod serve;
 
 use std::{
@@ -38,6 +41,8 @@ pub struct Places {
     pub pins: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Folder of what is kept on disk.
+    pub state: PathBuf,
 }
 
 /// Flows are visited this often.
@@ -52,6 +57,7 @@ struct Shared {
     counts: Arc<Counts>,
     devices: Vec<String>,
     pins: PathBuf,
+    pilot: pilot::Pilot,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -82,11 +88,13 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
         devices.push(attached);
     }
     let keeper = neighbours::Keeper::new(network, &policy);
-    let shared = share(policy, datapath, devices, file, &places.pins)?;
+    let (pilot, asked) = pilot::Pilot::new();
+    let shared = share(policy, datapath, devices, file, places, pilot)?;
     let sweeper = Arc::clone(&shared);
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
+    pilot::start(&shared, asked, &places.state)?;
     serve::serve(shared, &places.socket)
 }
 
@@ -95,7 +103,8 @@ fn share(
     mut datapath: Datapath,
     devices: Vec<String>,
     file: File,
-    pins: &Path,
+    places: &Places,
+    pilot: pilot::Pilot,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
@@ -125,7 +134,8 @@ fn share(
         state,
         counts,
         devices,
-        pins: pins.to_owned(),
+        pins: places.pins.clone(),
+        pilot,
     }))
 }
 

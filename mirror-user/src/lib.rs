@@ -4,7 +4,8 @@
 //! * [`datapath`]: loads, attaches, pins and sweeps the kernel side; [`words`]: the shared words, mapped.
 //! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
-//! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
+//! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::moves`.
+//! * [`journal`], [`health`]: what a migration by itself keeps, and how it asks whether a server is well.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
@@ -15,7 +16,9 @@ pub mod datapath;
 pub mod device;
 pub mod doctor;
 pub mod flows;
+pub mod health;
 pub mod hold;
+pub mod journal;
 pub mod metrics;
 pub mod moves;
 pub mod network;

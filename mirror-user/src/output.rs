@@ -1,5 +1,7 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
+mod migration;
+
 use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
@@ -88,6 +90,9 @@ fn show_app(text: &mut String, app: &AppStatus) {
             app.compared, app.differing, app.primary.errors_compared, app.shadow.errors_compared
         );
         let _ = writeln!(text, "  {}", styled(if app.differing > 0 { BAD } else { FAINT }, differing));
+    }
+    if let Some(status) = &app.migration {
+        migration::show(text, status);
     }
     let first = app.notices.len().saturating_sub(NOTICES);
     for notice in &app.notices[first..] {
@@ -270,6 +275,7 @@ mod tests {
             shadow: side(false, "it was restarted"),
             compared: 900,
             differing: 3,
+            migration: None,
             notices: (0..9).map(|n| format!("notice {n}")).collect(),
         };
         let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());

@@ -1,5 +1,7 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
+mod migration;
+
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     path::Path,
@@ -8,6 +10,8 @@ use std::{
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
 use serde::{Deserialize, Deserializer, de};
+
+pub use migration::{Cutover, Migration};
 
 /// What is to be mirrored and moved, and within which bounds.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,6 +59,9 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
+    /// How a migration goes by itself.
+    #[serde(default)]
+    pub migration: Migration,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
     /// How long a flow without a packet lives.
@@ -269,6 +276,9 @@ impl Policy {
                     "a server that closes after each request can't be mirrored under a kept connection";
                 return Err(invalid(find("max_requests"), what.into(), Some("0: no limit".into())));
             }
+        }
+        if let Err(what) = policy.migration.plan() {
+            return Err(invalid(find("[migration]"), what, None));
         }
         Ok(policy)
     }

@@ -20,7 +20,7 @@ use mirror_control::moves::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics, notify};
+use super::{Shared, metrics, migrate, notify};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -43,9 +43,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-struct Peer {
+pub(super) struct Peer {
     uid: Option<u32>,
     pid: Option<i32>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.uid, self.pid) {
+            (Some(uid), Some(pid)) => write!(f, "uid {uid}, process {pid}"),
+            _ => write!(f, "somebody"),
+        }
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
@@ -81,6 +90,10 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/join", post(join))
             .route("/cutover", post(cutover))
             .route("/rollback", post(rollback))
+            .route("/migrate", post(migrate::migrate))
+            .route("/migration", get(migrate::migration))
+            .route("/migration/ask", post(migrate::command))
+            .route("/history", get(migrate::history))
             .layer(DefaultBodyLimit::max(BODY))
             .layer(middleware::from_fn(move |peer, request, next| guard(peer, request, next, moves)))
             .with_state(Arc::clone(&shared));
@@ -131,7 +144,7 @@ async fn guard(
     let path = request.uri().path().to_owned();
     let moving = request.method() == axum::http::Method::POST;
     if moving {
-        tracing::info!("{path} asked by uid {:?}, process {:?}", peer.uid, peer.pid);
+        tracing::info!("{path} asked by {peer}");
     }
     let bound = if moving { moves } else { PATIENCE };
     tokio::time::timeout(bound, next.run(request)).await.unwrap_or_else(|_| {
@@ -213,6 +226,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         compared: turns.pairs.iter().map(|pairs| pairs.compared).sum(),
         differing: turns.pairs.iter().map(|pairs| pairs.status_differs).sum(),
         notices: state.notices.iter().cloned().collect(),
+        migration: shared.pilot.status(),
     };
     Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))
 }
@@ -253,7 +267,7 @@ fn explained(shared: &Shared, error: anyhow::Error) -> Refused {
     ))
 }
 
-fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
+pub(super) fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
     let mine = shared.mover.policy.name.as_str();
     if app == mine { Ok(()) } else { Err(Refused(anyhow!("no application {app} here; there is {mine}"))) }
 }
@@ -276,6 +290,7 @@ async fn weight(
     if !(0.0..=100.0).contains(&body.weight) {
         return Err(Refused(anyhow!("{} is no weight: a share of the reads, 0 to 100", body.weight)));
     }
+    migrate::may_move(&shared)?;
     let word = shared
         .mover
         .weigh((body.weight * 100.0).round() as u32)
@@ -289,25 +304,10 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
         let planned = plan(shared.mover.words.load(0), wanted).map_err(|e| explained(&shared, e.into()))?;
         return Ok(moved(planned.done, None));
     }
+    migrate::may_move(&shared)?;
     tokio::task::spawn_blocking(move || {
-        let _one = shared
-            .moving
-            .try_lock()
-            .map_err(|_| Refused(anyhow!("another move is under way; wait for it")))?;
-        let result = shared.mover.carry_out(wanted);
-        if let Ok(mut state) = shared.state.lock() {
-            state.moved(wanted, &result);
-        }
-        let phases = result.map_err(|error| explained(&shared, error))?;
-        let word = shared.mover.words.load(0);
-        if let Ok(mut state) = shared.state.lock() {
-            state.follow(word);
-            state.say(format!(
-                "{wanted:?}: frozen for {:.0} µs, drained in {:.0} µs",
-                phases.frozen_us, phases.drain_us
-            ));
-        }
-        Ok(moved(word, Some(phases)))
+        let phases = shared.make(wanted).map_err(|error| explained(&shared, error))?;
+        Ok(moved(shared.mover.words.load(0), Some(phases)))
     })
     .await?
 }

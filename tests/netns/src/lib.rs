@@ -79,9 +79,24 @@ impl Scene {
     /// # Errors
     /// If something doesn't start.
     pub fn on(lab: Lab, more: &str, shadow: &str, options: &[&str]) -> Result<Self> {
+        Self::under(lab, more, shadow, options, &[])
+    }
+
+    /// The same with variables in the daemon's environment.
+    ///
+    /// # Errors
+    /// If something doesn't start.
+    pub fn under(
+        lab: Lab,
+        more: &str,
+        shadow: &str,
+        options: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let primary = ListsServer::on(&lab, Host::Primary, &["--volatile"])?;
         let second = ListsServer::on(&lab, Host::Shadow, &[&["--volatile"], options].concat())?;
-        let gateway = Gateway::start(&lab, &policy(&format!("hook = \"{}\"\n{more}", hook()?), shadow)?)?;
+        let policy = policy(&format!("hook = \"{}\"\n{more}", hook()?), shadow)?;
+        let gateway = Gateway::start_with(&lab, &policy, variables)?;
         Ok(Self { gateway, servers: [Some(primary), Some(second)], lab })
     }
 

@@ -1,0 +1,81 @@
+//! Migrations by themselves over the control socket.
+
+use mirror_control::{
+    journal::Entry,
+    migration::{Command, Plan},
+};
+use serde::{Deserialize, Serialize};
+
+/// How a migration stands: in `/status` and the answer of `/migration`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MigrationStatus {
+    /// Where it stands.
+    pub stage: String,
+    /// Why it went there, or what it waits for.
+    pub why: String,
+    /// Nothing follows any more.
+    pub over: bool,
+    /// Share of the reads that it wants the shadow to answer, in percent.
+    pub weight: f64,
+    /// Its steps, in percent.
+    pub steps: Vec<f64>,
+    /// Steps back so far.
+    pub steps_back: u32,
+    /// Who paused it.
+    pub paused_by: Option<String>,
+    /// What is shown of errors, latency and divergence at this step.
+    pub evidence: Vec<String>,
+    /// Seconds of standby that are left.
+    pub standby_seconds: Option<f64>,
+}
+
+/// Body of `/migrate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MigrateRequest {
+    /// Application.
+    pub app: String,
+    /// Only says what would be decided by.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Body of `/migration/ask`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AskRequest {
+    /// Application.
+    pub app: String,
+    /// What.
+    pub command: Command,
+}
+
+/// Answer of `/migrate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Migrating {
+    /// It has begun.
+    pub begun: bool,
+    /// What it decides by, to its end.
+    pub plan: Plan,
+}
+
+/// Answer of `/migration` and of `/migration/ask`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Migrated {
+    /// Nothing where there was no migration yet.
+    pub migration: Option<MigrationStatus>,
+}
+
+/// What is asked of `/history`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HistoryRequest {
+    /// Application.
+    pub app: String,
+    /// Entries at most.
+    pub limit: usize,
+}
+
+/// Answer of `/history`: lines of the journal, the newest last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// Them.
+    pub entries: Vec<Entry>,
+}

@@ -1,0 +1,103 @@
+//! Migrations by themselves, as a person types them.
+
+use anyhow::Result;
+use clap::Subcommand;
+use mirror_control::migration::Command;
+
+use crate::{
+    api::{
+        Client,
+        migration::{AskRequest, History, MigrateRequest, Migrated, Migrating},
+    },
+    output::print,
+};
+
+/// What can be typed.
+#[derive(Subcommand)]
+pub(super) enum Task {
+    /// Begin a migration by itself: join, compare, shift step by step, cut over, stand by
+    ///
+    /// Each step is taken on evidence, and taken back on evidence; the policy's section [migration] has the steps, times and
+    /// bounds. It ends at Finalized, RolledBack or Aborted.
+    #[command(
+        after_help = "Example:\n  mirror migrate shop --dry-run\n  mirror migrate shop && mirror status --watch"
+    )]
+    Migrate {
+        /// The application
+        app: String,
+        /// Only print the plan that would be decided by
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let the migration take no step forward; steps back are still taken
+    #[command(after_help = "Example:\n  mirror pause shop")]
+    Pause {
+        /// The application
+        app: String,
+    },
+    /// Let a paused or stopped migration go on
+    #[command(after_help = "Example:\n  mirror resume shop")]
+    Resume {
+        /// The application
+        app: String,
+    },
+    /// End the migration: all reads to the primary; behind a cutover, roll back
+    #[command(after_help = "Example:\n  mirror abort shop")]
+    Abort {
+        /// The application
+        app: String,
+    },
+    /// End the standby: the primary is mirrored no more
+    #[command(after_help = "Example:\n  mirror finalize shop")]
+    Finalize {
+        /// The application
+        app: String,
+    },
+    /// Say where the migration stands, and why
+    #[command(after_help = "Example:\n  mirror why shop")]
+    Why {
+        /// The application
+        app: String,
+    },
+    /// Show what was decided, when and why
+    #[command(after_help = "Example:\n  mirror history shop --limit 20")]
+    History {
+        /// The application
+        app: String,
+        /// Lines at most
+        #[arg(long, default_value_t = 50, value_name = "N")]
+        limit: usize,
+    },
+}
+
+/// Asks the daemon.
+///
+/// # Errors
+/// When it can't be reached, or refuses.
+pub(super) async fn talk(client: &Client, task: &Task, json: bool) -> Result<()> {
+    let command = match task {
+        Task::Migrate { app, dry_run } => {
+            let body = MigrateRequest { app: app.clone(), dry_run: *dry_run };
+            return print(&client.post::<Migrating>("/migrate", &body).await?, json);
+        }
+        Task::Why { .. } => return print(&client.get::<Migrated>("/migration").await?, json),
+        Task::History { app, limit } => {
+            let path = format!("/history?app={app}&limit={limit}");
+            return print(&client.get::<History>(&path).await?, json);
+        }
+        Task::Pause { app } => (app, Command::Pause),
+        Task::Resume { app } => (app, Command::Resume),
+        Task::Abort { app } => (app, Command::Abort),
+        Task::Finalize { app } => (app, Command::Finalize),
+    };
+    ask(client, command.0, command.1, json).await
+}
+
+/// Asks something of the migration under way.
+///
+/// # Errors
+/// When there is none.
+pub(super) async fn ask(client: &Client, app: &str, command: Command, json: bool) -> Result<()> {
+    let body = AskRequest { app: app.into(), command };
+    print(&client.post::<Migrated>("/migration/ask", &body).await?, json)
+}

@@ -1,0 +1,67 @@
+//! Migrations by themselves, as the control socket serves them.
+
+use anyhow::anyhow;
+use axum::{
+    Json,
+    extract::{ConnectInfo, Query, State as Extract},
+};
+
+use super::{
+    pilot::Ask,
+    serve::{App, Peer, Refused, check_name},
+};
+use crate::api::migration::{AskRequest, History, HistoryRequest, MigrateRequest, Migrated, Migrating};
+
+async fn ask(shared: App, ask: Ask) -> super::pilot::Answer {
+    tokio::task::spawn_blocking(move || shared.pilot.ask(ask)).await?
+}
+
+/// Begins one, or only says by what it would decide.
+pub(super) async fn migrate(
+    Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<MigrateRequest>,
+) -> Result<Json<Migrating>, Refused> {
+    check_name(&shared, &body.app)?;
+    let plan = shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
+    if !body.dry_run {
+        ask(shared, Ask::Begin(peer.to_string())).await?;
+    }
+    Ok(Json(Migrating { begun: !body.dry_run, plan }))
+}
+
+/// Pause, resume, abort, cutover, finalize.
+pub(super) async fn command(
+    Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<AskRequest>,
+) -> Result<Json<Migrated>, Refused> {
+    check_name(&shared, &body.app)?;
+    ask(App::clone(&shared), Ask::Command(body.command, peer.to_string())).await?;
+    Ok(Json(Migrated { migration: shared.pilot.status() }))
+}
+
+/// How it stands.
+pub(super) async fn migration(Extract(shared): Extract<App>) -> Json<Migrated> {
+    Json(Migrated { migration: shared.pilot.status() })
+}
+
+/// The journal's last lines.
+pub(super) async fn history(
+    Extract(shared): Extract<App>,
+    Query(asked): Query<HistoryRequest>,
+) -> Result<Json<History>, Refused> {
+    check_name(&shared, &asked.app)?;
+    Ok(Json(History { entries: ask(shared, Ask::Tail(asked.limit)).await? }))
+}
+
+/// Whether a move that an operator asks for has to go by way of the migration under way: refused where it steers.
+pub(super) fn may_move(shared: &App) -> Result<(), Refused> {
+    if shared.pilot.steers() {
+        let first = format!("mirror pause {}", shared.mover.policy.name.as_str());
+        return Err(Refused::from(anyhow!(
+            "a migration by itself is under way; pause it first: {first} (or for a cutover: --when-ready)"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,315 @@
+//! The migration by itself: a thread that looks every second, lets the pure machine decide, keeps the decision, and carries
+//! it out. What it sees is the switch word, the kernel's counters of compared turns, and its own health checks.
+
+use std::{
+    net::SocketAddrV4,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mirror_common::switch_word::Side;
+use mirror_control::{
+    evidence::{History, Judge},
+    journal::{Entry, What},
+    migration::{Action, Command, Event, Plan, Seen, Stage, State, Why, step},
+    moves::Move,
+};
+
+use super::Shared;
+use crate::{
+    api::migration::MigrationStatus, datapath::Turns, health::Checker, journal::JournalFile, moves::fault,
+    policy::Policy,
+};
+
+mod sight;
+
+/// It looks this often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What is asked of the thread.
+pub(super) enum Ask {
+    /// Begin a migration; by whom.
+    Begin(String),
+    /// Something of the one under way; by whom.
+    Command(Command, String),
+    /// The last lines of the journal.
+    Tail(usize),
+}
+
+/// What it answers.
+pub(super) type Answer = Result<Vec<Entry>>;
+
+/// The thread, as the others reach it.
+pub(super) struct Pilot {
+    asks: Sender<(Ask, Sender<Answer>)>,
+    status: Mutex<Option<MigrationStatus>>,
+}
+
+impl Pilot {
+    /// The handle, and the thread's end of it.
+    pub(super) fn new() -> (Self, Receiver<(Ask, Sender<Answer>)>) {
+        let (asks, asked) = channel();
+        (Self { asks, status: Mutex::new(None) }, asked)
+    }
+
+    /// Asks, and waits for the answer. While a move is made that takes as long as the move.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(super) fn ask(&self, ask: Ask) -> Answer {
+        let (answers, answer) = channel();
+        let gone = || anyhow!("the migration's thread has ended: see the daemon's log");
+        self.asks.send((ask, answers)).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())?
+    }
+
+    /// How the migration stands; nothing where there was none yet.
+    pub(super) fn status(&self) -> Option<MigrationStatus> {
+        self.status.lock().ok()?.clone()
+    }
+
+    /// Whether a migration is under way that isn't paused: then nobody else moves the traffic.
+    pub(super) fn steers(&self) -> bool {
+        self.status().is_some_and(|status| !status.over && status.paused_by.is_none())
+    }
+}
+
+/// Starts the thread; a migration that the journal says is unfinished is taken up.
+///
+/// # Errors
+/// When the journal is damaged, or a thread can't be had.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    asked: Receiver<(Ask, Sender<Answer>)>,
+    state_folder: &Path,
+) -> Result<()> {
+    let policy = &shared.mover.policy;
+    let mut thread = Thread {
+        shared: Arc::clone(shared),
+        checker: Checker::new(policy.migration.health.clone())?,
+        journal: None,
+        folder: state_folder.to_owned(),
+        running: None,
+        history: History::default(),
+        judge: None,
+        last: None,
+        rate: clock_rate(),
+    };
+    let file = state_folder.join(format!("{}.journal", policy.name.as_str()));
+    if file.exists() {
+        thread.take_up()?;
+    }
+    std::thread::Builder::new().name("pilot".into()).spawn(move || thread.run(&asked))?;
+    Ok(())
+}
+
+/// For tests: how many times faster than the clock the migration's own time passes.
+fn clock_rate() -> f64 {
+    std::env::var("MIRROR_CLOCK_RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(1.0)
+}
+
+struct Running {
+    plan: Plan,
+    state: State,
+    why: Option<Why>,
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    checker: Checker,
+    journal: Option<JournalFile>,
+    folder: std::path::PathBuf,
+    running: Option<Running>,
+    history: History,
+    judge: Option<Judge>,
+    last: Option<(Instant, Turns)>,
+    rate: f64,
+}
+
+impl Thread {
+    fn run(mut self, asked: &Receiver<(Ask, Sender<Answer>)>) {
+        loop {
+            let due = Instant::now() + TICK;
+            loop {
+                match asked.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                    Ok((ask, answers)) => {
+                        let answer = self.answer(ask);
+                        self.tell();
+                        // Who asked may have gone.
+                        let _ = answers.send(answer);
+                    }
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            if let Err(error) = self.tick() {
+                self.say(format!("migration: {error:#}"));
+            }
+            self.tell();
+        }
+    }
+
+    fn say(&self, line: String) {
+        if let Ok(mut state) = self.shared.state.lock() {
+            state.say(line);
+        }
+    }
+
+    /// Opens the journal, and goes on with what it says is under way.
+    fn take_up(&mut self) -> Result<()> {
+        let (file, journal) = JournalFile::open(&self.folder, self.shared.mover.policy.name.as_str())?;
+        self.journal = Some(file);
+        if let Some((plan, state)) = journal.last() {
+            if !state.stage.is_over() {
+                self.say(format!("migration: taken up at {}", state.stage.name()));
+                self.history = sight::read_history(&self.history_file());
+            }
+            let why = journal.entries.last().and_then(|entry| entry.why.clone());
+            self.running = Some(Running { plan, state, why });
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Begin(who) => self.begin(who).map(|()| Vec::new()),
+            Ask::Command(command, who) => {
+                ensure!(self.under_way(), "no migration is under way: mirror migrate APP");
+                let stage = self.running.as_ref().map(|running| running.state.stage);
+                if command == Command::Finalize && stage != Some(Stage::Standby) {
+                    bail!("only a migration in standby can be finalized");
+                }
+                self.event(Event::Asked(command, who)).map(|()| Vec::new())
+            }
+            Ask::Tail(limit) => match &mut self.journal {
+                Some(journal) => journal.tail(limit),
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+
+    fn under_way(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| !running.state.stage.is_over())
+    }
+
+    fn begin(&mut self, who: String) -> Result<()> {
+        ensure!(!self.under_way(), "a migration is under way: mirror why APP, or mirror abort APP");
+        let policy = &self.shared.mover.policy;
+        ensure!(policy.shadow.is_some(), "the policy names no shadow");
+        let word = self.shared.mover.words.load(0);
+        ensure!(
+            word.authority() == Side::Primary,
+            "the shadow has the authority already: mirror rollback APP first"
+        );
+        let plan = policy.migration.plan().map_err(|what| anyhow!("the policy's [migration]: {what}"))?;
+        if self.journal.is_none() {
+            self.take_up()?;
+        }
+        let state = State::new(&plan);
+        let journal = self.journal.as_mut().context("the journal is open")?;
+        journal.append(What::Begun(Box::new(plan.clone()), who), None, &state)?;
+        self.running = Some(Running { plan, state, why: None });
+        self.judge = None;
+        self.history = History::default();
+        self.last = None;
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if !self.under_way() {
+            return Ok(());
+        }
+        let seconds = self.look()?;
+        let verdict = self.judge.as_ref().map(Judge::verdict);
+        let healthy = self.checker.check(servers(&self.shared.mover.policy));
+        let word = self.shared.mover.words.load(0);
+        self.event(Event::Tick(Seen { seconds, word, verdict, healthy }))
+    }
+
+    /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.
+    fn event(&mut self, event: Event) -> Result<()> {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let Some(running) = &self.running else { return Ok(()) };
+            let (state, actions, why) = step(&running.plan, running.state.clone(), event.clone());
+            self.keep(&event, &state, &actions, &why)?;
+            for action in actions {
+                next = self.act(action)?.or(next);
+                fault("acted");
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is done that the journal doesn't have; but for what goes back, which a full disk mustn't hinder.
+    fn keep(&mut self, event: &Event, state: &State, actions: &[Action], why: &Why) -> Result<()> {
+        let running = self.running.as_mut().context("a migration is under way")?;
+        let changes = !actions.is_empty() || state.stage != running.state.stage;
+        let what = match event {
+            Event::Asked(command, who) => Some(What::Asked(*command, who.clone())),
+            Event::Moved(..) => Some(What::Moved),
+            Event::Tick(_) => changes.then(|| What::Decided(actions.to_vec())),
+        };
+        if let (Some(what), Some(journal)) = (what, &mut self.journal)
+            && let Err(error) = journal.append(what, Some(why), state)
+        {
+            let word = self.shared.mover.words.load(0);
+            let back = |action: &Action| match action {
+                Action::Make(made) => *made == Move::Rollback,
+                Action::Weigh(share) => *share <= word.weight(),
+                Action::BeginStep | Action::NewJudge => true,
+                Action::Release => false,
+            };
+            let told = matches!(event, Event::Moved(..));
+            ensure!(told || actions.iter().all(back), "nothing is decided: {error:#}");
+            tracing::error!("carried out without a line in the journal: {error:#}");
+        }
+        if changes {
+            fault("kept");
+        }
+        let line = format!("migration: {}: {why}", state.stage.name());
+        (running.state, running.why) = (state.clone(), Some(why.clone()));
+        if changes || !matches!(event, Event::Tick(_)) {
+            self.say(line);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) -> Result<Option<Event>> {
+        match action {
+            Action::Make(wanted) => {
+                let result = self.shared.make(wanted).map(drop).map_err(|error| format!("{error:#}"));
+                return Ok(Some(Event::Moved(wanted, result)));
+            }
+            Action::Weigh(share) => {
+                if self.shared.mover.words.load(0).weight() != share {
+                    self.shared.mover.weigh(share)?;
+                }
+            }
+            Action::BeginStep => {
+                if let Some(judge) = &mut self.judge {
+                    judge.begin_step();
+                }
+            }
+            Action::NewJudge => self.judge = None,
+            Action::Release => {
+                let words = &self.shared.mover.words;
+                let word = words.load(0);
+                if let Some(alone) = word.out_of_sync(Side::Primary) {
+                    words.swap(0, word, alone).map_err(|_| anyhow!("the switch word changed meanwhile"))?;
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn servers(policy: &Policy) -> [Option<SocketAddrV4>; 2] {
+    [Some(policy.primary.address), policy.shadow.as_ref().map(|shadow| shadow.address)]
+}

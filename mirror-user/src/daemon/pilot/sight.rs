@@ -1,0 +1,122 @@
+//! What the pilot sees: compared turns become ticks for the judge, and the primary's past is kept over a restart.
+
+use std::{fs, path::Path, path::PathBuf, time::Instant};
+
+use anyhow::{Result, anyhow};
+use mirror_common::{hist::RATIOS, switch_word::Side};
+use mirror_control::{
+    evidence::{Counts, Histogram, History, Judge, Pairs, Tick},
+    migration::Stage,
+};
+
+use super::Thread;
+use crate::{
+    api::migration::MigrationStatus,
+    datapath::{Answers, Turns},
+};
+
+/// A side's answers to compared turns, of both classes.
+fn counts(answers: &[Answers; 2]) -> Counts {
+    let mut latency = Histogram::default();
+    for class in answers {
+        latency.merge(&Histogram::from_buckets(&class.latency));
+    }
+    let [reads, writes] = answers;
+    Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
+}
+
+fn pairs(turns: &Turns) -> Pairs {
+    let mut all = Pairs::default();
+    for class in &turns.pairs {
+        let (faster, slower) = class.ratios.split_at(class.ratios.len().min(RATIOS / 2));
+        all.compared += class.compared;
+        all.errors_primary_only += class.primary_erred;
+        all.errors_shadow_only += class.shadow_erred;
+        all.diverged += class.status_differs;
+        all.primary_slower += faster.iter().sum::<u64>();
+        // The bucket in the middle is a tie.
+        all.shadow_slower += slower.iter().skip(1).sum::<u64>();
+    }
+    all
+}
+
+impl Thread {
+    /// Takes in what was counted since the last look. Returns the seconds that have passed.
+    pub(super) fn look(&mut self) -> Result<f64> {
+        let now = Instant::now();
+        let turns = self.shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?.turns()?;
+        let (before, seen) = match self.last.replace((now, turns.clone())) {
+            Some((before, seen)) => (before, turns.since(&seen)),
+            None => (now, Turns::default()),
+        };
+        let seconds = (now - before).as_secs_f64() * self.rate;
+        let stage = self.running.as_ref().map(|running| running.state.stage);
+        let word = self.shared.mover.words.load(0);
+        let [primary, shadow] = [counts(&seen.compared[0]), counts(&seen.compared[1])];
+        // What a fallen-out shadow answers isn't compared, and behind the cutover the primary isn't the measure any more.
+        if matches!(stage, Some(Stage::Mirroring | Stage::Shifting | Stage::Ready)) {
+            let minutes = self.history.minutes();
+            self.history.observe(seconds, &primary);
+            if self.history.minutes() > minutes {
+                self.keep_history();
+            }
+        }
+        if word.member(Side::Primary) && word.member(Side::Shadow) {
+            let moved = word.weight() > 0;
+            let tick = Tick { seconds, moved, primary, shadow, pairs: pairs(&seen) };
+            match (&mut self.judge, &self.running) {
+                (Some(judge), _) => judge.observe(&tick),
+                (None, Some(running)) => {
+                    // Until the primary's past is long enough there is none.
+                    self.judge = Judge::new(running.plan.judge.clone(), &self.history).ok();
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(seconds)
+    }
+
+    pub(super) fn history_file(&self) -> PathBuf {
+        self.folder.join(format!("{}.history.json", self.shared.mover.policy.name.as_str()))
+    }
+
+    /// Losing it costs the time of learning, no more.
+    fn keep_history(&self) {
+        let path = self.history_file();
+        let new = path.with_extension("new");
+        let kept = serde_json::to_vec(&self.history)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &path));
+        if let Err(error) = kept {
+            tracing::warn!("the primary's past isn't kept: {}: {error}", path.display());
+        }
+    }
+
+    /// Publishes how the migration stands.
+    pub(super) fn tell(&self) {
+        let Some(running) = &self.running else { return };
+        let (state, plan) = (&running.state, &running.plan);
+        let findings =
+            self.judge.as_ref().map(|judge| judge.findings().iter().map(ToString::to_string).collect());
+        let status = MigrationStatus {
+            stage: state.stage.name().into(),
+            why: running.why.as_ref().map(ToString::to_string).unwrap_or_default(),
+            over: state.stage.is_over(),
+            weight: f64::from(state.weight.weight(&plan.weight)) / 100.0,
+            steps: plan.weight.steps.iter().map(|step| f64::from(*step) / 100.0).collect(),
+            steps_back: state.weight.attempts,
+            paused_by: state.weight.paused_by.clone(),
+            evidence: findings.unwrap_or_default(),
+            standby_seconds: (state.stage == Stage::Standby).then_some(state.standby_seconds),
+        };
+        if let Ok(mut told) = self.shared.pilot.status.lock() {
+            *told = Some(status);
+        }
+    }
+}
+
+/// The primary's past as a daemon before this one kept it; nothing where it can't be read.
+pub(super) fn read_history(path: &Path) -> History {
+    fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}

@@ -1,0 +1,102 @@
+//! How a migration by itself is shown.
+
+use std::fmt::Write as _;
+
+use mirror_control::{
+    journal::{Entry, What},
+    migration::Plan,
+};
+
+use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, span, styled};
+use crate::api::migration::{History, Migrated, Migrating, MigrationStatus};
+
+/// A line or two of a status.
+pub(super) fn show(text: &mut String, migration: &MigrationStatus) {
+    let style = match (migration.over, migration.steps_back > 0 || migration.paused_by.is_some()) {
+        (true, _) => FAINT,
+        (false, true) => DOUBTFUL,
+        (false, false) => GOOD,
+    };
+    let _ = writeln!(text, "  migration {}: {}", styled(style, &migration.stage), migration.why);
+}
+
+impl Show for Migrated {
+    fn lines(&self) -> String {
+        let Some(migration) = &self.migration else {
+            return "no migration yet: mirror migrate APP\n".into();
+        };
+        let mut text = String::new();
+        show(&mut text, migration);
+        let steps = migration.steps.iter().map(|step| {
+            if *step == migration.weight { styled(GOOD, format!("[{step}]")) } else { step.to_string() }
+        });
+        let steps: Vec<String> = steps.collect();
+        let _ = writeln!(text, "  steps     {} %   steps back {}", steps.join(" "), migration.steps_back);
+        for finding in &migration.evidence {
+            let _ = writeln!(text, "  evidence  {finding}");
+        }
+        text
+    }
+}
+
+impl Show for Migrating {
+    fn lines(&self) -> String {
+        let begun = if self.begun { "begun; it decides by\n" } else { "it would decide by\n" };
+        format!("{begun}{}", plan(&self.plan))
+    }
+}
+
+fn plan(plan: &Plan) -> String {
+    let (weight, moves, judge) = (&plan.weight, &plan.moves, &plan.judge);
+    let steps: Vec<String> =
+        weight.steps.iter().map(|step| format!("{}", f64::from(*step) / 100.0)).collect();
+    let cutover =
+        if plan.cutover_by_itself { "by itself" } else { "by an operator: mirror cutover APP --when-ready" };
+    format!(
+        "  join      at most {} attempts, {} apart\n  \
+           compare   for {} before the first read moves\n  \
+           steps     {} %, each for {} at least\n  \
+           worse     errors +{} points, p99 {}x, p50 {}x, {} % of the answers differ; false alarm at most {} %\n  \
+           back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
+           cutover   {cutover}\n  \
+           standby   {}; back by itself when the shadow is worse, or unhealthy for {}\n",
+        moves.attempts,
+        span(moves.retry_seconds),
+        span(weight.dark_seconds),
+        steps.join(" "),
+        span(weight.dwell_seconds),
+        judge.error_margin * 100.0,
+        judge.p99_margin,
+        judge.p50_margin,
+        judge.divergence_margin * 100.0,
+        judge.alpha * 100.0,
+        span(weight.cool_down_seconds),
+        weight.max_attempts,
+        span(moves.standby_seconds),
+        span(moves.unhealthy_seconds),
+    )
+}
+
+impl Show for History {
+    fn lines(&self) -> String {
+        self.entries.iter().map(line).collect()
+    }
+}
+
+fn line(entry: &Entry) -> String {
+    let what = match &entry.what {
+        What::Begun(_, who) => format!("begun by {who}"),
+        What::Decided(actions) if actions.is_empty() => String::new(),
+        What::Decided(actions) => format!("{actions:?}"),
+        What::Moved | What::Asked(..) => String::new(),
+    };
+    let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
+    let time = clock(entry.at_ms);
+    format!("{time}  {:<12} {:<50} {}\n", entry.state.stage.name(), entry.words, styled(style, what))
+}
+
+/// Date and time of day, UTC.
+fn clock(ms: u64) -> String {
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+    humantime::format_rfc3339_seconds(at).to_string()
+}

@@ -1,0 +1,110 @@
+//! How a migration goes by itself: the policy's section `[migration]`.
+
+use std::time::Duration;
+
+use mirror_control::{
+    evidence::JudgePolicy,
+    migration::{MovePolicy, Plan},
+    weight::WeightPolicy,
+};
+use serde::Deserialize;
+
+use super::duration;
+
+/// Steps, times and bounds of a migration by itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Migration {
+    /// Shares of the reads, in percent, rising.
+    pub steps: Vec<f64>,
+    /// Least time at a step.
+    #[serde(deserialize_with = "duration")]
+    pub dwell: Duration,
+    /// Least time of comparing before the first read moves.
+    #[serde(deserialize_with = "duration")]
+    pub dark: Duration,
+    /// After a step back the share isn't raised for so long.
+    #[serde(deserialize_with = "duration")]
+    pub cool_down: Duration,
+    /// Steps back, joins and cutovers that may fail before an operator has to look, each.
+    pub attempts: u32,
+    /// Time between two attempts at a move.
+    #[serde(deserialize_with = "duration")]
+    pub retry: Duration,
+    /// Who makes the cutover once all is ready.
+    pub cutover: Cutover,
+    /// How long the primary stays in standby behind the cutover.
+    #[serde(deserialize_with = "duration")]
+    pub standby: Duration,
+    /// How long the new authority's health checks may fail before traffic rolls back.
+    #[serde(deserialize_with = "duration")]
+    pub unhealthy: Duration,
+    /// Path of the health check, by GET; without it a TCP connection is one.
+    pub health: Option<String>,
+    /// What the shadow may be worse by, and how sure one must be (docs/STATISTICS.md).
+    pub judge: JudgePolicy,
+}
+
+/// Who makes the cutover.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Cutover {
+    /// `mirror cutover APP`.
+    #[default]
+    Ask,
+    /// The daemon, as soon as the last step has held.
+    Auto,
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        let seconds = Duration::from_secs_f64;
+        let (weight, moves) = (WeightPolicy::default(), MovePolicy::default());
+        Self {
+            steps: weight.steps.iter().map(|step| f64::from(*step) / 100.0).collect(),
+            dwell: seconds(weight.dwell_seconds),
+            dark: seconds(weight.dark_seconds),
+            cool_down: seconds(weight.cool_down_seconds),
+            attempts: moves.attempts,
+            retry: seconds(moves.retry_seconds),
+            cutover: Cutover::default(),
+            standby: seconds(moves.standby_seconds),
+            unhealthy: seconds(moves.unhealthy_seconds),
+            health: None,
+            judge: JudgePolicy::default(),
+        }
+    }
+}
+
+impl Migration {
+    /// The plan that it makes.
+    ///
+    /// # Errors
+    /// What doesn't hold.
+    pub fn plan(&self) -> Result<Plan, String> {
+        if let Some(health) = &self.health
+            && (!health.starts_with('/') || health.bytes().any(|byte| byte <= b' ' || byte == 0x7f))
+        {
+            return Err(format!("`health` is {health:?}: a path begins with / and has no blanks"));
+        }
+        let plan = Plan {
+            weight: WeightPolicy {
+                steps: self.steps.iter().map(|percent| (percent * 100.0).round() as u32).collect(),
+                dwell_seconds: self.dwell.as_secs_f64(),
+                dark_seconds: self.dark.as_secs_f64(),
+                cool_down_seconds: self.cool_down.as_secs_f64(),
+                max_attempts: self.attempts,
+            },
+            judge: self.judge.clone(),
+            cutover_by_itself: self.cutover == Cutover::Auto,
+            moves: MovePolicy {
+                attempts: self.attempts,
+                retry_seconds: self.retry.as_secs_f64(),
+                standby_seconds: self.standby.as_secs_f64(),
+                unhealthy_seconds: self.unhealthy.as_secs_f64(),
+            },
+        };
+        plan.validate().map_err(|error| error.to_string())?;
+        Ok(plan)
+    }
+}

@@ -1,0 +1,181 @@
+//! A migration by itself, on real servers, with its own time passing faster than the clock.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{net::Host, wait::wait_for};
+use netns_tests::{Running, Scene, all_answered, lab_builder};
+use serde_json::Value;
+
+/// Times by the migration's own clock.
+const MIGRATION: &str = "
+[migration]
+steps = [10, 50, 100]
+dark = \"2m\"
+dwell = \"1m\"
+cool_down = \"5m\"
+retry = \"30s\"
+cutover = \"auto\"
+standby = \"5m\"
+unhealthy = \"1m\"
+health = \"/ping\"
+
+[migration.judge]
+history_minutes = 2
+error_margin = 0.02
+gross_errors = 0.03
+p99_margin = 4.0
+gross_p99 = 5.0
+p50_margin = 2.0
+";
+
+/// A minute of it is two seconds.
+const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
+/// No stage takes longer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn scene() -> Result<Scene> {
+    Scene::under(lab_builder()?.up()?, "", MIGRATION, &[], &[RATE])
+}
+
+fn load(scene: &Scene) -> Result<Running> {
+    let mut config = scene.client(16);
+    config.think = Duration::from_millis(2);
+    config.duration = Some(Duration::from_secs(600));
+    scene.start_client(config)
+}
+
+fn wait(scene: &Scene, what: &str, holds: impl Fn(&Value) -> bool) -> Result<()> {
+    wait_for(what, PATIENCE, || scene.gateway.status().is_ok_and(|status| holds(&status)))
+        .with_context(|| format!("{}\n{}", scene.gateway.status().unwrap_or_default(), scene.gateway.log()))
+}
+
+fn stage(status: &Value, wanted: &str) -> bool {
+    status["migration"]["stage"] == wanted
+}
+
+/// What the journal says, a line each.
+fn told(scene: &Scene) -> Result<Vec<String>> {
+    let history = scene.ctl(&["history", "shop", "--limit", "1000"])?;
+    let entries = history["entries"].as_array().context("entries")?;
+    let line = |entry: &Value| format!("{}: {}", entry["state"]["stage"], entry["words"]);
+    Ok(entries.iter().map(|entry| line(entry).replace('"', "")).collect())
+}
+
+#[test]
+fn a_good_shadow_is_joined_shifted_to_cut_over_to_and_finalized() -> Result<()> {
+    let scene = scene()?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    ensure!(scene.gateway.status()?["authority"] == "shadow");
+    let refused = format!("{:#}", scene.ctl(&["rollback", "shop"]).expect_err("it steers"));
+    ensure!(refused.contains("mirror pause shop"), "{refused}");
+    wait(&scene, "the end", |status| stage(status, "Finalized"))?;
+    let status = scene.gateway.status()?;
+    ensure!(status["authority"] == "shadow" && status["primary"]["in_sync"] == false, "{status}");
+    all_answered(&client.stop()?)?;
+    let told = told(&scene)?;
+    for wanted in ["mirroring: join done", "standby: cutover done", "finalized: the standby is over"] {
+        ensure!(told.iter().any(|line| line.starts_with(wanted)), "no `{wanted}` in {told:#?}");
+    }
+    Ok(())
+}
+
+/// The reads that a client sees fail are those that the shadow itself answered with an error before it was found.
+#[test]
+fn a_shadow_that_errs_at_a_step_loses_its_reads_again() -> Result<()> {
+    let scene = scene()?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "the second step", |status| status["weight"] == 50.0)?;
+    scene.ail(Host::Shadow, "errors=0.3")?;
+    wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
+    scene.ail(Host::Shadow, "")?;
+    let status = scene.gateway.status()?;
+    ensure!(status["migration"]["steps_back"] == 1 && status["authority"] == "primary", "{status}");
+    let shown = status["shadow"]["errors"].as_u64();
+    let summary = client.stop()?;
+    ensure!(
+        shown == Some(summary.failed_requests) && summary.failed_requests > 0,
+        "{shown:?} shown, {} failed",
+        summary.failed_requests
+    );
+    ensure!(told(&scene)?.iter().any(|line| line.contains("errors") && line.contains("worse")), "no reason");
+    Ok(())
+}
+
+#[test]
+fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails() -> Result<()> {
+    let scene = scene()?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "the first step", |status| status["weight"] == 10.0)?;
+    scene.ail(Host::Shadow, "delay_ms=2")?;
+    wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
+    ensure!(scene.gateway.status()?["migration"]["steps_back"] == 1, "{}", scene.gateway.status()?);
+    all_answered(&client.stop()?)
+}
+
+/// At weight 0 a shadow that errs is found by comparing alone, and no read moves.
+#[test]
+fn a_shadow_that_errs_from_the_start_gets_no_read() -> Result<()> {
+    let scene = scene()?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "compared", |status| status["compared"].as_u64() > Some(2_000))?;
+    scene.ail(Host::Shadow, "errors=0.3")?;
+    wait(&scene, "found", |status| status["migration"]["steps_back"] == 1)?;
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["answered"][0] == 0 && status["weight"] == 0.0, "{status}");
+    all_answered(&client.stop()?)
+}
+
+#[test]
+fn an_authority_that_dies_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
+    let mut scene = scene()?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    scene.servers[1] = None;
+    wait(&scene, "the way back", |status| stage(status, "RolledBack"))?;
+    ensure!(scene.gateway.status()?["authority"] == "primary", "{}", scene.gateway.status()?);
+    let before = client.answered()?;
+    wait_for("answers by the primary", PATIENCE, || client.answered().is_ok_and(|now| now > before + 1_000))?;
+    let summary = client.stop()?;
+    // What was in flight on the dying authority, and what was asked of it until the health checks said so.
+    eprintln!("{} of {} failed", summary.failed_requests, summary.requests);
+    ensure!(told(&scene)?.iter().any(|line| line.contains("health checks")), "no reason");
+    Ok(())
+}
+
+/// Each decision is kept before it is carried out: the daemon dies behind every keeping, and behind every act.
+#[test]
+fn killed_between_every_two_steps_it_arrives_all_the_same() -> Result<()> {
+    let mut scene = scene()?;
+    let client = load(&scene)?;
+    scene.gateway.kill();
+    let mut deaths = 0;
+    for point in ["kept", "acted"].into_iter().cycle().take(60) {
+        scene.gateway.run(&[RATE, ("MIRROR_FAULT", point)])?;
+        if deaths == 0 {
+            scene.ctl(&["migrate", "shop"])?;
+        }
+        wait_for("death, or the end", PATIENCE, || {
+            let runs = scene.gateway.process().is_ok_and(|process| process.is_running());
+            !runs || scene.gateway.status().is_ok_and(|status| stage(&status, "Finalized"))
+        })
+        .with_context(|| scene.gateway.log())?;
+        if scene.gateway.process()?.is_running() {
+            break;
+        }
+        deaths += 1;
+    }
+    let status = scene.gateway.status()?;
+    ensure!(stage(&status, "Finalized") && status["authority"] == "shadow", "{deaths} deaths: {status}");
+    ensure!(deaths >= 12, "it died {deaths} times");
+    let mut stages: Vec<String> = told(&scene)?;
+    stages.retain(|line| line.starts_with("standby: cutover done") || line.starts_with("finalized"));
+    ensure!(stages.len() <= 3, "{stages:?}");
+    all_answered(&client.stop()?)
+}
