@@ -126,7 +126,7 @@ impl Default for JudgePolicy {
     fn default() -> Self {
         Self {
             alpha: 0.001,
-            alpha_parts: [0.4, 0.4, 0.2],
+            alpha_parts: [0.45, 0.5, 0.05],
             clear_alpha: 0.01,
             error_margin: 0.001,
             p99_margin: 1.25,
@@ -257,7 +257,7 @@ pub enum Verdict {
 /// Starts of evidence that are kept: the first, and the latest.
 const MAX_RUNS: usize = 16;
 /// The weight of the evidence since the very beginning; the later starts share the rest.
-const FIRST_WEIGHT: f64 = 0.8;
+const FIRST_WEIGHT: f64 = 0.9;
 
 /// Weighs what is counted. One for each migration.
 #[derive(Clone, Debug, Serialize, Deserialize)]

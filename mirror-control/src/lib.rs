@@ -4,3 +4,4 @@
 pub mod evidence;
 pub mod migration;
 pub mod restart;
+pub mod weight;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use mirror_control::evidence::{History, Judge, JudgePolicy, Metric};
+use mirror_control::{
+    evidence::{History, Judge, JudgePolicy, Metric},
+    weight::{self, Change, WeightPolicy, WeightState},
+};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -50,6 +53,8 @@ pub(crate) struct Args {
 const KINDS: [(&str, Option<f64>); 4] =
     [("iid", None), ("noisy", Some(1.0)), ("noisy_10min", Some(10.0)), ("noisy_60min", Some(60.0))];
 const LOADS: [Load; 3] = [Load::Steady(1_000), Load::Steady(10_000), Load::Diurnal];
+/// A migration that compares first is followed for so long: three hours.
+const DARK_TICKS: usize = 18 * STEP_TICKS;
 /// Ours, and the peers.
 const JUDGES: [&str; 3] = ["mirror", "flagger", "kayenta"];
 
@@ -63,10 +68,7 @@ struct Outcome {
 /// Runs a migration to its end, or until all have found something.
 fn migrate(setting: Setting<'_>, seed: u64) -> Outcome {
     let mut world = World::new(setting, seed);
-    let mut history = History::default();
-    for _ in 0..(setting.hours * 60.0) as usize {
-        history.observe(60.0, &world.minute());
-    }
+    let history = past(&mut world, setting.hours);
     let policy = JudgePolicy::default();
     let thresholds = Metric::ALL.map(|metric| policy.threshold(metric));
     let mut judge = Judge::new(policy, &history).expect("the past is long enough");
@@ -96,6 +98,39 @@ fn migrate(setting: Setting<'_>, seed: u64) -> Outcome {
         }
     }
     outcome
+}
+
+/// Compares first, by the weight controller with its defaults: no read moves until the shadow is shown to be no worse.
+fn migrate_dark(setting: Setting<'_>, seed: u64) -> Outcome {
+    let mut world = World::new(setting, seed);
+    let mut judge = Judge::new(JudgePolicy::default(), &past(&mut world, setting.hours)).expect("a long past");
+    let (policy, mut state) = (WeightPolicy::default(), WeightState::default());
+    let mut outcome = Outcome { found: [None; 3], metric: None, served: 0 };
+    for _ in 0..DARK_TICKS {
+        let tick = world.tick(f64::from(state.weight(&policy)) / 1e4);
+        outcome.served += if tick.moved { tick.shadow.requests } else { 0 };
+        judge.observe(&tick);
+        let (next, action) = weight::step(&policy, state, tick.seconds, judge.verdict());
+        state = next;
+        if let weight::Reason::Worse(finding) = action.reason {
+            outcome.metric = Some(finding.metric);
+            outcome.found[0] = Some(outcome.served);
+            break;
+        }
+        if action.change == Change::Up {
+            judge.begin_step();
+        }
+    }
+    outcome
+}
+
+/// The primary's past, before a migration.
+fn past(world: &mut World<'_>, hours: f64) -> History {
+    let mut history = History::default();
+    for _ in 0..(hours * 60.0) as usize {
+        history.observe(60.0, &world.minute());
+    }
+    history
 }
 
 /// The same seeds on all cores, with a line of progress.
@@ -187,6 +222,16 @@ fn faulty(args: &Args, honest: &Shape) -> (Value, Value) {
             figures.insert(kind.to_owned(), json!(served[0].mean));
             figures.insert(format!("{kind}_detail"), json!({"mirror": served[0], "flagger": served[1], "kayenta": served[2]}));
         }
+        let outcomes = many(&format!("{} dark", fault.name()), args.faulty, |k| {
+            let (load, hours) = (Load::Steady(1_000), args.history);
+            let setting =
+                Setting { load, noise_minutes: Some(1.0), fault, honest, shape: &shape, hours };
+            migrate_dark(setting, args.seed + k as u64)
+        });
+        let dark = served(&outcomes, 0);
+        println!("| {} | noisy, compared first | | | {dark} | | |", fault.name());
+        figures.insert("dark".to_owned(), json!(dark.mean));
+        figures.insert("dark_detail".to_owned(), json!(dark));
         all.insert(fault.name().to_owned(), Value::Object(figures));
         bounds.insert(fault.name().to_owned(), json!(bound));
     }

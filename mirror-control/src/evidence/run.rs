@@ -12,9 +12,9 @@ use super::{
     scale::Scale,
 };
 
-/// Ratios of errors, and of differences, that are looked for: 1.6, 2.6, 4.1, …
-const RATIOS: i32 = 8;
-const RATIO: f64 = 1.6;
+/// Ratios of errors, and of differences, that are looked for: 1.8, 3.2, 5.8, … 34
+const RATIOS: i32 = 6;
+const RATIO: f64 = 1.8;
 /// Odds of the shadow being the slower of a pair.
 const PAIR_ODDS: [f64; 4] = [1.1, 1.3, 1.8, 3.0];
 
@@ -122,10 +122,10 @@ fn by_block(scale: &Scale, noise: &Noise, allowance: f64, block: &Block) -> Logs
     let mut latency = Vec::new();
     if block.timed > 0.0 {
         let means: Vec<f64> = scale.directions.iter().map(|direction| block.mean(&direction.score)).collect();
-        for seen in scale.alternatives.iter().flat_map(|way| &way.seen_by) {
-            let variance = seen.variance / block.timed + noise.wander[length][seen.direction];
-            latency.push((seen.shift * means[seen.direction] - seen.shift * seen.shift / 2.0) / variance);
-        }
+        latency.extend(scale.alternatives.iter().map(|way| {
+            let variance = way.variance / block.timed + noise.wander[length][way.direction];
+            way.shift * (means[way.direction] - way.shift / 2.0) / variance
+        }));
     }
     Logs([
         counted(block.errors, block.requests * noise.error_rate),

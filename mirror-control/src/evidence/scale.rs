@@ -3,7 +3,7 @@
 //! A way to be slower is a ratio of densities, shadow to primary, one number a bin. Two families cover what goes wrong in
 //! practice: all requests are slower (a tilt by the normal score of the quantile), or only those beyond a quantile are more
 //! (a step at it). Steps use one number of the whole histogram, tilts use all of it: exceedances of the p99 alone need 13
-//! times the requests to see that everything is 10 % slower.
+//! times as many requests to see that everything is 10 % slower.
 
 use mirror_common::hist::BUCKETS;
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,11 @@ const CUTS: [f64; 23] = [
     0.993, 0.996, 0.999,
 ];
 /// Tilts by the normal score: in standard deviations of the (normal scores of the) latency.
-const TILTS: [f64; 5] = [0.08, 0.16, 0.32, 0.64, 1.28];
+const TILTS: [f64; 4] = [0.1, 0.22, 0.5, 1.1];
 /// Quantiles beyond which more requests are looked for.
-pub(super) const TAILS: [f64; 5] = [0.9, 0.95, 0.98, 0.99, 0.999];
+const TAILS: [f64; 4] = [0.9, 0.95, 0.98, 0.99];
 /// How many times as many.
-const STEPS: [f64; 4] = [1.35, 1.8, 2.7, 5.0];
+const STEPS: [f64; 3] = [1.4, 2.3, 4.5];
 /// Normal scores beyond this count as this: the ends of a histogram are noise.
 const MAX_SCORE: f64 = 2.5;
 
@@ -30,16 +30,11 @@ const MAX_SCORE: f64 = 2.5;
 pub(super) struct Alternative {
     /// Logarithm of the ratio of densities, shadow to primary, a bin each.
     pub(super) log_ratio: Vec<f64>,
-    /// The directions that show it (indices), with the shift of the score's mean that it would make, and the variance of
-    /// one request's score half way there.
-    pub(super) seen_by: Vec<Seen>,
-}
-
-/// An alternative as a direction sees it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Seen {
+    /// The direction that shows it (its index).
     pub(super) direction: usize,
+    /// The shift that it would make in the mean of the direction's score.
     pub(super) shift: f64,
+    /// The variance of one request's score, half way there.
     pub(super) variance: f64,
 }
 
@@ -73,7 +68,7 @@ impl Scale {
         let body = scale.direct(score.clone(), 0.06);
         for tilt in TILTS {
             let ratio = score.iter().map(|s| tilt * s).collect();
-            scale.look_for(ratio, &[body]);
+            scale.look_for(ratio, body);
         }
         for tail in TAILS {
             let beyond = scale.beyond(tail);
@@ -86,10 +81,9 @@ impl Scale {
             let spread: f64 = score.iter().zip(&scale.share).map(|(s, p)| s * s * p).sum();
             let shared: f64 = score.iter().zip(&step).zip(&scale.share).map(|((s, t), p)| s * t * p).sum();
             let rest = step.iter().zip(&score).map(|(t, s)| t - s * shared / spread).collect();
-            let raw = scale.direct(step, 0.15 * p);
             let rest = scale.direct(rest, 0.10 * p);
             for ratio in STEPS {
-                scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), &[raw, rest]);
+                scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), rest);
             }
         }
         scale
@@ -125,19 +119,13 @@ impl Scale {
         self.directions.len() - 1
     }
 
-    fn look_for(&mut self, mut log_ratio: Vec<f64>, directions: &[usize]) {
+    fn look_for(&mut self, mut log_ratio: Vec<f64>, direction: usize) {
         let total: f64 = log_ratio.iter().zip(&self.share).map(|(r, p)| r.exp() * p).sum();
         log_ratio.iter_mut().for_each(|r| *r -= total.ln());
-        let seen_by = directions
-            .iter()
-            .map(|&direction| {
-                let score = &self.directions[direction].score;
-                let (shift, _) = self.moments(score, &log_ratio, 1.0);
-                let (_, variance) = self.moments(score, &log_ratio, 0.5);
-                Seen { direction, shift, variance }
-            })
-            .collect();
-        self.alternatives.push(Alternative { log_ratio, seen_by });
+        let score = &self.directions[direction].score;
+        let (shift, _) = self.moments(score, &log_ratio, 1.0);
+        let (_, variance) = self.moments(score, &log_ratio, 0.5);
+        self.alternatives.push(Alternative { log_ratio, direction, shift, variance });
     }
 
     /// Mean and variance of a score where the densities are tilted by a part of a log ratio.

@@ -226,7 +226,7 @@ fn poisson(mean: f64, rng: &mut StdRng) -> u64 {
         }
         return k;
     }
-    if mean > 500.0 {
+    if mean > 150.0 {
         let z: f64 = rng.sample(StandardNormal);
         return (mean + mean.sqrt() * z).round().max(0.0) as u64;
     }
