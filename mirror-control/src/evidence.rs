@@ -126,7 +126,7 @@ impl Default for JudgePolicy {
     fn default() -> Self {
         Self {
             alpha: 0.001,
-            alpha_parts: [0.45, 0.5, 0.05],
+            alpha_parts: [0.5, 0.45, 0.05],
             clear_alpha: 0.01,
             error_margin: 0.001,
             p99_margin: 1.25,
@@ -257,7 +257,7 @@ pub enum Verdict {
 /// Starts of evidence that are kept: the first, and the latest.
 const MAX_RUNS: usize = 16;
 /// The weight of the evidence since the very beginning; the later starts share the rest.
-const FIRST_WEIGHT: f64 = 0.9;
+const FIRST_WEIGHT: f64 = 0.95;
 
 /// Weighs what is counted. One for each migration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -306,11 +306,11 @@ impl Judge {
         self.runs.push((weight.ln(), Run::new()));
     }
 
-    /// Takes a tick in.
+    /// Takes a tick in. A length that is no length counts as 0, one of over an hour as an hour.
     pub fn observe(&mut self, tick: &Tick) {
         let allowance = self.policy.divergence_allowance;
         let logs = run::by_tick(&self.scale, allowance, tick);
-        let mut block = Block::of(&self.scale, tick.seconds, &tick.shadow);
+        let mut block = Block::of(&self.scale, tick.seconds.max(0.0).min(3_600.0), &tick.shadow);
         block.compared = tick.pairs.compared as f64;
         block.diverged = tick.pairs.diverged as f64;
         for (_, run) in &mut self.runs {
@@ -348,7 +348,7 @@ impl Judge {
         if let Some(finding) = worst {
             return Verdict::Worse(finding);
         }
-        let progress = self.step.progress(&self.policy, &self.scale);
+        let progress = self.step.progress(&self.policy, &self.scale, &self.noise);
         if progress.cleared() {
             Verdict::NoWorse(progress)
         } else if progress.have < progress.need {

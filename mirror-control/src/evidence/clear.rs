@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Counts, Finding, Histogram, JudgePolicy, Metric, Pairs, Tick,
-    noise::Block,
-    run::conditional,
+    noise::{Block, Noise},
+    run::{conditional, log_ratio_of_counts},
     scale::Scale,
 };
 
@@ -48,6 +48,7 @@ pub(super) struct Step {
     p99: f64,
     p50: f64,
     hits: [f64; 2],
+    seconds: f64,
 }
 
 impl Step {
@@ -62,10 +63,12 @@ impl Step {
             p99: 0.0,
             p50: 0.0,
             hits: [0.0; 2],
+            seconds: 0.0,
         }
     }
 
     pub(super) fn observe(&mut self, policy: &JudgePolicy, scale: &Scale, tick: &Tick, shadow: &Block) {
+        self.seconds += shadow.seconds;
         for (sum, counts) in [(&mut self.primary, &tick.primary), (&mut self.shadow, &tick.shadow)] {
             sum.requests += counts.requests;
             sum.errors += counts.errors;
@@ -101,11 +104,15 @@ impl Step {
         ((self.primary.errors as f64 + usual) / (self.primary.requests as f64 + USUAL_WEIGHT)).clamp(1e-9, 0.9)
     }
 
-    pub(super) fn progress(&self, policy: &JudgePolicy, scale: &Scale) -> Progress {
+    pub(super) fn progress(&self, policy: &JudgePolicy, scale: &Scale, noise: &Noise) -> Progress {
         let threshold = -policy.clear_alpha.ln();
         let (base, shadow) = (self.errors_expected(), &self.shadow);
         let limit = (base + policy.error_margin).min(0.99);
-        let errors = against_rate(shadow.errors as f64, shadow.requests as f64, base, limit);
+        let (hits, all) = (shadow.errors as f64, shadow.requests as f64);
+        // A quiet time of the shadow's own noise is no good news either.
+        let burst = noise.bursts[Noise::scale_of(self.seconds)];
+        let errors = against_rate(hits, all, base, limit)
+            .min(-log_ratio_of_counts(hits, all * base, limit / base, burst));
         let timed = shadow.latency.total();
         let divergence = (self.pairs.compared > 0).then(|| {
             let (rate, limit) = (policy.divergence_allowance, policy.divergence_margin);

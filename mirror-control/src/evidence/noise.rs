@@ -71,7 +71,7 @@ pub(super) struct Noise {
     pub(super) error_rate: f64,
     /// Relative variance of the rate of errors, a scale each.
     pub(super) bursts: Vec<f64>,
-    /// Variance of each direction's mean score: `[scale][direction]`.
+    /// Variance of the mean score of each way to be slower: `[scale][way]`.
     pub(super) wander: Vec<Vec<f64>>,
 }
 
@@ -93,13 +93,13 @@ impl Noise {
                 })
                 .collect();
             noise.bursts.push(upper_variance(&bursts, PRIOR_BURSTS));
-            let wander = scale.directions.iter().map(|direction| {
+            let wander = scale.alternatives.iter().map(|way| {
                 let means: Vec<(f64, f64)> = blocks
                     .iter()
                     .filter(|b| b.timed > 0.0)
-                    .map(|b| (b.mean(&direction.score), direction.variance / b.timed))
+                    .map(|b| (b.mean(&way.score), way.variance / b.timed))
                     .collect();
-                upper_variance(&means, direction.prior_noise * direction.prior_noise)
+                upper_variance(&means, way.prior_noise)
             });
             noise.wander.push(wander.collect());
         }

@@ -119,14 +119,16 @@ fn by_block(scale: &Scale, noise: &Noise, allowance: f64, block: &Block) -> Logs
     let counted = |count: f64, expected: f64| {
         ratios().map(|ratio| log_ratio_of_counts(count, expected, ratio, burst)).collect::<Vec<f64>>()
     };
-    let mut latency = Vec::new();
-    if block.timed > 0.0 {
-        let means: Vec<f64> = scale.directions.iter().map(|direction| block.mean(&direction.score)).collect();
-        latency.extend(scale.alternatives.iter().map(|way| {
-            let variance = way.variance / block.timed + noise.wander[length][way.direction];
-            way.shift * (means[way.direction] - way.shift / 2.0) / variance
-        }));
-    }
+    let latency = if block.timed > 0.0 {
+        let ways = scale.alternatives.iter().zip(&noise.wander[length]);
+        ways.map(|(way, wander)| {
+            let variance = (way.half_way / block.timed + wander).max(1e-12);
+            way.shift * (block.mean(&way.score) - way.shift / 2.0) / variance
+        })
+        .collect()
+    } else {
+        Vec::new()
+    };
     Logs([
         counted(block.errors, block.requests * noise.error_rate),
         latency,
@@ -136,7 +138,7 @@ fn by_block(scale: &Scale, noise: &Noise, allowance: f64, block: &Block) -> Logs
 
 /// Log likelihood ratio of a count whose rate wanders as a gamma distribution of mean 1 and variance `burst` does (so that the
 /// count is negative binomial), `ratio` times the expected one against the expected one.
-fn log_ratio_of_counts(count: f64, expected: f64, ratio: f64, burst: f64) -> f64 {
+pub(super) fn log_ratio_of_counts(count: f64, expected: f64, ratio: f64, burst: f64) -> f64 {
     if burst < 1e-9 {
         return count * ratio.ln() - expected * (ratio - 1.0);
     }
@@ -195,5 +197,45 @@ impl Run {
             }
         }
         least
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use statrs::distribution::{Binomial, Discrete, NegativeBinomial};
+
+    use super::*;
+
+    #[test]
+    fn a_conditional_likelihood_ratio_is_expected_to_be_1() {
+        for (all, share) in [(7, 0.01), (40, 0.3), (40, 0.95)] {
+            let binomial = Binomial::new(share, all).unwrap();
+            for ratio in ratios() {
+                let expected: f64 = (0..=all)
+                    .map(|hits| binomial.pmf(hits) * conditional(hits as f64, all as f64, share, ratio.ln()).exp())
+                    .sum();
+                assert!((expected - 1.0).abs() < 1e-9, "{all} events, share {share}, ratio {ratio}: {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_likelihood_ratio_under_bursts_is_expected_to_be_1() {
+        for (mean, burst) in [(0.3, 0.5), (12.0, 0.5), (12.0, 0.05)] {
+            let shape = 1.0 / burst;
+            let counts = NegativeBinomial::new(shape, shape / (shape + mean)).unwrap();
+            for ratio in ratios() {
+                let expected: f64 = (0..20_000)
+                    .map(|n| counts.pmf(n) * log_ratio_of_counts(n as f64, mean, ratio, burst).exp())
+                    .sum();
+                assert!((expected - 1.0).abs() < 1e-3, "mean {mean}, burst {burst}, ratio {ratio}: {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_bursts_it_is_the_ratio_of_poisson_counts() {
+        let (calm, nearly) = (log_ratio_of_counts(9.0, 4.0, 1.8, 0.0), log_ratio_of_counts(9.0, 4.0, 1.8, 1e-7));
+        assert!((calm - nearly).abs() < 1e-5, "{calm} {nearly}");
     }
 }

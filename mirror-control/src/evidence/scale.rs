@@ -1,11 +1,11 @@
 //! The primary's usual latencies as a scale: quantile bins, and the ways to be slower that are looked for.
 //!
-//! A way to be slower is a ratio of densities, shadow to primary, one number a bin. Two families cover what goes wrong in
-//! practice: all requests are slower (a tilt by the normal score of the quantile), or only those beyond a quantile are more
-//! (a step at it). Steps use one number of the whole histogram, tilts use all of it: exceedances of the p99 alone need 13
-//! times as many requests to see that everything is 10 % slower.
+//! A way to be slower is a ratio of densities, shadow to primary, one number a bin. Three families cover what goes wrong in
+//! practice: everything is slower (a tilt by the normal score of the quantile), the tail is stretched (what lies beyond a
+//! quantile lies further beyond it), or more requests than usual lie beyond a quantile (a step). All use the whole histogram:
+//! exceedances of the p99 alone need 13 times as many requests to see that everything is 10 % slower.
 
-use mirror_common::hist::BUCKETS;
+use mirror_common::hist::{BUCKETS, bucket, lowest};
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
@@ -18,35 +18,36 @@ const CUTS: [f64; 23] = [
 ];
 /// Tilts by the normal score: in standard deviations of the (normal scores of the) latency.
 const TILTS: [f64; 4] = [0.1, 0.22, 0.5, 1.1];
-/// Quantiles beyond which more requests are looked for.
-const TAILS: [f64; 4] = [0.9, 0.95, 0.98, 0.99];
-/// How many times as many.
-const STEPS: [f64; 3] = [1.4, 2.3, 4.5];
+/// Tails that are stretched: beyond this quantile `q`, a latency `x` becomes `q (x / q)^(1 + stretch)`.
+const STRETCHED: [f64; 2] = [0.9, 0.97];
+const STRETCHES: [f64; 2] = [0.25, 0.8];
+/// Quantiles beyond which more requests are looked for, and how many times as many.
+const STEPPED: [f64; 2] = [0.95, 0.99];
+const STEPS: [f64; 2] = [1.6, 4.0];
 /// Normal scores beyond this count as this: the ends of a histogram are noise.
 const MAX_SCORE: f64 = 2.5;
+/// Nor is a bin's ratio of densities believed beyond this.
+const MAX_RATIO: f64 = 20.0;
+/// Noise that is taken for granted while little is learned, in standard deviations of a single request's score.
+const BODY_NOISE: f64 = 0.06;
+const TAIL_NOISE: f64 = 0.03;
 
 /// A way to be slower.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Alternative {
     /// Logarithm of the ratio of densities, shadow to primary, a bin each.
     pub(super) log_ratio: Vec<f64>,
-    /// The direction that shows it (its index).
-    pub(super) direction: usize,
-    /// The shift that it would make in the mean of the direction's score.
-    pub(super) shift: f64,
-    /// The variance of one request's score, half way there.
-    pub(super) variance: f64,
-}
-
-/// A score of a request's latency whose mean over a minute has a noise that can be learned.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Direction {
-    /// The score, a bin each; its mean over the primary's usual requests is 0.
+    /// A score whose mean shows it, a bin each. Its mean over the primary's usual requests is 0, and for a tail it doesn't move
+    /// with the body: noise of one side mostly moves everything at once.
     pub(super) score: Vec<f64>,
-    /// Variance of one request's score.
+    /// Variance of a request's score.
     pub(super) variance: f64,
-    /// Standard deviation of its mean that is taken for granted while little is learned.
+    /// Variance that noise adds to a block's mean score, taken for granted while little is learned.
     pub(super) prior_noise: f64,
+    /// The shift that this way to be slower makes in the mean score.
+    pub(super) shift: f64,
+    /// The variance of a request's score, half way there.
+    pub(super) half_way: f64,
 }
 
 /// Quantile bins of a primary's latencies, and what is looked for in them.
@@ -56,34 +57,28 @@ pub(super) struct Scale {
     /// The primary's usual share of requests, a bin each.
     pub(super) share: Vec<f64>,
     pub(super) alternatives: Vec<Alternative>,
-    pub(super) directions: Vec<Direction>,
 }
 
 impl Scale {
     /// Cuts the scale. `usual` must hold requests.
     pub(super) fn new(usual: &Histogram) -> Self {
         let (bin_of, share) = cut(usual);
-        let score = centred(&normal_scores(&share), &share);
-        let mut scale = Self { bin_of, share, alternatives: Vec::new(), directions: Vec::new() };
-        let body = scale.direct(score.clone(), 0.06);
+        let body = centred(&normal_scores(&share), &share);
+        let mut scale = Self { bin_of, share, alternatives: Vec::new() };
         for tilt in TILTS {
-            let ratio = score.iter().map(|s| tilt * s).collect();
-            scale.look_for(ratio, body);
+            scale.look_for(body.iter().map(|score| tilt * score).collect(), None);
         }
-        for tail in TAILS {
-            let beyond = scale.beyond(tail);
-            let step = centred(&beyond, &scale.share);
-            let p: f64 = beyond.iter().zip(&scale.share).map(|(b, p)| b * p).sum();
-            if p <= 0.0 {
-                continue;
+        let below = Below::new(usual);
+        for quantile in STRETCHED {
+            let from = usual.quantile_us(quantile).unwrap_or(1).max(1) as f64;
+            for stretch in STRETCHES {
+                scale.look_for(scale.stretched(&below, from, stretch), Some(&body));
             }
-            // What a tail has beyond what follows from a body that moved: noise of one side mostly moves everything.
-            let spread: f64 = score.iter().zip(&scale.share).map(|(s, p)| s * s * p).sum();
-            let shared: f64 = score.iter().zip(&step).zip(&scale.share).map(|((s, t), p)| s * t * p).sum();
-            let rest = step.iter().zip(&score).map(|(t, s)| t - s * shared / spread).collect();
-            let rest = scale.direct(rest, 0.10 * p);
+        }
+        for quantile in STEPPED {
+            let beyond = scale.beyond(quantile);
             for ratio in STEPS {
-                scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), rest);
+                scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), Some(&body));
             }
         }
         scale
@@ -113,19 +108,38 @@ impl Scale {
             .collect()
     }
 
-    fn direct(&mut self, score: Vec<f64>, prior_noise: f64) -> usize {
-        let variance = score.iter().zip(&self.share).map(|(s, p)| s * s * p).sum();
-        self.directions.push(Direction { score, variance, prior_noise });
-        self.directions.len() - 1
+    /// The log ratio of densities, a bin each, where what lies beyond `from` (µs) is stretched.
+    fn stretched(&self, below: &Below, from: f64, stretch: f64) -> Vec<f64> {
+        let before = |us: f64| if us <= from { us } else { from * (us / from).powf(1.0 / (1.0 + stretch)) };
+        let mut share = vec![0.0; self.share.len()];
+        for (k, &bin) in self.bin_of.iter().enumerate() {
+            let (low, high) = (lowest(k as u32) as f64, lowest(k as u32 + 1) as f64);
+            share[usize::from(bin)] += (below.at(before(high)) - below.at(before(low))).max(0.0);
+        }
+        let ratios = share.iter().zip(&self.share).map(|(new, old)| new.max(1e-12) / old.max(1e-12));
+        ratios.map(|ratio| ratio.clamp(1.0 / MAX_RATIO, MAX_RATIO).ln()).collect()
     }
 
-    fn look_for(&mut self, mut log_ratio: Vec<f64>, direction: usize) {
+    /// Adds a way to be slower. Its score is the log ratio itself, less what follows from a body that moved.
+    fn look_for(&mut self, mut log_ratio: Vec<f64>, body: Option<&[f64]>) {
         let total: f64 = log_ratio.iter().zip(&self.share).map(|(r, p)| r.exp() * p).sum();
         log_ratio.iter_mut().for_each(|r| *r -= total.ln());
-        let score = &self.directions[direction].score;
-        let (shift, _) = self.moments(score, &log_ratio, 1.0);
-        let (_, variance) = self.moments(score, &log_ratio, 0.5);
-        self.alternatives.push(Alternative { log_ratio, direction, shift, variance });
+        let mut score = centred(&log_ratio, &self.share);
+        if let Some(body) = body {
+            let (spread, shared) = (self.mean_product(body, body), self.mean_product(body, &score));
+            let follows = if spread > 0.0 { shared / spread } else { 0.0 };
+            score.iter_mut().zip(body).for_each(|(s, b)| *s -= follows * b);
+        }
+        let variance = self.mean_product(&score, &score);
+        let noise = if body.is_some() { TAIL_NOISE } else { BODY_NOISE };
+        let (shift, _) = self.moments(&score, &log_ratio, 1.0);
+        let (_, half_way) = self.moments(&score, &log_ratio, 0.5);
+        let prior_noise = noise * noise * variance;
+        self.alternatives.push(Alternative { log_ratio, score, variance, prior_noise, shift, half_way });
+    }
+
+    fn mean_product(&self, a: &[f64], b: &[f64]) -> f64 {
+        a.iter().zip(b).zip(&self.share).map(|((a, b), p)| a * b * p).sum()
     }
 
     /// Mean and variance of a score where the densities are tilted by a part of a log ratio.
@@ -139,6 +153,32 @@ impl Scale {
         }
         let mean = sum / total;
         (mean, squares / total - mean * mean)
+    }
+}
+
+/// The distribution function of a histogram, with even logarithms within a bucket.
+struct Below {
+    at_edge: Vec<f64>,
+}
+
+impl Below {
+    fn new(usual: &Histogram) -> Self {
+        let total = usual.total().max(1) as f64;
+        let mut seen = 0.0;
+        let mut at_edge = vec![0.0];
+        at_edge.extend(usual.buckets().iter().map(|&count| {
+            seen += count as f64;
+            seen / total
+        }));
+        Self { at_edge }
+    }
+
+    /// Share of the requests below so many microseconds.
+    fn at(&self, us: f64) -> f64 {
+        let k = (bucket(us.clamp(0.0, f64::from(u32::MAX)) as u32) as usize).min(BUCKETS - 1);
+        let (low, high) = ((lowest(k as u32) as f64).max(0.5), lowest(k as u32 + 1) as f64);
+        let part = ((us.max(0.5) / low).ln() / (high / low).ln()).clamp(0.0, 1.0);
+        self.at_edge[k] + (self.at_edge[k + 1] - self.at_edge[k]) * part
     }
 }
 
