@@ -109,8 +109,8 @@ impl Step {
         let (base, shadow) = (self.errors_expected(), &self.shadow);
         let limit = (base + policy.error_margin).min(0.99);
         let (hits, all) = (shadow.errors as f64, shadow.requests as f64);
-        // A quiet time of the shadow's own noise is no good news either.
-        let burst = noise.bursts[Noise::scale_of(self.seconds)];
+        // A quiet time of the shadow's own is no good news either, where errors are known to come in bursts.
+        let burst = noise.sure_bursts[Noise::scale_of(self.seconds)];
         let errors = against_rate(hits, all, base, limit)
             .min(-log_ratio_of_counts(hits, all * base, limit / base, burst));
         let timed = shadow.latency.total();

@@ -16,7 +16,7 @@ pub(super) const SCALES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 const PRIOR_BLOCKS: f64 = 1.0;
 /// Relative variance of errors that is taken for granted: bursts as of an exponential distribution.
 const PRIOR_BURSTS: f64 = 1.0;
-/// The learned variance is an upper bound, wrong this often.
+/// Each bound of the learned variance is wrong this often.
 const BOUND: f64 = 0.05;
 
 /// A minute of one side, in the scale's bins.
@@ -69,8 +69,10 @@ impl Block {
 pub(super) struct Noise {
     /// The primary's usual rate of errors.
     pub(super) error_rate: f64,
-    /// Relative variance of the rate of errors, a scale each.
+    /// Relative variance of the rate of errors, a scale each: at most this.
     pub(super) bursts: Vec<f64>,
+    /// The same: at least this.
+    pub(super) sure_bursts: Vec<f64>,
     /// Variance of the mean score of each way to be slower: `[scale][way]`.
     pub(super) wander: Vec<Vec<f64>>,
 }
@@ -81,7 +83,7 @@ impl Noise {
         let requests: f64 = minutes.iter().map(|m| m.requests).sum();
         let errors: f64 = minutes.iter().map(|m| m.errors).sum();
         let error_rate = (errors + 0.5) / (requests + 1.0);
-        let mut noise = Self { error_rate, bursts: Vec::new(), wander: Vec::new() };
+        let mut noise = Self { error_rate, bursts: Vec::new(), sure_bursts: Vec::new(), wander: Vec::new() };
         for length in SCALES {
             let blocks: Vec<Block> = minutes.chunks_exact(length as usize).map(joined).collect();
             let bursts: Vec<(f64, f64)> = blocks
@@ -92,14 +94,16 @@ impl Noise {
                     (b.errors / expected - 1.0, 1.0 / expected)
                 })
                 .collect();
-            noise.bursts.push(upper_variance(&bursts, PRIOR_BURSTS));
+            let (least, most) = variance(&bursts, PRIOR_BURSTS);
+            noise.sure_bursts.push(least);
+            noise.bursts.push(most);
             let wander = scale.alternatives.iter().map(|way| {
                 let means: Vec<(f64, f64)> = blocks
                     .iter()
                     .filter(|b| b.timed > 0.0)
                     .map(|b| (b.mean(&way.score), way.variance / b.timed))
                     .collect();
-                upper_variance(&means, way.prior_noise)
+                variance(&means, way.prior_noise).1
             });
             noise.wander.push(wander.collect());
         }
@@ -118,10 +122,11 @@ fn joined(minutes: &[Block]) -> Block {
     block
 }
 
-/// An upper bound of the variance of deviations beyond that of the counting: (deviation, variance of counting) a block.
+/// Bounds of the variance of deviations beyond that of the counting, from (deviation, variance of counting) a block. The upper
+/// one takes a prior variance for granted.
 ///
 /// Blocks count by how well they are known, so that a night without traffic doesn't hide the noise of the day.
-fn upper_variance(blocks: &[(f64, f64)], prior: f64) -> f64 {
+fn variance(blocks: &[(f64, f64)], prior: f64) -> (f64, f64) {
     let typical = median(blocks.iter().map(|b| b.1));
     let (mut weights, mut squares_of_weights, mut squares, mut counting) = (0.0, 0.0, 0.0, 0.0);
     for &(deviation, variance) in blocks {
@@ -132,17 +137,16 @@ fn upper_variance(blocks: &[(f64, f64)], prior: f64) -> f64 {
         counting += weight * variance;
     }
     if weights <= 0.0 {
-        return prior;
+        return (0.0, prior);
     }
     let effective = weights * weights / squares_of_weights;
-    let counting = counting / weights;
+    let (spread, counting) = (squares / weights, counting / weights);
+    let quantile = |freedom: f64, q: f64| ChiSquared::new(freedom).map_or(0.0, |chi| chi.inverse_cdf(q));
+    let least = spread * effective / quantile(effective, 1.0 - BOUND) - counting;
     let freedom = effective + PRIOR_BLOCKS;
-    let spread = (squares / weights * effective + (prior + counting) * PRIOR_BLOCKS) / freedom;
-    let low = ChiSquared::new(freedom).map_or(0.0, |chi| chi.inverse_cdf(BOUND));
-    if low <= 0.0 {
-        return prior;
-    }
-    (spread * freedom / low - counting).max(0.0)
+    let with_prior = spread * effective + (prior + counting) * PRIOR_BLOCKS;
+    let most = with_prior / quantile(freedom, BOUND) - counting;
+    (least.max(0.0), most.max(0.0))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -226,7 +226,7 @@ mod tests {
             let counts = NegativeBinomial::new(shape, shape / (shape + mean)).unwrap();
             for ratio in ratios() {
                 let expected: f64 = (0..20_000)
-                    .map(|n| counts.pmf(n) * log_ratio_of_counts(n as f64, mean, ratio, burst).exp())
+                    .map(|n| (counts.ln_pmf(n) + log_ratio_of_counts(n as f64, mean, ratio, burst)).exp())
                     .sum();
                 assert!((expected - 1.0).abs() < 1e-3, "mean {mean}, burst {burst}, ratio {ratio}: {expected}");
             }

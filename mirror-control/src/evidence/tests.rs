@@ -22,9 +22,10 @@ fn counts(side: Side, rng: &mut StdRng) -> Counts {
     let requests = Poisson::new(side.requests).unwrap().sample(rng) as u64;
     let errors = Poisson::new(side.requests * side.errors).map_or(0, |errors| errors.sample(rng) as u64);
     let mut latency = Histogram::default();
+    let slower = (MEDIAN * side.slower).ln();
     for _ in 0..requests {
         let z: f64 = rng.sample(StandardNormal);
-        latency.record((MEDIAN * side.slower * (SIGMA * z).exp()) as u32, 1);
+        latency.record((slower + SIGMA * z).exp() as u32, 1);
     }
     Counts { requests, errors: errors.min(requests), latency }
 }
@@ -93,15 +94,15 @@ fn found(primary: Side, shadow: Side, seed: u64) -> Option<(usize, Metric)> {
 #[test]
 fn an_honest_shadow_is_called_worse_no_more_often_than_allowed() {
     let policy = JudgePolicy { alpha: 0.1, ..JudgePolicy::default() };
-    let count = called_worse(&policy, 30, calm);
-    assert!(count <= 6, "{count} of 30, 3 expected at most");
+    let count = called_worse(&policy, 20, calm);
+    assert!(count <= 5, "{count} of 20, 2 expected at most");
 }
 
 #[test]
 fn noise_of_one_side_alone_is_not_called_worse() {
     let policy = JudgePolicy { alpha: 0.1, ..JudgePolicy::default() };
-    let count = called_worse(&policy, 30, noisy);
-    assert!(count <= 6, "{count} of 30, 3 expected at most");
+    let count = called_worse(&policy, 20, noisy);
+    assert!(count <= 5, "{count} of 20, 2 expected at most");
 }
 
 #[test]
@@ -160,6 +161,8 @@ fn a_shadow_that_gets_worse_late_is_found_by_what_came_since_the_step() {
 
 #[test]
 fn an_equal_shadow_clears_a_step_and_one_at_the_margin_does_not() {
+    // Few errors, so that the margin of 0.1 points is three times as many.
+    const HONEST: Side = Side { errors: 0.0005, ..super::tests::HONEST };
     let mut rng = StdRng::seed_from_u64(5);
     let past = history(60, calm, &mut rng);
     let cleared = |shadow: Side, rng: &mut StdRng| {
