@@ -38,15 +38,30 @@ pub(crate) struct Args {
     /// Migrations for each fault and kind of noise
     #[arg(long, default_value_t = 400)]
     faulty: usize,
+    /// Only this kind of noise: iid, noisy, noisy_10min or noisy_60min. May be given more than once
+    #[arg(long = "noise", value_name = "KIND", value_parser = KINDS.map(|kind| kind.0))]
+    kinds: Vec<String>,
     /// 200 honest migrations and 40 of each fault
     #[arg(long)]
     quick: bool,
     /// Hours of the primary alone that are seen before a migration: its usual latencies, errors and noise
-    #[arg(long, default_value_t = 24.0)]
+    #[arg(long, default_value_t = 24.0, value_parser = hours)]
     history: f64,
     /// Seed of the first migration
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+impl Args {
+    fn kinds(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+        let wanted = |kind: &str| self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind);
+        KINDS.into_iter().filter(move |kind| wanted(kind.0))
+    }
+}
+
+/// As long as a judge needs, and no longer than one remembers.
+fn hours(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|hours| (0.25..=24.0).contains(hours)).ok_or("from 0.25 to 24 hours".to_owned())
 }
 
 /// Kinds of noise: name, and how many minutes it lasts.
@@ -154,7 +169,7 @@ fn honest(args: &Args, shape: &Shape) -> Value {
     println!("### False rollbacks in a whole migration of an honest shadow\n");
     println!("| noise | load | migrations | mirror | Flagger | Kayenta |\n|---|---|---|---|---|---|");
     let mut all = serde_json::Map::new();
-    for (kind, noise_minutes) in KINDS {
+    for (kind, noise_minutes) in args.kinds() {
         let outcomes = many(kind, args.migrations, |k| {
             let load = LOADS[k % LOADS.len()];
             let setting =
@@ -190,17 +205,18 @@ fn rates(kind: &str, load: &str, outcomes: &[&Outcome]) -> Value {
 }
 
 /// Bad shadows at 1,000 requests a second: what each served before it was found.
-fn faulty(args: &Args, honest: &Shape) -> (Value, Value) {
+fn faulty(args: &Args, honest: &Shape) -> Value {
     println!("### Requests that a bad shadow served before it was found, at 1,000 r/s\n");
     println!("Mean; where it wasn't always found, those that weren't count with all that they served.\n");
     println!("| fault | noise | bound, exceedances | whole histogram | mirror (p50, p95; found) | Flagger | Kayenta |");
     println!("|---|---|---|---|---|---|---|");
     let (mut all, mut bounds) = (serde_json::Map::new(), serde_json::Map::new());
+    let mut usual = serde_json::Map::new();
     for fault in Fault::ALL {
         let bound = bound::bound(fault, honest, JudgePolicy::default().alpha, 1_000.0);
         let shape = Shape::new(fault);
         let mut figures = serde_json::Map::new();
-        for (kind, noise_minutes) in KINDS {
+        for (kind, noise_minutes) in args.kinds() {
             let outcomes = many(&format!("{} {kind}", fault.name()), args.faulty, |k| {
                 let (load, hours) = (Load::Steady(1_000), args.history);
                 let setting = Setting { load, noise_minutes, fault, honest, shape: &shape, hours };
@@ -220,7 +236,8 @@ fn faulty(args: &Args, honest: &Shape) -> (Value, Value) {
                 served[2],
             );
             figures.insert(kind.to_owned(), json!(served[0].mean));
-            figures.insert(format!("{kind}_detail"), json!({"mirror": served[0], "flagger": served[1], "kayenta": served[2]}));
+            let detail = json!({ "mirror": served[0], "flagger": served[1], "kayenta": served[2] });
+            figures.insert(format!("{kind}_detail"), detail);
         }
         let outcomes = many(&format!("{} dark", fault.name()), args.faulty, |k| {
             let (load, hours) = (Load::Steady(1_000), args.history);
@@ -233,10 +250,14 @@ fn faulty(args: &Args, honest: &Shape) -> (Value, Value) {
         figures.insert("dark".to_owned(), json!(dark.mean));
         figures.insert("dark_detail".to_owned(), json!(dark));
         all.insert(fault.name().to_owned(), Value::Object(figures));
+        if let Some(noisy) = bound.noisy {
+            println!("| {} | noisy, bound for known bursts | {noisy:.0} | | | | |", fault.name());
+        }
         bounds.insert(fault.name().to_owned(), json!(bound));
+        usual.insert(fault.name().to_owned(), json!(bound.usual(fault)));
     }
     println!();
-    (Value::Object(all), Value::Object(bounds))
+    json!({ "bad_requests": all, "bound": usual, "bounds": bounds })
 }
 
 #[derive(serde::Serialize)]
@@ -274,19 +295,19 @@ fn served(outcomes: &[Outcome], judge: usize) -> Served {
 /// # Errors
 /// When the file can't be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut args = Args { json: args.json.clone(), ..*args };
+    let mut args = Args { json: args.json.clone(), kinds: args.kinds.clone(), ..*args };
     if args.quick {
         (args.migrations, args.faulty) = (200, 40);
     }
     let shape = Shape::new(Fault::None);
-    let (bad_requests, bound) = faulty(&args, &shape);
-    let false_rollbacks = honest(&args, &shape);
+    let mut figures = faulty(&args, &shape);
+    figures["false_rollbacks"] = honest(&args, &shape);
+    figures["settings"] = json!({
+        "history_hours": args.history, "seed": args.seed, "alpha": JudgePolicy::default().alpha,
+        "migrations": args.migrations, "faulty": args.faulty,
+    });
     if let Some(file) = &args.json {
-        let object = json!({
-            "false_rollbacks": false_rollbacks, "bad_requests": bad_requests, "bound": bound,
-            "settings": { "history_hours": args.history, "seed": args.seed, "alpha": JudgePolicy::default().alpha },
-        });
-        std::fs::write(file, serde_json::to_string_pretty(&object)?)
+        std::fs::write(file, serde_json::to_string_pretty(&figures)?)
             .with_context(|| format!("can't write {}", file.display()))?;
     }
     Ok(())

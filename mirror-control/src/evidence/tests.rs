@@ -162,7 +162,7 @@ fn a_shadow_that_gets_worse_late_is_found_by_what_came_since_the_step() {
 #[test]
 fn an_equal_shadow_clears_a_step_and_one_at_the_margin_does_not() {
     // Few errors, so that the margin of 0.1 points is three times as many.
-    const HONEST: Side = Side { errors: 0.0005, ..super::tests::HONEST };
+    const HONEST: Side = Side { errors: 0.0005, ..tests::HONEST };
     let mut rng = StdRng::seed_from_u64(5);
     let past = history(60, calm, &mut rng);
     let cleared = |shadow: Side, rng: &mut StdRng| {

@@ -4,6 +4,8 @@
 //! the two hypotheses (Wald). α is shared by three metrics. The primary's distribution isn't known but measured at the same
 //! time, by the share of the requests that it answers: both samples are told from their mixture.
 
+use statrs::distribution::{Discrete, NegativeBinomial};
+
 use super::work::{Fault, STEP_TICKS, STEPS, Shape, TICK};
 
 /// Requests of the shadow that the best test needs at a steady load of so many requests a second.
@@ -13,6 +15,16 @@ pub(crate) struct Bound {
     pub(crate) exceedances: f64,
     /// By the whole histogram. The same for errors.
     pub(crate) whole_histogram: f64,
+    /// For errors: where each side's errors come in the bursts of the noisy work, and both the bursts' law and the primary's
+    /// rate are known exactly.
+    pub(crate) noisy: Option<f64>,
+}
+
+impl Bound {
+    /// The one that the best known judges were measured against.
+    pub(crate) fn usual(&self, fault: Fault) -> f64 {
+        if fault == Fault::All10 { self.whole_histogram } else { self.exceedances }
+    }
 }
 
 pub(crate) fn bound(fault: Fault, honest: &Shape, alpha: f64, rate: f64) -> Bound {
@@ -20,7 +32,8 @@ pub(crate) fn bound(fault: Fault, honest: &Shape, alpha: f64, rate: f64) -> Boun
     if matches!(fault, Fault::Errors1 | Fault::Errors01) {
         let (p, s) = (Fault::None.errors(), fault.errors());
         let errors = requests(&[p, 1.0 - p], &[s, 1.0 - s], enough, rate);
-        return Bound { exceedances: errors, whole_histogram: errors };
+        let noisy = Some(requests_in_bursts(p, s, enough, rate));
+        return Bound { exceedances: errors, whole_histogram: errors, noisy };
     }
     let (p, s) = (honest.buckets(1.0), Shape::new(fault).buckets(1.0));
     let mut below = 0.0;
@@ -33,7 +46,28 @@ pub(crate) fn bound(fault: Fault, honest: &Shape, alpha: f64, rate: f64) -> Boun
     Bound {
         exceedances: requests(&[tail, 1.0 - tail], &[fat, 1.0 - fat], enough, rate),
         whole_histogram: requests(&p, &s, enough, rate),
+        noisy: None,
     }
+}
+
+/// The same for errors that come in bursts: a minute's count is negative binomial, of shape 2, and brings the divergence of two
+/// such counts.
+fn requests_in_bursts(primary: f64, shadow: f64, enough: f64, rate: f64) -> f64 {
+    let (mut information, mut served) = (0.0, 0.0);
+    for step in STEPS {
+        let requests = step * rate * 60.0;
+        let law = |errors: f64| NegativeBinomial::new(2.0, 2.0 / (2.0 + requests * errors)).expect("a mean above 0");
+        let (usual, bad) = (law(primary), law(shadow));
+        let most = (requests * shadow * 20.0) as u64 + 50;
+        let each: f64 = (0..most).map(|n| bad.pmf(n) * (bad.ln_pmf(n) - usual.ln_pmf(n))).sum();
+        let minutes = ((enough - information) / each).min(10.0);
+        information += each * minutes;
+        served += requests * minutes;
+        if information + 1e-9 >= enough {
+            break;
+        }
+    }
+    served
 }
 
 /// Requests of the shadow until the information passes `enough`, on the schedule of the steps.
