@@ -155,7 +155,9 @@ pub enum JudgeError {
         must: &'static str,
     },
     /// The primary hasn't been seen long enough.
-    #[error("the primary was seen for {minutes} minutes and {requests} requests; {need_minutes} and {need_requests} are needed")]
+    #[error(
+        "the primary was seen for {minutes} minutes and {requests} requests; {need_minutes} and {need_requests} are needed"
+    )]
     History {
         /// Minutes seen.
         minutes: u64,
@@ -310,7 +312,8 @@ impl Judge {
     pub fn observe(&mut self, tick: &Tick) {
         let allowance = self.policy.divergence_allowance;
         let logs = run::by_tick(&self.scale, allowance, tick);
-        let mut block = Block::of(&self.scale, tick.seconds.max(0.0).min(3_600.0), &tick.shadow);
+        let seconds = if tick.seconds.is_nan() { 0.0 } else { tick.seconds.clamp(0.0, 3_600.0) };
+        let mut block = Block::of(&self.scale, seconds, &tick.shadow);
         block.compared = tick.pairs.compared as f64;
         block.diverged = tick.pairs.diverged as f64;
         for (_, run) in &mut self.runs {
@@ -322,7 +325,8 @@ impl Judge {
     /// Log evidence that the shadow is worse, a metric each. Below its threshold it is an upper bound: noise isn't asked
     /// before chance alone is ruled out.
     pub fn evidence(&self) -> [f64; 3] {
-        let enough = Metric::ALL.map(|metric| self.policy.threshold(metric)).into_iter().fold(f64::MAX, f64::min);
+        let enough =
+            Metric::ALL.map(|metric| self.policy.threshold(metric)).into_iter().fold(f64::MAX, f64::min);
         let allowance = self.policy.divergence_allowance;
         let each: Vec<(f64, [f64; 3])> = self
             .runs

@@ -206,10 +206,16 @@ impl fmt::Display for Reason {
             }
             Self::Undecided(p) => {
                 let least = p.evidence.iter().flatten().fold(f64::MAX, |least, &e| least.min(e));
-                write!(f, "not shown yet by {} requests (evidence {least:.1}, bound {:.1})", p.have, p.threshold)
+                write!(
+                    f,
+                    "not shown yet by {} requests (evidence {least:.1}, bound {:.1})",
+                    p.have, p.threshold
+                )
             }
             Self::Paused(who) => write!(f, "paused by {who}"),
-            Self::Stopped(attempts) => write!(f, "stopped after {attempts} steps back: an operator has to resume"),
+            Self::Stopped(attempts) => {
+                write!(f, "stopped after {attempts} steps back: an operator has to resume")
+            }
         }
     }
 }
@@ -292,7 +298,7 @@ fn obstacle(policy: &WeightPolicy, state: &WeightState) -> Option<Reason> {
     } else if state.cooling_seconds > 0.0 {
         Some(Reason::CoolingDown(state.cooling_seconds))
     } else {
-        (state.dwelt_seconds < dwell).then(|| Reason::Dwelling(dwell - state.dwelt_seconds))
+        (state.dwelt_seconds < dwell).then_some(Reason::Dwelling(dwell - state.dwelt_seconds))
     }
 }
 

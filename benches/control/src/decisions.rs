@@ -118,7 +118,8 @@ fn migrate(setting: Setting<'_>, seed: u64) -> Outcome {
 /// Compares first, by the weight controller with its defaults: no read moves until the shadow is shown to be no worse.
 fn migrate_dark(setting: Setting<'_>, seed: u64) -> Outcome {
     let mut world = World::new(setting, seed);
-    let mut judge = Judge::new(JudgePolicy::default(), &past(&mut world, setting.hours)).expect("a long past");
+    let mut judge =
+        Judge::new(JudgePolicy::default(), &past(&mut world, setting.hours)).expect("a long past");
     let (policy, mut state) = (WeightPolicy::default(), WeightState::default());
     let mut outcome = Outcome { found: [None; 3], metric: None, served: 0 };
     for _ in 0..DARK_TICKS {
@@ -172,8 +173,14 @@ fn honest(args: &Args, shape: &Shape) -> Value {
     for (kind, noise_minutes) in args.kinds() {
         let outcomes = many(kind, args.migrations, |k| {
             let load = LOADS[k % LOADS.len()];
-            let setting =
-                Setting { load, noise_minutes, fault: Fault::None, honest: shape, shape, hours: args.history };
+            let setting = Setting {
+                load,
+                noise_minutes,
+                fault: Fault::None,
+                honest: shape,
+                shape,
+                hours: args.history,
+            };
             migrate(setting, args.seed + k as u64)
         });
         let mut by_load = serde_json::Map::new();
@@ -208,7 +215,9 @@ fn rates(kind: &str, load: &str, outcomes: &[&Outcome]) -> Value {
 fn faulty(args: &Args, honest: &Shape) -> Value {
     println!("### Requests that a bad shadow served before it was found, at 1,000 r/s\n");
     println!("Mean; where it wasn't always found, those that weren't count with all that they served.\n");
-    println!("| fault | noise | bound, exceedances | whole histogram | mirror (p50, p95; found) | Flagger | Kayenta |");
+    println!(
+        "| fault | noise | bound, exceedances | whole histogram | mirror (p50, p95; found) | Flagger | Kayenta |"
+    );
     println!("|---|---|---|---|---|---|---|");
     let (mut all, mut bounds) = (serde_json::Map::new(), serde_json::Map::new());
     let mut usual = serde_json::Map::new();
@@ -241,8 +250,7 @@ fn faulty(args: &Args, honest: &Shape) -> Value {
         }
         let outcomes = many(&format!("{} dark", fault.name()), args.faulty, |k| {
             let (load, hours) = (Load::Steady(1_000), args.history);
-            let setting =
-                Setting { load, noise_minutes: Some(1.0), fault, honest, shape: &shape, hours };
+            let setting = Setting { load, noise_minutes: Some(1.0), fault, honest, shape: &shape, hours };
             migrate_dark(setting, args.seed + k as u64)
         });
         let dark = served(&outcomes, 0);

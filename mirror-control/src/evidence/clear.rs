@@ -90,7 +90,8 @@ impl Step {
             let usual = among(&scale.share, beyond);
             let rest = shadow.timed + timed - all;
             let others = ((1.0 - usual * margin) / (1.0 - usual)).max(1e-3).ln();
-            -conditional(hits, all, share, margin.ln()) - conditional(shadow.timed - hits, rest, share, others)
+            -conditional(hits, all, share, margin.ln())
+                - conditional(shadow.timed - hits, rest, share, others)
         };
         self.p99 += against(&self.beyond_p99, policy.p99_margin);
         self.p50 += against(&self.beyond_p50, policy.p50_margin);
@@ -101,7 +102,8 @@ impl Step {
     /// The primary's rate of errors: that of the step, steadied by the usual one.
     fn errors_expected(&self) -> f64 {
         let usual = self.usual_errors * USUAL_WEIGHT;
-        ((self.primary.errors as f64 + usual) / (self.primary.requests as f64 + USUAL_WEIGHT)).clamp(1e-9, 0.9)
+        ((self.primary.errors as f64 + usual) / (self.primary.requests as f64 + USUAL_WEIGHT))
+            .clamp(1e-9, 0.9)
     }
 
     pub(super) fn progress(&self, policy: &JudgePolicy, scale: &Scale, noise: &Noise) -> Progress {
@@ -111,8 +113,12 @@ impl Step {
         let (hits, all) = (shadow.errors as f64, shadow.requests as f64);
         // A quiet time of the shadow's own is no good news either, where errors are known to come in bursts.
         let burst = noise.sure_bursts[Noise::scale_of(self.seconds)];
-        let errors = against_rate(hits, all, base, limit)
-            .min(-log_ratio_of_counts(hits, all * base, limit / base, burst));
+        let errors = against_rate(hits, all, base, limit).min(-log_ratio_of_counts(
+            hits,
+            all * base,
+            limit / base,
+            burst,
+        ));
         let timed = shadow.latency.total();
         let divergence = (self.pairs.compared > 0).then(|| {
             let (rate, limit) = (policy.divergence_allowance, policy.divergence_margin);
@@ -149,7 +155,12 @@ impl Step {
                 let (theirs, mine) = (beyond(0, &self.primary.latency), beyond(1, &self.shadow.latency));
                 let p99 = |latency: &Histogram| latency.quantile_us(0.99).unwrap_or(0) as f64 / 1e3;
                 let samples = self.shadow.latency.total();
-                (p99(&self.primary.latency), p99(&self.shadow.latency), samples, mine > theirs * policy.gross_p99)
+                (
+                    p99(&self.primary.latency),
+                    p99(&self.shadow.latency),
+                    samples,
+                    mine > theirs * policy.gross_p99,
+                )
             }
             Metric::Divergence => {
                 let share = rate(self.pairs.diverged, self.pairs.compared);

@@ -72,8 +72,11 @@ impl History {
         self.past
             .iter()
             .map(|minute| {
-                let mut counts =
-                    Counts { requests: minute.requests, errors: minute.errors, latency: Histogram::default() };
+                let mut counts = Counts {
+                    requests: minute.requests,
+                    errors: minute.errors,
+                    latency: Histogram::default(),
+                };
                 for &(bucket, count) in &minute.latency {
                     counts.latency.add(usize::from(bucket).min(BUCKETS - 1), count);
                 }

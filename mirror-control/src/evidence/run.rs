@@ -98,7 +98,8 @@ pub(super) fn by_tick(scale: &Scale, allowance: f64, tick: &Tick) -> Logs {
     let divergence = ratios()
         .map(|r| {
             let rate = (allowance * r).min(0.99);
-            diverged * (rate / allowance).ln() + (compared - diverged) * ((1.0 - rate) / (1.0 - allowance)).ln()
+            diverged * (rate / allowance).ln()
+                + (compared - diverged) * ((1.0 - rate) / (1.0 - allowance)).ln()
         })
         .collect();
     Logs([errors, latency, divergence])
@@ -171,7 +172,14 @@ impl Run {
         Self { by_tick: Logs::empty(), tracks: SCALES.iter().map(track).collect() }
     }
 
-    pub(super) fn observe(&mut self, scale: &Scale, noise: &Noise, allowance: f64, logs: &Logs, tick: &Block) {
+    pub(super) fn observe(
+        &mut self,
+        scale: &Scale,
+        noise: &Noise,
+        allowance: f64,
+        logs: &Logs,
+        tick: &Block,
+    ) {
         self.by_tick.add(logs);
         for track in &mut self.tracks {
             track.current.add(tick);
@@ -189,8 +197,8 @@ impl Run {
             return least;
         }
         for track in &self.tracks {
-            let current = (track.current.seconds > 0.0)
-                .then(|| by_block(scale, noise, allowance, &track.current));
+            let current =
+                (track.current.seconds > 0.0).then(|| by_block(scale, noise, allowance, &track.current));
             for metric in Metric::ALL {
                 let evidence = track.complete.mixed(metric, current.as_ref());
                 least[metric as usize] = least[metric as usize].min(evidence);
@@ -212,9 +220,14 @@ mod tests {
             let binomial = Binomial::new(share, all).unwrap();
             for ratio in ratios() {
                 let expected: f64 = (0..=all)
-                    .map(|hits| binomial.pmf(hits) * conditional(hits as f64, all as f64, share, ratio.ln()).exp())
+                    .map(|hits| {
+                        binomial.pmf(hits) * conditional(hits as f64, all as f64, share, ratio.ln()).exp()
+                    })
                     .sum();
-                assert!((expected - 1.0).abs() < 1e-9, "{all} events, share {share}, ratio {ratio}: {expected}");
+                assert!(
+                    (expected - 1.0).abs() < 1e-9,
+                    "{all} events, share {share}, ratio {ratio}: {expected}"
+                );
             }
         }
     }
@@ -228,14 +241,18 @@ mod tests {
                 let expected: f64 = (0..20_000)
                     .map(|n| (counts.ln_pmf(n) + log_ratio_of_counts(n as f64, mean, ratio, burst)).exp())
                     .sum();
-                assert!((expected - 1.0).abs() < 1e-3, "mean {mean}, burst {burst}, ratio {ratio}: {expected}");
+                assert!(
+                    (expected - 1.0).abs() < 1e-3,
+                    "mean {mean}, burst {burst}, ratio {ratio}: {expected}"
+                );
             }
         }
     }
 
     #[test]
     fn without_bursts_it_is_the_ratio_of_poisson_counts() {
-        let (calm, nearly) = (log_ratio_of_counts(9.0, 4.0, 1.8, 0.0), log_ratio_of_counts(9.0, 4.0, 1.8, 1e-7));
+        let (calm, nearly) =
+            (log_ratio_of_counts(9.0, 4.0, 1.8, 0.0), log_ratio_of_counts(9.0, 4.0, 1.8, 1e-7));
         assert!((calm - nearly).abs() < 1e-5, "{calm} {nearly}");
     }
 }

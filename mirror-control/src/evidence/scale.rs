@@ -13,17 +13,17 @@ use super::Histogram;
 
 /// Where the scale is cut, as shares of the primary's requests. Denser where the tail is.
 const CUTS: [f64; 23] = [
-    0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.975, 0.98, 0.985, 0.99,
-    0.993, 0.996, 0.999,
+    0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.975, 0.98,
+    0.985, 0.99, 0.993, 0.996, 0.999,
 ];
 /// Tilts by the normal score: in standard deviations of the (normal scores of the) latency.
 const TILTS: [f64; 4] = [0.1, 0.22, 0.5, 1.1];
 /// Tails that are stretched: beyond this quantile `q`, a latency `x` becomes `q (x / q)^(1 + stretch)`.
 const STRETCHED: [f64; 2] = [0.9, 0.97];
-const STRETCHES: [f64; 2] = [0.25, 0.8];
+const STRETCHES: [f64; 2] = [0.3, 0.8];
 /// Quantiles beyond which more requests are looked for, and how many times as many.
 const STEPPED: [f64; 2] = [0.95, 0.99];
-const STEPS: [f64; 2] = [1.6, 4.0];
+const STEPS: [f64; 3] = [1.35, 2.2, 4.5];
 /// Normal scores beyond this count as this: the ends of a histogram are noise.
 const MAX_SCORE: f64 = 2.5;
 /// Nor is a bin's ratio of densities believed beyond this.

@@ -168,7 +168,11 @@ fn an_equal_shadow_clears_a_step_and_one_at_the_margin_does_not() {
     let cleared = |shadow: Side, rng: &mut StdRng| {
         let mut judge = Judge::new(JudgePolicy::default(), &past).unwrap();
         (0..100).any(|_| {
-            judge.observe(&tick(Side { requests: 1_500.0, ..HONEST }, Side { requests: 1_500.0, ..shadow }, rng));
+            judge.observe(&tick(
+                Side { requests: 1_500.0, ..HONEST },
+                Side { requests: 1_500.0, ..shadow },
+                rng,
+            ));
             matches!(judge.verdict(), Verdict::NoWorse(_))
         })
     };
@@ -201,7 +205,8 @@ fn answers_that_differ_are_found_and_those_allowed_are_not() {
             tick.moved = false;
             tick.pairs = Pairs { compared: 5_000, diverged, ..Pairs::default() };
             judge.observe(&tick);
-            matches!(judge.verdict(), Verdict::Worse(Finding { metric: Metric::Divergence, .. })).then_some(())
+            matches!(judge.verdict(), Verdict::Worse(Finding { metric: Metric::Divergence, .. }))
+                .then_some(())
         })
     };
     assert!(run(10).is_some());
@@ -215,7 +220,10 @@ fn a_short_past_and_a_policy_without_sense_are_refused() {
     let refused = Judge::new(JudgePolicy::default(), &short).unwrap_err().to_string();
     assert!(refused.starts_with("the primary was seen for 3 minutes"), "{refused}");
     let policy = JudgePolicy { p99_margin: 0.9, ..JudgePolicy::default() };
-    assert_eq!(policy.validate().unwrap_err().to_string(), "p99_margin is 0.9: it must be between 1 and 1,000");
+    assert_eq!(
+        policy.validate().unwrap_err().to_string(),
+        "p99_margin is 0.9: it must be between 1 and 1,000"
+    );
     let policy = JudgePolicy { alpha: f64::NAN, ..JudgePolicy::default() };
     assert!(policy.validate().is_err());
 }

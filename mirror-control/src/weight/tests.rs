@@ -61,10 +61,17 @@ fn a_small_difference_goes_back_by_one_and_a_gross_one_to_0() {
     let policy = WeightPolicy::default();
     let at = WeightState { step: Some(3), ..WeightState::default() };
     let (state, action) = step(&policy, at.clone(), 5.0, worse(false));
-    assert_eq!((state.weight(&policy), action.change, action.judging), (1_000, Change::Back, Judging::Restart));
+    assert_eq!(
+        (state.weight(&policy), action.change, action.judging),
+        (1_000, Change::Back, Judging::Restart)
+    );
     let (state, action) = step(&policy, at, 5.0, worse(true));
     assert_eq!((state.weight(&policy), action.change), (0, Change::ToZero));
-    assert!(action.reason.to_string().contains("errors 1.050 % beside 0.050 % (600 requests"), "{}", action.reason);
+    assert!(
+        action.reason.to_string().contains("errors 1.050 % beside 0.050 % (600 requests"),
+        "{}",
+        action.reason
+    );
 }
 
 #[test]

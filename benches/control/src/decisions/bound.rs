@@ -56,7 +56,9 @@ fn requests_in_bursts(primary: f64, shadow: f64, enough: f64, rate: f64) -> f64 
     let (mut information, mut served) = (0.0, 0.0);
     for step in STEPS {
         let requests = step * rate * 60.0;
-        let law = |errors: f64| NegativeBinomial::new(2.0, 2.0 / (2.0 + requests * errors)).expect("a mean above 0");
+        let law = |errors: f64| {
+            NegativeBinomial::new(2.0, 2.0 / (2.0 + requests * errors)).expect("a mean above 0")
+        };
         let (usual, bad) = (law(primary), law(shadow));
         let most = (requests * shadow * 20.0) as u64 + 50;
         let each: f64 = (0..most).map(|n| bad.pmf(n) * (bad.ln_pmf(n) - usual.ln_pmf(n))).sum();

@@ -36,7 +36,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 5] = [Self::Errors1, Self::Errors01, Self::Tail50, Self::Tail10, Self::All10];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Errors1, Self::Errors01, Self::Tail50, Self::Tail10, Self::All10];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -92,7 +93,8 @@ impl Load {
             Self::Steady(rate) => f64::from(rate),
             Self::Diurnal => {
                 let swing = (10_000_f64 / 10.0).ln() / 2.0;
-                (10.0 * 10_000_f64).sqrt() * (swing * (std::f64::consts::TAU * (seconds / DAY + phase)).sin()).exp()
+                (10.0 * 10_000_f64).sqrt()
+                    * (swing * (std::f64::consts::TAU * (seconds / DAY + phase)).sin()).exp()
             }
         }
     }
