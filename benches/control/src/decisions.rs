@@ -23,7 +23,7 @@ use work::{Fault, Load, STEP_TICKS, STEPS, Setting, Shape, World};
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask bench decisions --quick                     200 migrations of each kind
-  cargo xtask bench decisions --json decisions.json       10,000, as the figures in docs/MEASURED.md";
+  cargo xtask bench decisions --json decisions.json       10,000, and all figures in a file";
 
 /// What is simulated.
 #[derive(clap::Args)]
