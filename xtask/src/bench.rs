@@ -16,11 +16,14 @@ const PROGRAMS: &[programs::Program] = &[
     ("nginx", "nginx-light"),
 ];
 
+/// Benches of what decides: simulations, without root, kernel side or network.
+const SIMULATED: [&str; 3] = ["decisions", "forecast", "scaling"];
+
 /// What the benches' own program takes: `cargo xtask bench --help` shows it.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BenchArgs {
-    /// --json FILE, --rounds N, --seconds N, --programs-only, --help
+    /// --json FILE, --rounds N, --seconds N, --programs-only, --help; or decisions --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -30,6 +33,10 @@ pub(crate) struct BenchArgs {
 /// # Errors
 /// When something can't be installed or built, this isn't root's, or a bench fails.
 pub(crate) fn start(args: &BenchArgs) -> Result<()> {
+    if args.arguments.first().is_some_and(|first| SIMULATED.contains(&first.as_str())) {
+        let bench = ["run", "--quiet", "--release", "--package", "control-benches", "--"];
+        return command::run(cargo().args(bench).args(&args.arguments));
+    }
     let asks_only = args.arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks_only {
         if !is_root() {
