@@ -241,6 +241,8 @@ impl Flow {
     pub const QUIET: u32 = 2048;
     /// The client has been told of its connection's end once, and has said nothing since.
     pub const TOLD_ONCE: u32 = 4096;
+    /// The client was told that its connection closes: by an answer, or by a FIN. No server does what it sends behind that.
+    pub const CLOSING: u32 = 8192;
 
     /// The leg of a side.
     #[inline(always)]

@@ -1,11 +1,11 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
-use super::close::{drain, finish_write};
+use super::close::{drain, finish_write, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::redial::GAP_MS;
-use super::settled::{answered, finished, take_over, wake};
+use super::settled::{answered, finished, owes_write, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -358,7 +358,11 @@ fn show<S: Switch>(
     }
     let leg = flow.leg_mut(side);
     leg.sent_max = seq::max(leg.sent_max, end);
+    let closing = leg.flags & (Leg::CLOSING | Leg::FIN) != 0;
     let view = end.wrapping_add(leg.delta);
+    if closing {
+        flow.set(Flow::CLOSING, true);
+    }
     flow.view_next = seq::max(flow.view_next, view);
     if seq::lt(flow.turn_view, view) {
         // The answer has begun: what the client has read of it, nobody can take back.
@@ -411,6 +415,10 @@ fn fin_of_authority<S: Switch>(
         return false;
     }
     note_fin(flow.leg_mut(side), end);
+    if owes_write(flow, side) && flow.leg(side.other()).state != leg_state::NONE {
+        // A write that its server will never answer, and the other one may have done.
+        put_out(terms, step);
+    }
     true
 }
 

@@ -211,10 +211,10 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         ack: if opening { flow.iss.wrapping_add(1) } else { flow.shown },
         ..Emit::default()
     };
-    let me = terms.switch.word().authority();
-    let mut owes = false;
+    let mirror = terms.switch.word().authority().other();
+    // Whether one has done what the other one hasn't answered isn't known.
+    let owes = flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE;
     for side in Side::BOTH {
-        owes |= side as u8 != me as u8 && owes_write(flow, side);
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
             end_leg(flow, side, flow.client_next, step);
@@ -222,7 +222,6 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         flow.leg_mut(side).state = leg_state::NONE;
     }
     if owes {
-        // Whether it did what the authority may have done isn't known.
         put_out(terms, step);
     }
     finish_write(flow, true, terms);
@@ -272,6 +271,7 @@ fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
 fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
+    let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
     let in_answer = |leg: &Leg| seq::lt(leg.sent_max, leg.parse.at);
     let leg = flow.leg(side);
     let silent = if flow.authority as u32 == side as u32 {
@@ -291,7 +291,7 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     // What the other one has closed without an answer, this one owes all the same.
     let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
     let behind =
-        seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
+        seq::lt(leg.acked, next) || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         leg.behind_since = 0;
         return false;
@@ -304,8 +304,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
         return false;
     }
     // Where the other one is as far back, or further, it isn't this leg that keeps the flow waiting. But one that isn't open
-    // is: what is sent meanwhile is held for it, and the other may never get the rest.
-    let its_fault = leg.state != leg_state::OPEN || (other_done && !seq::lt(other.acked, leg.mark));
+    // is: what is sent meanwhile is held for it, and the other may never get the rest. So is one that the client waits for.
+    let its_fault = leg.state != leg_state::OPEN || awaited || (other_done && !seq::lt(other.acked, leg.mark));
     its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
 }
 
