@@ -11,6 +11,8 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+mod closing;
+
 /// The words of an application: open writes, and the switch word.
 struct Words<'a>(&'a mut i64, &'a mut SwitchWord);
 
@@ -143,7 +145,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         completed: walk.completed,
         answered: walk.answered,
         class: walk.class_number(),
-        flags: Reading::DONE,
+        flags: Reading::DONE | if walk.close != 0 { Reading::CLOSE } else { 0 },
         ..Reading::default()
     }
 }
