@@ -232,6 +232,8 @@ fn again(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
         step.to_leg[flow.authority().other() as usize] = Emit::default();
     }
     if step.verdict == Verdict::NoLeg as u8 {
+        // A leg that lacked it may have gone since, and the other one says nothing more.
+        raise_shown(flow);
         ack_client(flow, step);
         step.end(Verdict::TurnedBack);
     }

@@ -290,8 +290,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other_done = other.state == leg_state::OPEN;
     // What the other one has closed without an answer, this one owes all the same.
     let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
-    let behind =
-        seq::lt(leg.acked, next) || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
+    let behind = seq::lt(leg.acked, next)
+        || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         leg.behind_since = 0;
         return false;
@@ -305,7 +305,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     }
     // Where the other one is as far back, or further, it isn't this leg that keeps the flow waiting. But one that isn't open
     // is: what is sent meanwhile is held for it, and the other may never get the rest. So is one that the client waits for.
-    let its_fault = leg.state != leg_state::OPEN || awaited || (other_done && !seq::lt(other.acked, leg.mark));
+    let its_fault =
+        leg.state != leg_state::OPEN || awaited || (other_done && !seq::lt(other.acked, leg.mark));
     its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
 }
 

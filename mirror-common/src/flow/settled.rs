@@ -32,7 +32,9 @@ pub(super) fn owes_write(flow: &Flow, side: Side) -> bool {
 pub(super) fn finished(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     let received = if flow.authority as u32 == side as u32 { leg.sent_max } else { leg.rcv_nxt };
-    answered(flow, side) && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0 && received == leg.parse.at
+    answered(flow, side)
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
+        && received == leg.parse.at
 }
 
 /// Whether every byte of the client's is a whole request's.

@@ -64,6 +64,8 @@ fn a_read_is_asked_again_though_its_leg_is_lost_twice() {
 #[test]
 fn when_the_leg_that_is_waited_for_is_lost_the_other_one_is_dialled() {
     let (mut scene, _) = Scene::returning();
+    // As if it had been out of sync meanwhile.
+    scene.flow.leg_mut(Side::Shadow).state = leg_state::NONE;
     scene.word = scene.word.with_authority(Side::Shadow);
     let lost = scene.says(Side::Primary, tcp::RST, 10, 0);
     is(&lost, Verdict::LegLost);
@@ -131,4 +133,17 @@ fn a_write_that_the_authority_closes_upon_puts_the_mirror_out() {
         assert!(!scene.word.member(Side::Shadow));
         assert_eq!(scene.writes, 0);
     }
+}
+
+/// The leg that lacked a request went, and the client repeated for ever what the other one had long had.
+#[test]
+fn what_only_a_gone_leg_lacked_is_acknowledged_when_it_is_repeated() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    scene.word = scene.word.with_member(Side::Shadow, false);
+    is(&scene.client(READ.len(), READ, ANSWER.len()), Verdict::Forwarded);
+    let step = scene.client(0, READ, ANSWER.len());
+    is(&step, Verdict::TurnedBack);
+    assert_eq!(step.to_client.ack, ISS + 1 + READ.len() as u32);
 }

@@ -417,7 +417,11 @@ impl World {
         let copies = match self.rng.u32(..10_000) {
             // Nobody would send it again: a client whose RST is lost waits for its own patience to end; so does one whose
             // question is lost whether it was meant (RFC 5961, 3.2).
-            _ if self.calm || (link == 0 && (packet.is(tcp::RST) || self.gateway.has_ended(&packet.tuple))) => 1,
+            _ if self.calm
+                || (link == 0 && (packet.is(tcp::RST) || self.gateway.has_ended(&packet.tuple))) =>
+            {
+                1
+            }
             n if n < settings.loss => 0,
             n if n < settings.loss + settings.double => 2,
             _ => 1,

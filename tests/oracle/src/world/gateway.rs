@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use mirror_common::{
     abi::{Endpoint, Entry, Service, Tuple, nat},
     flow::{
-        Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state,
-        on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
+        Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state, on_client,
+        on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
     },
     protocol::{Kind, http1::Walk},
     seq,

@@ -60,7 +60,9 @@ impl World {
                     self.violate(format!("a read was answered by the {}, which is out of sync", side.name()));
                 }
             }
-            Told::Failed { tuple, how, lost, writes, asked } => self.failed(&tuple, how, lost, &writes, asked),
+            Told::Failed { tuple, how, lost, writes, asked } => {
+                self.failed(&tuple, how, lost, &writes, asked)
+            }
             Told::Wrong(rule) => self.violate(rule),
         }
     }
