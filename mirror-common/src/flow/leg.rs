@@ -335,17 +335,16 @@ fn show<S: Switch>(
         step.end(Verdict::Absorbed);
         return;
     }
-    if seg.payload > 0 {
-        match read(flow, side, seg, terms) {
-            Read::Done => {}
-            Read::Hole => {
-                step.end(Verdict::BeyondHead);
-                return;
-            }
-            Read::Raced => {
-                step.end(Verdict::DeferredRaced);
-                return;
-            }
+    // A FIN alone, too: one that overtakes the head of the last answer would be taken for the end of an unanswered turn.
+    match read(flow, side, seg, terms) {
+        Read::Done => {}
+        Read::Hole => {
+            step.end(Verdict::BeyondHead);
+            return;
+        }
+        Read::Raced => {
+            step.end(Verdict::DeferredRaced);
+            return;
         }
     }
     let mut end = end;

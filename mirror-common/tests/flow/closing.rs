@@ -147,3 +147,15 @@ fn what_only_a_gone_leg_lacked_is_acknowledged_when_it_is_repeated() {
     is(&step, Verdict::TurnedBack);
     assert_eq!(step.to_client.ack, ISS + 1 + READ.len() as u32);
 }
+
+/// A FIN that overtook the answer before it would put the mirror out for a write that was answered.
+#[test]
+fn a_fin_that_overtakes_its_answer_waits_for_it() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
+    let fin = tcp::FIN | tcp::ACK;
+    is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::BeyondHead);
+    is(&scene.server(Side::Primary, 0, ANSWER, WRITE.len()), Verdict::Forwarded);
+    is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::Forwarded);
+    assert!(scene.word.member(Side::Shadow));
+}

@@ -151,7 +151,7 @@ impl Judge {
             } else if flow.state == flow_state::OPENING && outcome.verdict == Verdict::TurnedBack {
                 // A SYN with another number, where the first one's handshake isn't done: the port is used again, and the client
                 // is asked whether it means that (RFC 9293, 3.5.1). Nothing else is shown before the SYN-ACK.
-                if packet.flags != tcp::ACK || packet.len() > 0 {
+                if packet.flags != tcp::ACK || !packet.payload.is_empty() {
                     return Err(format!("a SYN is turned back by {packet}"));
                 }
             } else {
