@@ -335,16 +335,17 @@ fn show<S: Switch>(
         step.end(Verdict::Absorbed);
         return;
     }
-    // A FIN alone, too: one that overtakes the head of the last answer would be taken for the end of an unanswered turn.
-    match read(flow, side, seg, terms) {
-        Read::Done => {}
-        Read::Hole => {
-            step.end(Verdict::BeyondHead);
-            return;
-        }
-        Read::Raced => {
-            step.end(Verdict::DeferredRaced);
-            return;
+    if seg.payload > 0 {
+        match read(flow, side, seg, terms) {
+            Read::Done => {}
+            Read::Hole => {
+                step.end(Verdict::BeyondHead);
+                return;
+            }
+            Read::Raced => {
+                step.end(Verdict::DeferredRaced);
+                return;
+            }
         }
     }
     let mut end = end;
@@ -411,6 +412,13 @@ fn fin_of_authority<S: Switch>(
             // It comes again.
             step.end(Verdict::BeyondHead);
         }
+        return false;
+    }
+    let leg = flow.leg(side);
+    let beyond = !leg.parse.scanner.until_close() && seq::lt(leg.parse.at, seg.seq);
+    if beyond && owes_write(flow, side) {
+        // It has overtaken what may be the write's answer, and comes again.
+        step.end(Verdict::BeyondHead);
         return false;
     }
     note_fin(flow.leg_mut(side), end);
