@@ -1,7 +1,7 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
-use super::close::{drain, finish_write, put_out};
+use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::redial::GAP_MS;
@@ -299,21 +299,6 @@ fn read<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Terms
         make_opaque(flow, terms);
     }
     Read::Done
-}
-
-/// The end of a leg's stream ends an answer of unknown length.
-#[inline(always)]
-fn note_fin(leg: &mut Leg, end: u32) {
-    if leg.flags & Leg::FIN != 0 {
-        return;
-    }
-    leg.flags |= Leg::FIN;
-    leg.fin = end;
-    if leg.parse.scanner.until_close() {
-        leg.answered = leg.answered.wrapping_add(1);
-        leg.parse = Default::default();
-    }
-    leg.parse.at = end;
 }
 
 /// Bytes of the authority, for the client.
