@@ -261,6 +261,8 @@ impl Flow {
     pub const COMPARING: u32 = Flow::PRIMARY_COMPARED | Flow::SHADOW_COMPARED;
     /// The compared turn writes.
     pub const COMPARED_WRITES: u32 = 32768;
+    /// The client was told that its connection closes: by an answer, or by a FIN. No server does what it sends behind that.
+    pub const CLOSING: u32 = 65536;
 
     /// The leg of a side.
     #[inline(always)]

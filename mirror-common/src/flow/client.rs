@@ -4,7 +4,7 @@ use super::close::{client_reset, finish_write};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::leg::leg_ack;
 use super::loss::check_clock;
-use super::redial::may_dial;
+use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
 use super::turn::{KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -224,10 +224,16 @@ fn again(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
         return;
     }
     feed(flow, seg, end, step);
+    if flow.has(Flow::RETURNING) {
+        // What the client repeats may be the read that waits for this leg.
+        ask_dial(flow, flow.authority().other(), seg.now_ms, step);
+    }
     if cfg!(feature = "plant-clone-forgotten") {
         step.to_leg[flow.authority().other() as usize] = Emit::default();
     }
     if step.verdict == Verdict::NoLeg as u8 {
+        // A leg that lacked it may have gone since, and the other one says nothing more.
+        raise_shown(flow);
         ack_client(flow, step);
         step.end(Verdict::TurnedBack);
     }

@@ -33,6 +33,21 @@ fn wrote(flow: &Flow, side: Side) -> bool {
     (ended && flow.authority as u32 == side as u32) || (whole && !owes_write(flow, side))
 }
 
+/// The end of a leg's stream ends an answer of unknown length.
+#[inline(always)]
+pub(super) fn note_fin(leg: &mut Leg, end: u32) {
+    if leg.flags & Leg::FIN != 0 {
+        return;
+    }
+    leg.flags |= Leg::FIN;
+    leg.fin = end;
+    if leg.parse.scanner.until_close() {
+        leg.answered = leg.answered.wrapping_add(1);
+        leg.parse = Default::default();
+    }
+    leg.parse.at = end;
+}
+
 /// Whether both directions of every leg have ended, and the client has seen it all.
 #[inline(always)]
 pub(super) fn closed(flow: &Flow) -> bool {

@@ -1,12 +1,12 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
 use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
-use super::close::{drain, finish_write};
+use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::measure::{note_end, note_heads};
 use super::redial::GAP_MS;
-use super::settled::{finished, take_over, wake};
+use super::settled::{finished, owes_write, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -311,21 +311,6 @@ fn read<S: Switch>(
     Read::Done
 }
 
-/// The end of a leg's stream ends an answer of unknown length.
-#[inline(always)]
-fn note_fin(leg: &mut Leg, end: u32) {
-    if leg.flags & Leg::FIN != 0 {
-        return;
-    }
-    leg.flags |= Leg::FIN;
-    leg.fin = end;
-    if leg.parse.scanner.until_close() {
-        leg.answered = leg.answered.wrapping_add(1);
-        leg.parse = Default::default();
-    }
-    leg.parse.at = end;
-}
-
 /// Bytes of the authority, for the client.
 #[inline(always)]
 fn show<S: Switch>(
@@ -368,7 +353,11 @@ fn show<S: Switch>(
     }
     let leg = flow.leg_mut(side);
     leg.sent_max = seq::max(leg.sent_max, end);
+    let closing = leg.flags & (Leg::CLOSING | Leg::FIN) != 0;
     let view = end.wrapping_add(leg.delta);
+    if closing {
+        flow.set(Flow::CLOSING, true);
+    }
     flow.view_next = seq::max(flow.view_next, view);
     if seq::lt(flow.turn_view, view) {
         // The answer has begun: what the client has read of it, nobody can take back.
@@ -420,7 +409,18 @@ fn fin_of_authority<S: Switch>(
         }
         return false;
     }
+    let leg = flow.leg(side);
+    let beyond = !leg.parse.scanner.until_close() && seq::lt(leg.parse.at, seg.seq);
+    if beyond && owes_write(flow, side) {
+        // It has overtaken what may be the write's answer, and comes again.
+        step.end(Verdict::BeyondHead);
+        return false;
+    }
     note_fin(flow.leg_mut(side), end);
+    if owes_write(flow, side) && flow.leg(side.other()).state != leg_state::NONE {
+        // A write that its server will never answer, and the other one may have done.
+        put_out(terms, step);
+    }
     true
 }
 

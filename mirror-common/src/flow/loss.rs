@@ -3,7 +3,7 @@
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
 use super::leg::end_leg;
-use super::redial::{ask_dial, put_down, renew};
+use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
@@ -66,7 +66,9 @@ pub(super) fn lose<S: Switch>(
         end_with_reset(flow, terms, step);
         return Verdict::FailedMidAnswer;
     }
-    let hears_it = flow.authority as u32 == side as u32 && flow.state != flow_state::ENDED;
+    // While the other leg is waited for, it is that one which the client can't do without.
+    let hears_it = flow.state != flow_state::ENDED
+        && (flow.authority as u32 == side as u32) != flow.has(Flow::RETURNING);
     let mine = word.authority() as u8 == side as u8;
     if (mine && !spared(flow, side, refused)) || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, terms, step);
@@ -160,22 +162,25 @@ fn all_but_last(flow: &Flow, side: Side) -> bool {
         && leg.parse.scanner.is_boundary()
 }
 
-/// The other leg takes over from a lost authority. `whole`: its last answer had been shown to its end. False: the client
-/// is in the middle of an answer that nobody can end.
+/// The other leg takes over from a lost one that the client heard, or waited for. `whole`: its last answer had been shown
+/// to its end. False: the client is in the middle of an answer that nobody can end.
 #[inline(always)]
 fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
-    if flow.leg(to).state != leg_state::OPEN {
-        return wait_for(flow, to, whole);
-    }
-    let unanswered = flow.has(Flow::MOVED);
-    if !unanswered && !whole {
+    // Who is waited for owes the client nothing but a read that is asked again.
+    let whole = whole || flow.has(Flow::RETURNING);
+    let unanswered = flow.has(Flow::MOVED | Flow::ASK_AGAIN);
+    let open = flow.leg(to).state == leg_state::OPEN;
+    if (!unanswered && !whole) || (!open && !at_boundary(flow)) {
         return false;
     }
+    flow.set(Flow::MOVED | Flow::ASK_AGAIN | Flow::RETURNING, false);
+    flow.authority = to.other() as u8;
     // What the client hasn't acknowledged may be lost on its way, and nobody has it any more.
     let has_all = flow.client_acked == flow.view_next;
-    flow.set(Flow::MOVED, false);
     let leg = flow.leg(to);
-    let fresh = leg.answered.wrapping_add(1) == flow.turns
+    let fresh = open
+        && leg.flags & Leg::FIN == 0
+        && leg.answered.wrapping_add(1) == flow.turns
         && leg.rcv_nxt == leg.parse.at
         && leg.parse.scanner.is_boundary();
     if unanswered && fresh && has_all {
@@ -186,22 +191,12 @@ fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
     flow.set(Flow::ASK_AGAIN, unanswered);
     if finished(flow, to) && has_all {
         flow.hand_over(to);
-    } else {
-        flow.set(Flow::RETURNING, true);
-    }
-    true
-}
-
-/// A connection that only waits for its next request can wait for a leg, too.
-#[inline(always)]
-fn wait_for(flow: &mut Flow, to: Side, whole: bool) -> bool {
-    if !whole || flow.has(Flow::MOVED) || !at_boundary(flow) {
-        return false;
-    }
-    if flow.leg(to).state == leg_state::NONE {
-        renew(flow, to);
+        return true;
     }
     flow.set(Flow::RETURNING, true);
+    if must_renew(flow, to) {
+        renew(flow, to);
+    }
     true
 }
 
@@ -216,10 +211,10 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         ack: if opening { flow.iss.wrapping_add(1) } else { flow.shown },
         ..Emit::default()
     };
-    let me = terms.switch.word().authority();
-    let mut owes = false;
+    let mirror = terms.switch.word().authority().other();
+    // Whether one has done what the other one hasn't answered isn't known.
+    let owes = flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE;
     for side in Side::BOTH {
-        owes |= side as u8 != me as u8 && owes_write(flow, side);
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
             end_leg(flow, side, flow.client_next, step);
@@ -227,7 +222,6 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
         flow.leg_mut(side).state = leg_state::NONE;
     }
     if owes {
-        // Whether it did what the authority may have done isn't known.
         put_out(terms, step);
     }
     finish_write(flow, true, terms);
@@ -261,12 +255,14 @@ pub(super) fn overdue<S: Switch>(flow: &mut Flow, side: Side, terms: &Terms<'_, 
     }
 }
 
-/// Whether the client waits for bytes that only a lost leg had.
+/// Whether the client waits for bytes that only a lost leg had, or for a leg that can't take over any more.
 #[inline(always)]
 fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
+    let to = flow.leg(flow.authority().other());
+    let ended = to.state == leg_state::DOWN || (to.state == leg_state::OPEN && to.flags & Leg::FIN != 0);
     flow.state == flow_state::OPEN
         && flow.has(Flow::RETURNING)
-        && flow.client_acked != flow.view_next
+        && (flow.client_acked != flow.view_next || (ended && flow.has(Flow::ASK_AGAIN)))
         && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= stall_ms
 }
 
@@ -275,6 +271,7 @@ fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
 fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
+    let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
     let in_answer = |leg: &Leg| seq::lt(leg.sent_max, leg.parse.at);
     let leg = flow.leg(side);
     let silent = if flow.authority as u32 == side as u32 {
@@ -293,8 +290,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other_done = other.state == leg_state::OPEN;
     // What the other one has closed without an answer, this one owes all the same.
     let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
-    let behind =
-        seq::lt(leg.acked, next) || (other_done && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
+    let behind = seq::lt(leg.acked, next)
+        || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         leg.behind_since = 0;
         return false;
@@ -307,8 +304,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
         return false;
     }
     // Where the other one is as far back, or further, it isn't this leg that keeps the flow waiting. But one that isn't open
-    // is: what is sent meanwhile is held for it, and the other may never get the rest.
-    let its_fault = leg.state != leg_state::OPEN || (other_done && !seq::lt(other.acked, leg.mark));
+    // is: what is sent meanwhile is held for it, and the other may never get the rest. So is one that the client waits for.
+    let its_fault =
+        leg.state != leg_state::OPEN || awaited || (other_done && !seq::lt(other.acked, leg.mark));
     its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
 }
 

@@ -64,6 +64,16 @@ pub(super) fn renew(flow: &mut Flow, side: Side) {
     flow.leg_mut(side).dialled_ms = 0;
 }
 
+/// Whether a leg that the client waits for must be replaced first: there is none, or its server has closed it.
+#[inline(always)]
+pub(super) fn must_renew(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    let gone = leg.state == leg_state::NONE || (leg.state == leg_state::OPEN && leg.flags & Leg::FIN != 0);
+    // A client that has closed, and has all its answers, waits for no leg.
+    let waits = flow.has(Flow::ASK_AGAIN) || !flow.has(Flow::CLIENT_FIN);
+    gone && waits && at_boundary(flow) && !flow.has(Flow::COUNTED)
+}
+
 /// Asks for a dial at a boundary, where the side is a member and the gap is over.
 #[inline(always)]
 pub(super) fn ask_dial(flow: &Flow, side: Side, now_ms: u32, step: &mut Step) {

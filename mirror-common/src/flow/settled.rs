@@ -1,5 +1,6 @@
 //! When a flow may change its authority or its legs, and how.
 
+use super::redial::{must_renew, renew};
 use super::{Flow, Leg, Step, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
@@ -31,7 +32,9 @@ pub(super) fn owes_write(flow: &Flow, side: Side) -> bool {
 pub(super) fn finished(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     let received = if flow.authority as u32 == side as u32 { leg.sent_max } else { leg.rcv_nxt };
-    answered(flow, side) && leg.flags & (Leg::FIN | Leg::UNKNOWN) == 0 && received == leg.parse.at
+    answered(flow, side)
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
+        && received == leg.parse.at
 }
 
 /// Whether every byte of the client's is a whole request's.
@@ -64,15 +67,20 @@ pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
     (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
 }
 
-/// The other leg was lost as the authority: this one takes over as soon as it has finished.
+/// The other leg was lost as the authority: this one takes over as soon as it has finished. Where its server has closed it
+/// meanwhile, its successor does.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn take_over(flow: &mut Flow, side: Side, step: &mut Step) -> u8 {
     let has_all = flow.client_acked == flow.view_next;
-    if flow.has(Flow::RETURNING) && has_all && flow.leg(side).state == leg_state::OPEN && finished(flow, side)
-    {
-        flow.hand_over(side);
-        flow.set(Flow::RETURNING, false);
-        step.events |= Step::WAKE;
+    if flow.has(Flow::RETURNING) && has_all && flow.leg(side).state == leg_state::OPEN {
+        if finished(flow, side) {
+            flow.hand_over(side);
+            flow.set(Flow::RETURNING, false);
+            step.events |= Step::WAKE;
+        } else if must_renew(flow, side) {
+            renew(flow, side);
+            step.dial = 1 + side as u8;
+        }
     }
     step.events
 }

@@ -13,6 +13,8 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+mod closing;
+
 /// The words of an application: open writes, and the switch word.
 struct Words<'a>(&'a mut i64, &'a mut SwitchWord);
 
@@ -148,7 +150,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         status: walk.last_status,
         first_status: walk.first_status,
         errors: walk.errors,
-        flags: Reading::DONE,
+        flags: Reading::DONE | if walk.close != 0 { Reading::CLOSE } else { 0 },
         ..Reading::default()
     }
 }

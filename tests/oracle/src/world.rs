@@ -41,7 +41,7 @@ use server::Server;
 
 /// The daemon's sweep, in microseconds.
 const SWEEP: u64 = 50_000;
-/// From when on nothing is lost or broken any more, the next answer must come within this, in microseconds.
+/// From when on nothing is lost or broken any more, the next byte of an answer must come within this, in microseconds.
 const PATIENCE: u64 = 120_000_000;
 /// What is on its way when the last answer has come must end within this, in microseconds.
 const QUIET: u64 = 20_000_000;
@@ -202,7 +202,7 @@ impl World {
 
     fn run(&mut self) {
         let mut calm_since = None;
-        let mut answered = 0;
+        let mut heard = 0;
         let mut done_since = None;
         while let Some(Reverse(item)) = self.events.pop() {
             self.now = item.at;
@@ -213,11 +213,12 @@ impl World {
             if self.violation.is_some() {
                 return;
             }
-            let so_far = self.clients.iter().map(|client| client.answered).sum();
-            if self.calm && (calm_since.is_none() || answered != so_far) {
-                // As long as answers come, it only takes its time.
+            let so_far = self.clients.iter().map(|client| client.heard).sum();
+            if self.calm && (calm_since.is_none() || heard != so_far) {
+                // As long as answers come, it only takes its time: a long one, of small chunks, in small segments that
+                // overtake one another, is repaired by one timeout after the other.
                 calm_since = Some(self.now);
-                answered = so_far;
+                heard = so_far;
             }
             let done = self.clients.iter().all(|client| client.done(&self.settings));
             if done && done_since.is_none() {
@@ -414,8 +415,13 @@ impl World {
         };
         let settings = self.settings.links[link];
         let copies = match self.rng.u32(..10_000) {
-            // Nobody would send it again: a client whose RST is lost waits for its own patience to end.
-            _ if self.calm || (link == 0 && packet.is(tcp::RST)) => 1,
+            // Nobody would send it again: a client whose RST is lost waits for its own patience to end; so does one whose
+            // question is lost whether it was meant (RFC 5961, 3.2).
+            _ if self.calm
+                || (link == 0 && (packet.is(tcp::RST) || self.gateway.has_ended(&packet.tuple))) =>
+            {
+                1
+            }
             n if n < settings.loss => 0,
             n if n < settings.loss + settings.double => 2,
             _ => 1,

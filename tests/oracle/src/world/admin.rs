@@ -141,7 +141,7 @@ pub fn act(world: &mut World) {
 fn healthy(world: &World, side: Side) -> bool {
     world.gateway.flows.iter().all(|flow| {
         let leg = flow.leg(side);
-        if flow.state != flow_state::OPEN || leg.state != leg_state::OPEN {
+        if !matches!(flow.state, flow_state::OPENING | flow_state::OPEN) || leg.state != leg_state::OPEN {
             return true;
         }
         world.servers[side as usize].lives(&leg_tuple(side, leg.port))

@@ -43,6 +43,8 @@ pub enum Told {
         lost: usize,
         /// The appends among them.
         writes: Vec<u64>,
+        /// When the last request was asked that was answered.
+        asked: u64,
     },
     /// Something that no network can excuse.
     Wrong(String),
@@ -78,13 +80,17 @@ pub struct Client {
     list: ListState,
     /// The last answer said that its server would close.
     announced: bool,
+    /// When the last request was asked that was answered.
+    asked: u64,
     next_at: u64,
     /// The appends that were answered, in order, by list.
     pub appended: BTreeMap<u64, Vec<u64>>,
-    /// The appends whose connection ended before their answers, in order, by list.
+    /// The appends whose connection ended before their answers, in order, by list; none where that end was announced.
     pub unsure: BTreeMap<u64, Vec<u64>>,
     /// Requests that were answered.
     pub answered: u32,
+    /// Bytes that have come.
+    pub heard: u64,
 }
 
 /// The settings of a socket. `whose`: 0 a client's, 1 the primary's, 2 the shadow's.
@@ -120,10 +126,12 @@ impl Client {
             ending: Ending::AtIdle,
             list: ListState::default(),
             announced: false,
+            asked: 0,
             next_at: 0,
             appended: BTreeMap::new(),
             unsure: BTreeMap::new(),
             answered: 0,
+            heard: 0,
         }
     }
 
@@ -223,7 +231,8 @@ impl Client {
             let how = match tcp.broken {
                 Some(socket::Broken::Reset) => Some("reset"),
                 Some(socket::Broken::TimedOut) => Some("timed out"),
-                None if tcp.peer_fin && self.announced => Some("closed as announced"),
+                // RFC 9112, 9.6: it asks no more, and closes; what it sent ahead was done by nobody.
+                None if self.announced => Some("closed as announced"),
                 None if tcp.peer_fin => Some("closed"),
                 None => None,
             };
@@ -236,8 +245,11 @@ impl Client {
                 if !self.waiting.is_empty() || !self.later.is_empty() {
                     let appends = self.waiting.iter().filter(|w| w.request.kind == Kind::Append);
                     let writes: Vec<u64> = appends.map(|w| w.request.id).collect();
-                    self.unsure.insert(self.key, writes.clone());
-                    told.push(Told::Failed { tuple, how, lost: self.waiting.len(), writes });
+                    if !self.announced {
+                        self.unsure.insert(self.key, writes.clone());
+                    }
+                    let (lost, asked) = (self.waiting.len(), self.asked);
+                    told.push(Told::Failed { tuple, how, lost, writes, asked });
                     self.later.clear();
                     self.again.append(&mut self.waiting);
                 }
@@ -263,8 +275,10 @@ impl Client {
         told: &mut Vec<Told>,
     ) {
         let Some(tcp) = &mut self.tcp else { return };
-        self.input.extend(tcp.read(to));
-        while !self.input.is_empty() {
+        let bytes = tcp.read(to);
+        self.heard += bytes.len() as u64;
+        self.input.extend(bytes);
+        while !self.input.is_empty() && !self.announced {
             let Some(first) = self.waiting.front() else {
                 let text = String::from_utf8_lossy(&self.input[..self.input.len().min(40)]).into_owned();
                 told.push(Told::Wrong(format!("bytes that nobody asked for: {text:?}")));
@@ -291,7 +305,7 @@ impl Client {
                         self.appended.entry(first.request.key).or_default().push(first.request.id);
                     }
                     self.answered += 1;
-                    self.announced = answer.close;
+                    (self.announced, self.asked) = (answer.close, first.since);
                     told.push(Told::Answered { side: answer.side, write, since: first.since });
                     self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
                 }

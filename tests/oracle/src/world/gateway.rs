@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use mirror_common::{
     abi::{Endpoint, Entry, Service, Tuple, nat},
     flow::{
-        Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, on_client,
+        Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state, on_client,
         on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
     },
     protocol::{Kind, http1::Walk},
@@ -111,6 +111,12 @@ impl Gateway {
             secret,
             hits: [[0; 64]; 4],
         }
+    }
+
+    /// Whether a client's connection has been ended by a reset.
+    pub fn has_ended(&self, client: &Tuple) -> bool {
+        let entry = self.tuples.get(client);
+        entry.is_some_and(|entry| self.flows[entry.slot() as usize].state == flow_state::ENDED)
     }
 
     fn leg_tuple(&self, side: usize, port: u32) -> Tuple {

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use mirror_common::{
     abi::nat,
-    flow::{Flow, leg_state, tcp},
+    flow::{Flow, flow_state, leg_state, tcp},
     seq,
     switch_word::Side,
+    verdict::Verdict,
 };
 
 use super::gateway::{Gateway, Outcome};
@@ -147,6 +148,12 @@ impl Judge {
         for (to, packet) in &outcome.out {
             if *to < 2 {
                 self.leg_gets(*to, packet, slot, flow)?;
+            } else if flow.state == flow_state::OPENING && outcome.verdict == Verdict::TurnedBack {
+                // A SYN with another number, where the first one's handshake isn't done: the port is used again, and the client
+                // is asked whether it means that (RFC 9293, 3.5.1). Nothing else is shown before the SYN-ACK.
+                if packet.flags != tcp::ACK || !packet.payload.is_empty() {
+                    return Err(format!("a SYN is turned back by {packet}"));
+                }
             } else {
                 self.client_gets(packet, slot, flow)?;
                 let word = gateway.application.word;

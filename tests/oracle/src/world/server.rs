@@ -234,12 +234,16 @@ impl Server {
                 head: request.kind == Kind::Head,
             };
             let bytes = answer.bytes(dress);
-            if close {
+            if close && rng.bool() {
+                // The FIN goes with the answer's last segment; else behind it, by itself.
                 connection.tcp.write_later(&bytes);
+            } else {
+                connection.tcp.write(&bytes, now, to);
+            }
+            if close {
                 connection.tcp.close(now, to);
                 return;
             }
-            connection.tcp.write(&bytes, now, to);
         }
     }
 }

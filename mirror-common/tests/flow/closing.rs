@@ -1,0 +1,161 @@
+//! Ends: of the leg that answers, of the one that is waited for, and those that the client is told of.
+
+use super::*;
+use mirror_common::flow::{Due, on_sweep};
+
+const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+
+impl Scene {
+    /// A server's segment without payload.
+    fn says(&mut self, side: Side, flags: u8, offset: usize, acked: usize) -> Step {
+        let n = side as usize;
+        let seq = SERVER_ISS[n] + 1 + offset as u32;
+        let ack = LEG_ISS[n] + 1 + acked as u32;
+        let segment = Segment { seq, ack, flags, ..self.segment() };
+        self.run(|flow, terms, step| {
+            on_leg(flow, side, &segment, terms, step);
+        })
+    }
+
+    /// Dials the leg that a step asks for, and lets its server answer.
+    fn dial(&mut self, asked: &Step) {
+        let side = asked.dial().expect("a dial was asked for");
+        let dialled = Dialled { side: side as u32, port: 1_026, iss: LEG_ISS[side as usize] };
+        let segment = self.segment();
+        self.run(|flow, terms, step| on_dialled(flow, &dialled, &segment, terms, step));
+        is(&self.syn_ack(side, 7), Verdict::SynAckAbsorbed);
+    }
+
+    /// The shadow was asked a read and is lost; the primary, which is in the middle of its own answer, is waited for.
+    fn returning() -> (Scene, Step) {
+        let mut scene = Scene::established(true);
+        scene.word = scene.word.with_weight(10_000);
+        // So late that a leg may be dialled again, and not so long that the flow is idle.
+        scene.now_ms += 60;
+        is(&scene.client(0, READ, 0), Verdict::Mirrored);
+        scene.now_ms += 60;
+        scene.server(Side::Primary, 0, &ANSWER[..10], READ.len());
+        let lost = scene.says(Side::Shadow, tcp::RST, 0, 0);
+        is(&lost, Verdict::LegLost);
+        assert!(scene.flow.has(Flow::RETURNING) && scene.flow.has(Flow::ASK_AGAIN));
+        (scene, lost)
+    }
+
+    /// The client repeats its read: it goes to `side` once more.
+    fn asks_again(&mut self, side: Side) {
+        let step = self.client(0, READ, 0);
+        is(&step, Verdict::AskedAgain);
+        assert_eq!(step.to_leg[side as usize].kind, emit::FORWARD);
+    }
+}
+
+/// The lost leg's successor was lost, too, and with it that the read has to be asked again: the client waited for ever.
+#[test]
+fn a_read_is_asked_again_though_its_leg_is_lost_twice() {
+    let (mut scene, lost) = Scene::returning();
+    scene.dial(&lost);
+    is(&scene.says(Side::Shadow, tcp::RST, 0, 0), Verdict::LegLost);
+    scene.server(Side::Primary, 10, &ANSWER[10..], READ.len());
+    assert_eq!(scene.flow.authority(), Side::Primary);
+    scene.asks_again(Side::Primary);
+}
+
+/// The leg that is waited for was lost, and the other one was gone: nobody was dialled any more.
+#[test]
+fn when_the_leg_that_is_waited_for_is_lost_the_other_one_is_dialled() {
+    let (mut scene, _) = Scene::returning();
+    // As if it had been out of sync meanwhile.
+    scene.flow.leg_mut(Side::Shadow).state = leg_state::NONE;
+    scene.word = scene.word.with_authority(Side::Shadow);
+    let lost = scene.says(Side::Primary, tcp::RST, 10, 0);
+    is(&lost, Verdict::LegLost);
+    scene.dial(&lost);
+    assert_eq!(scene.flow.authority(), Side::Shadow);
+    scene.asks_again(Side::Shadow);
+}
+
+/// It was silent, and the other one, being gone, was no measure of that.
+#[test]
+fn a_leg_that_is_waited_for_is_lost_when_it_is_silent() {
+    let (mut scene, _) = Scene::returning();
+    scene.word = scene.word.with_authority(Side::Shadow);
+    let sweep = |scene: &mut Scene| {
+        let mut due = Due::Nothing;
+        let step = scene.run(|flow, terms, step| due = on_sweep(flow, true, terms, step));
+        (due, step)
+    };
+    assert_eq!(sweep(&mut scene).0, Due::Nothing);
+    scene.now_ms += scene.service.stall_ms;
+    let (due, lost) = sweep(&mut scene);
+    assert_eq!(due, Due::Emit);
+    assert_eq!(lost.dial(), Some(Side::Shadow));
+}
+
+/// The client closed behind its last read; the leg that was to answer it again had answered, and closed.
+#[test]
+fn a_leg_that_has_closed_is_dialled_anew_to_be_asked_again() {
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    let fin =
+        Segment { seq: ISS + 1 + READ.len() as u32, flags: tcp::FIN | tcp::ACK, ack: 501, ..scene.segment() };
+    scene.run(|flow, terms, step| {
+        on_client(flow, &fin, terms, step);
+    });
+    scene.server(Side::Primary, 0, ANSWER, READ.len() + 1);
+    is(&scene.says(Side::Primary, tcp::FIN | tcp::ACK, ANSWER.len(), READ.len() + 1), Verdict::FinAbsorbed);
+    let lost = scene.says(Side::Shadow, tcp::RST, 0, 0);
+    is(&lost, Verdict::LegLost);
+    scene.dial(&lost);
+    assert_eq!(scene.flow.authority(), Side::Primary);
+}
+
+/// A write behind an answer that announces the close was done, and the client, which may, sent it again elsewhere.
+#[test]
+fn behind_an_announced_close_nothing_is_begun() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.server(Side::Shadow, 0, ANSWER, READ.len());
+    is(&scene.server(Side::Primary, 0, CLOSE, READ.len()), Verdict::Forwarded);
+    is(&scene.client(READ.len(), WRITE, CLOSE.len()), Verdict::HeldUnsettled);
+    assert_eq!((scene.flow.turns, scene.writes), (1, 0));
+}
+
+/// The mirror had done a write that the authority never will, and was taken for in sync.
+#[test]
+fn a_write_that_the_authority_closes_upon_puts_the_mirror_out() {
+    for flags in [tcp::FIN | tcp::ACK, tcp::RST] {
+        let mut scene = Scene::established(true);
+        is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
+        scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+        assert!(scene.word.member(Side::Shadow));
+        scene.says(Side::Primary, flags, 0, 0);
+        assert!(!scene.word.member(Side::Shadow));
+        assert_eq!(scene.writes, 0);
+    }
+}
+
+/// The leg that lacked a request went, and the client repeated for ever what the other one had long had.
+#[test]
+fn what_only_a_gone_leg_lacked_is_acknowledged_when_it_is_repeated() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    scene.word = scene.word.with_member(Side::Shadow, false);
+    is(&scene.client(READ.len(), READ, ANSWER.len()), Verdict::Forwarded);
+    let step = scene.client(0, READ, ANSWER.len());
+    is(&step, Verdict::TurnedBack);
+    assert_eq!(step.to_client.ack, ISS + 1 + READ.len() as u32);
+}
+
+/// A FIN that overtook the answer before it would put the mirror out for a write that was answered.
+#[test]
+fn a_fin_that_overtakes_its_answer_waits_for_it() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
+    let fin = tcp::FIN | tcp::ACK;
+    is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::BeyondHead);
+    is(&scene.server(Side::Primary, 0, ANSWER, WRITE.len()), Verdict::Forwarded);
+    is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::Forwarded);
+    assert!(scene.word.member(Side::Shadow));
+}
