@@ -1,5 +1,7 @@
 //! What goes over the control socket: requests, answers, and the client.
 
+pub mod resources;
+
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},

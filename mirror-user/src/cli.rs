@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest},
+    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, resources::ResourcesAnswer},
     daemon::{self, Places},
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
-    policy::Policy,
+    policy::{Policy, parse_duration},
     tap,
 };
 
@@ -47,6 +47,9 @@ enum Command {
         /// Log a line a packet: to see what happens, not for production. The kernel side must have been built for that
         #[arg(long)]
         log_packets: bool,
+        /// Folder of what is kept on disk; made where it isn't there
+        #[arg(long, default_value = "/var/lib/mirror", value_name = "DIR")]
+        state: PathBuf,
     },
     /// Check a policy file; needs no root
     #[command(after_help = "Example:\n  mirror check policies/http.toml")]
@@ -107,6 +110,16 @@ enum Command {
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },
+    /// Show what both sides' servers use: CPU, memory, I/O, network, requests
+    #[command(after_help = "Example:\n  mirror resources shop --since 1h\n  \
+                      mirror resources shop --json | jq '.sides[0].metrics[] | select(.metric == \"cpu\").now'")]
+    Resources {
+        /// The application
+        app: String,
+        /// Mean and maximum of this time
+        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_duration)]
+        since: Duration,
+    },
     /// Check whether this host can run the gateway, and say what to type where it can't
     ///
     /// Without a policy only the host is looked at. Needs no root, but capabilities are those of whoever asks. Exit code 1
@@ -146,7 +159,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> miette::Result<ExitCode> {
     match &cli.command {
-        Command::Run { policy, log_packets } => {
+        Command::Run { policy, log_packets, state } => {
             let policy = Policy::load(policy)?;
             let filter =
                 tracing_subscriber::EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| "info".into());
@@ -155,7 +168,7 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .init();
-            let places = Places { pins: cli.pins.clone(), socket: cli.socket.clone() };
+            let places = Places { pins: cli.pins.clone(), socket: cli.socket.clone(), state: state.clone() };
             daemon::run(policy, &places, *log_packets).map_err(said)?;
         }
         Command::Check { policy } => {
@@ -210,6 +223,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         }
         Command::Flows { limit } => {
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
+        }
+        Command::Resources { app, since } => {
+            let path = format!("/resources?app={app}&since={}", since.as_secs().max(1));
+            print(&client.get::<ResourcesAnswer>(&path).await?, cli.json)
         }
         Command::Weight { app, percent } => {
             let body = WeightRequest { app: app.clone(), weight: *percent };

@@ -5,6 +5,7 @@ mod log;
 mod metrics;
 mod neighbours;
 mod notify;
+mod resources;
 mod serve;
 
 use std::{
@@ -27,6 +28,8 @@ use crate::{
     network::Network,
     object,
     policy::{Hook, Policy},
+    resources::watch::Watch,
+    series::keeper::Keeper,
     state::State,
     tap,
 };
@@ -38,6 +41,8 @@ pub struct Places {
     pub pins: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Folder of what is kept on disk.
+    pub state: PathBuf,
 }
 
 /// Flows are visited this often.
@@ -52,6 +57,7 @@ struct Shared {
     counts: Arc<Counts>,
     devices: Vec<String>,
     pins: PathBuf,
+    resources: Arc<Watch>,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -82,11 +88,12 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
         devices.push(attached);
     }
     let keeper = neighbours::Keeper::new(network, &policy);
-    let shared = share(policy, datapath, devices, file, &places.pins)?;
+    let shared = share(policy, datapath, devices, file, places)?;
     let sweeper = Arc::clone(&shared);
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
+    resources::start(&shared)?;
     serve::serve(shared, &places.socket)
 }
 
@@ -95,7 +102,7 @@ fn share(
     mut datapath: Datapath,
     devices: Vec<String>,
     file: File,
-    pins: &Path,
+    places: &Places,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
@@ -111,6 +118,7 @@ fn share(
             tracing::error!("holding has ended: {error:#}");
         }
     })?;
+    let resources = Arc::new(Watch::new(&policy, Keeper::start(&places.state, policy.name.as_str())?));
     let mover = Mover { words, policy, thaw };
     if mover.recover() {
         state
@@ -125,7 +133,8 @@ fn share(
         state,
         counts,
         devices,
-        pins: pins.to_owned(),
+        pins: places.pins.clone(),
+        resources,
     }))
 }
 

@@ -22,6 +22,8 @@ pub mod network;
 pub mod object;
 pub mod output;
 pub mod policy;
+pub mod resources;
+pub mod series;
 pub mod state;
 pub mod tap;
 pub mod words;

@@ -20,7 +20,7 @@ use mirror_control::migration::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics, notify};
+use super::{Shared, metrics, notify, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -75,6 +75,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/status", get(status))
             .route("/flows", get(flows))
             .route("/counters", get(counters))
+            .route("/resources", get(resources::resources))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
             .route("/join", post(join))
@@ -248,7 +249,7 @@ fn explained(shared: &Shared, error: anyhow::Error) -> Refused {
     ))
 }
 
-fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
+pub(super) fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
     let mine = shared.mover.policy.name.as_str();
     if app == mine { Ok(()) } else { Err(Refused(anyhow!("no application {app} here; there is {mine}"))) }
 }
