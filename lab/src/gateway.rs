@@ -83,6 +83,7 @@ impl Gateway {
         let policy = self.folder.path().join("policy.toml");
         let log = std::fs::File::options().create(true).append(true).open(self.log_path())?;
         let mut command = self.command(&["run"]);
+        command.arg("--state").arg(self.folder.path().join("state"));
         command.arg(policy).envs(variables.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut process = self.namespace.spawn(&mut command)?;

@@ -94,7 +94,10 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
     let told = Arc::clone(&shared.state);
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
     resources::start(&shared)?;
-    serve::serve(shared, &places.socket)
+    let keeping = Arc::clone(&shared.resources);
+    let served = serve::serve(shared, &places.socket);
+    keeping.keeper.close();
+    served
 }
 
 fn share(

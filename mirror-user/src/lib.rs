@@ -5,6 +5,7 @@
 //! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
+//! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 

@@ -327,3 +327,6 @@ fn remove_old(write: &WriteTransaction, now: u64) -> Result<(), redb::Error> {
 fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(Err(Failure::Corrupt))
 }
+
+#[cfg(test)]
+mod tests;

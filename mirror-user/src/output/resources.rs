@@ -78,3 +78,86 @@ fn bytes(value: f64) -> String {
     }
     if unit == 0 { format!("{scaled:.0} B") } else { format!("{scaled:.1} {}", UNITS[unit]) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        resources::Missing,
+        series::{Failure, keeper::Kept},
+    };
+
+    fn side(name: &str, source: Option<&str>, known: &[(Metric, f64)], why: Missing) -> SideResources {
+        let values = |metric: Metric| {
+            let now = known.iter().find(|(of, _)| *of == metric).map(|(_, value)| *value);
+            MetricValues {
+                metric,
+                unit: metric.unit().into(),
+                now,
+                missing: now.is_none().then_some(why),
+                mean: now.map(|now| now / 2.0),
+                max: now,
+                from: 0,
+                step: 1,
+                series: Vec::new(),
+            }
+        };
+        SideResources {
+            side: name.into(),
+            source: source.map(Into::into),
+            at: Some(7),
+            metrics: Metric::ALL.into_iter().map(values).collect(),
+            missing: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_reads_like_this() {
+        let known = [
+            (Metric::Cpu, 1.5),
+            (Metric::Memory, 3.0 * 1_073_741_824.0),
+            (Metric::Sent, 900.0),
+            (Metric::Reads, 1_200.0),
+        ];
+        let answer = ResourcesAnswer {
+            name: "shop".into(),
+            since: 600,
+            sides: vec![
+                side("primary", Some("process 12"), &known, Missing::Denied),
+                side("shadow", None, &[(Metric::Reads, 0.0), (Metric::Writes, 0.0)], Missing::NoSource),
+            ],
+            kept: Kept {
+                path: "/var/lib/mirror/shop.series".into(),
+                failure: Some(Failure::Full),
+                failures: BTreeMap::new(),
+            },
+            clock_steps: 0,
+        };
+        let text = anstream::adapter::strip_str(&answer.lines()).to_string();
+        let expected = "\
+shop            PRIMARY         mean          max         SHADOW         mean          max   of 10 min
+cpu          1.50 cores   0.75 cores   1.50 cores              –            –            –
+memory          3.0 GiB      1.5 GiB      3.0 GiB              –            –            –
+read                  –            –            –              –            –            –
+written               –            –            –              –            –            –
+received              –            –            –              –            –            –
+sent            900 B/s      450 B/s      900 B/s              –            –            –
+reads           1200 /s       600 /s      1200 /s           0 /s         0 /s         0 /s
+writes                –            –            –           0 /s         0 /s         0 /s
+primary  process 12
+  – read, written, received, writes: the gateway may not read it: another user's process needs CAP_SYS_PTRACE
+shadow   no source in the policy
+  – cpu, memory, read, written, received, sent: the policy names no source: [primary.resources], [shadow.resources]
+/var/lib/mirror/shop.series: nothing is kept: the disk is full: make room; it is tried again every minute
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn bytes_have_one_unit() {
+        let shown = [0.0, 1_023.0, 1_024.0, 1_572_864.0, 5e15].map(bytes);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "4547.5 TiB"]);
+    }
+}

@@ -32,7 +32,7 @@ impl CgroupPath {
         self.0.strip_prefix("/").unwrap_or(&self.0)
     }
 
-    fn parse(path: PathBuf) -> Result<Self, String> {
+    pub(crate) fn parse(path: PathBuf) -> Result<Self, String> {
         let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
         let shown = path.display();
         if path.starts_with("/sys/fs/cgroup") {

@@ -199,3 +199,140 @@ fn field(text: &str, name: &str) -> Found<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     number(line.ok_or(Missing::Malformed)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rates::Rates, *};
+
+    /// CPU and memory captured of a group that wrote and read a file of 24 MB (Linux 6.18); I/O as the kernel's
+    /// documentation has it.
+    const V1_USAGE: &str = "176305904\n";
+    const V1_MEMORY: &str = "25899008\n";
+    const V1_MEMORY_STAT: &str = "cache 25268224\nrss 258048\ninactive_file 25174016\nactive_file 94208\n\
+        total_cache 25268224\ntotal_rss 258048\ntotal_inactive_file 25174016\ntotal_active_file 94208\n";
+    const V1_IO: &str = "254:0 Read 25165824\n254:0 Write 25165824\n254:0 Sync 25165824\n254:0 Async 25165824\n\
+        254:0 Discard 0\n254:0 Total 50331648\n252:3 Read 25165824\n252:3 Write 25165824\nTotal 100663296\n";
+    const V2_CPU: &str = "usage_usec 3183740914\nuser_usec 2788531968\nsystem_usec 395208946\nnice_usec 1178520794\n\
+        core_sched.force_idle_usec 0\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\nnr_bursts 0\nburst_usec 0\n";
+    const V2_MEMORY_STAT: &str = "anon 12288000\nfile 4096000\nkernel 819200\ninactive_anon 12288000\nactive_anon 0\n\
+        inactive_file 3000000\nactive_file 1096000\n";
+    const V2_IO: &str = "254:0 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n\
+        252:3 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n7:0 rbytes=77 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n";
+
+    /// A host on whose disk 254:0 lies the device mapper's 252:3, with a group of some files.
+    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("sys/dev/block/252:3/slaves/vda")).unwrap();
+        fs::create_dir_all(folder.path().join("sys/dev/block/254:0/slaves")).unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    fn group(root: &Path, legacy: &[&str], unified: bool) -> Group {
+        let legacy = legacy.iter().map(|name| ((*name).to_owned(), root.join(name))).collect();
+        let hierarchies = Hierarchies { unified: unified.then(|| root.join("unified")), legacy };
+        Group { path: path("/shop.service"), hierarchies, root: root.to_owned() }
+    }
+
+    fn path(text: &str) -> CgroupPath {
+        CgroupPath::parse(text.into()).unwrap()
+    }
+
+    fn sum(reading: &Reading, metric: Metric) -> Found<f64> {
+        Ok(match reading.get(metric)? {
+            Value::Gauge(value) => *value,
+            Value::Counter(counter) => counter.parts.values().sum(),
+        })
+    }
+
+    #[test]
+    fn a_group_of_v1_is_read_controller_by_controller() {
+        let host = host(&[
+            ("cpuacct/shop.service/cpuacct.usage", V1_USAGE),
+            ("memory/shop.service/memory.usage_in_bytes", V1_MEMORY),
+            ("memory/shop.service/memory.stat", V1_MEMORY_STAT),
+            ("blkio/shop.service/blkio.throttle.io_service_bytes_recursive", V1_IO),
+        ]);
+        let reading = group(host.path(), &["cpuacct", "memory", "blkio"], false).read(1.0);
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(0.176_305_904));
+        assert_eq!(sum(&reading, Metric::Memory), Ok(25_899_008.0 - 25_174_016.0));
+        assert_eq!(sum(&reading, Metric::Read), Ok(25_165_824.0), "the mapped device's bytes are the disk's");
+        assert_eq!(sum(&reading, Metric::Written), Ok(25_165_824.0));
+        assert_eq!(sum(&reading, Metric::Received), Err(Missing::NotMeasured), "nobody is in it");
+    }
+
+    #[test]
+    fn a_group_of_v2_is_read_and_a_controller_that_is_off_is_not_measured() {
+        let files = [
+            ("unified/shop.service/cpu.stat", V2_CPU),
+            ("unified/shop.service/memory.current", "17203200\n"),
+            ("unified/shop.service/memory.stat", V2_MEMORY_STAT),
+            ("unified/shop.service/io.stat", V2_IO),
+        ];
+        let all = host(&files);
+        let reading = group(all.path(), &[], true).read(1.0);
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(3_183.740_914));
+        assert_eq!(sum(&reading, Metric::Memory), Ok(14_203_200.0));
+        assert_eq!(sum(&reading, Metric::Read), Ok(1_459_200.0));
+        assert_eq!(sum(&reading, Metric::Written), Ok(314_773_504.0));
+        let no_memory = host(&files[..1]);
+        let reading = group(no_memory.path(), &[], true).read(1.0);
+        assert_eq!(sum(&reading, Metric::Memory), Err(Missing::NotMeasured));
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(3_183.740_914));
+    }
+
+    #[test]
+    fn a_hybrid_host_has_each_controller_where_it_is_mounted() {
+        let host = host(&[
+            ("memory/shop.service/memory.usage_in_bytes", V1_MEMORY),
+            ("memory/shop.service/memory.stat", V1_MEMORY_STAT),
+            ("unified/shop.service/cpu.stat", V2_CPU),
+        ]);
+        let reading = group(host.path(), &["cpuacct", "memory", "blkio"], true).read(1.0);
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(3_183.740_914));
+        assert_eq!(sum(&reading, Metric::Memory), Ok(724_992.0));
+    }
+
+    #[test]
+    fn what_is_gone_or_torn_is_named() {
+        let host = host(&[
+            ("unified/shop.service/cpu.stat", "usage_u"),
+            ("unified/shop.service/io.stat", "254:0 rby"),
+        ]);
+        let reading = group(host.path(), &[], true).read(1.0);
+        assert_eq!(sum(&reading, Metric::Cpu), Err(Missing::Malformed));
+        assert_eq!(sum(&reading, Metric::Read), Err(Missing::Malformed));
+        fs::remove_dir_all(host.path().join("unified/shop.service")).unwrap();
+        let reading = group(host.path(), &[], true).read(1.0);
+        for metric in Metric::OF_SOURCE {
+            assert_eq!(reading.get(metric), Err(Missing::Gone), "{metric:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_group_that_did_none_count() {
+        let host = host(&[("unified/shop.service/io.stat", "")]);
+        let group = group(host.path(), &[], true);
+        let mut rates = Rates::default();
+        rates.step(&[Metric::Read], &group.read(1.0));
+        assert_eq!(rates.step(&[Metric::Read], &group.read(2.0)), [(Metric::Read, Ok(0.0))]);
+        let began = "254:0 rbytes=0 wbytes=0 rios=0 wios=0 dbytes=0 dios=0\n";
+        fs::write(host.path().join("unified/shop.service/io.stat"), began).unwrap();
+        rates.step(&[Metric::Read], &group.read(3.0));
+        fs::write(host.path().join("unified/shop.service/io.stat"), began.replace("rbytes=0", "rbytes=50"))
+            .unwrap();
+        assert_eq!(rates.step(&[Metric::Read], &group.read(4.0)), [(Metric::Read, Ok(50.0))]);
+    }
+
+    #[test]
+    fn this_hosts_own_hierarchies_are_found() {
+        let found = Hierarchies::find();
+        let mounted = fs::read_to_string("/proc/self/mounts").unwrap();
+        let has = |kind: &str| mounted.lines().any(|line| line.split(' ').nth(2) == Some(kind));
+        assert_eq!((found.unified.is_some(), !found.legacy.is_empty()), (has("cgroup2"), has("cgroup")));
+    }
+}

@@ -249,10 +249,14 @@ fn counter(
 fn counts(exporter: Exporter, metric: Metric, labels: &BTreeMap<String, String>, scrape: &Scrape) -> bool {
     const IDLE: [&str; 3] = ["idle", "iowait", "steal"];
     const STACKED: [&str; 4] = ["dm-", "md", "loop", "zram"];
-    const VIRTUAL: [&str; 11] =
-        ["lo", "veth", "docker", "br-", "virbr", "cni", "cali", "flannel", "tun", "tap", "dummy"];
+    // The same bytes pass a device below these, or never leave the host.
+    const VIRTUAL: [&str; 15] = [
+        "lo", "veth", "docker", "br-", "virbr", "cni", "cali", "flannel", "tun", "tap", "dummy", "ifb", "wg",
+        "bond", "team",
+    ];
     let begins = |label: &str, with: &[&str]| {
-        labels.get(label).is_some_and(|value| with.iter().any(|start| value.starts_with(start)))
+        let device = labels.get(label).map(|value| value.trim_start_matches("/dev/"));
+        device.is_some_and(|device| with.iter().any(|start| device.starts_with(start)))
     };
     match (exporter, metric) {
         (Exporter::Node, Metric::Cpu) => {
@@ -280,5 +284,194 @@ fn memory(text: &Text, exporter: Exporter, scrape: &Scrape) -> Found<f64> {
         Exporter::Container => gauge(CONTAINER_MEMORY),
         Exporter::Node => Ok(gauge(NODE_TOTAL)? - gauge(NODE_AVAILABLE)?),
         Exporter::Process => gauge(PROCESS_MEMORY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const NODE: &str = include_str!("../../testdata/resources/node_exporter.prom");
+    const CADVISOR: &str = include_str!("../../testdata/resources/cadvisor.prom");
+    const CLIENT_LIBRARY: &str = include_str!("../../testdata/resources/client_library.prom");
+
+    fn scrape(labels: &[(&str, &str)]) -> Scrape {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let url = "http://10.0.2.2:9100/metrics".parse().unwrap();
+        Scrape { url, labels, interfaces: Vec::new() }
+    }
+
+    fn read(text: &str, labels: &[(&str, &str)]) -> Reading {
+        parse(text.as_bytes(), &scrape(labels), 5.0).unwrap_or_else(Reading::missing)
+    }
+
+    fn sum(reading: &Reading, metric: Metric) -> Found<f64> {
+        Ok(match reading.get(metric)? {
+            Value::Gauge(value) => *value,
+            Value::Counter(counter) => counter.parts.values().sum(),
+        })
+    }
+
+    fn near(found: Found<f64>, wanted: f64) -> bool {
+        found.is_ok_and(|value| (value - wanted).abs() < 1e-6 * wanted)
+    }
+
+    #[test]
+    fn node_exporters_host_is_what_its_cpus_did_and_its_own_devices_moved() {
+        let reading = read(NODE, &[]);
+        // nice + softirq + system + user of both CPUs: neither idle nor iowait nor steal.
+        let busy = 1214.14 + 19.59 + 450.56 + 1139.5 + 1172.38 + 26.71 + 465.83 + 1187.46;
+        assert!(near(sum(&reading, Metric::Cpu), busy), "{reading:?}");
+        assert!(near(sum(&reading, Metric::Memory), 2.5276502016e10 - 2.313644032e10));
+        assert!(near(sum(&reading, Metric::Read), 5.266506752e9));
+        assert!(near(sum(&reading, Metric::Received), 1.298319317e9), "eth0 alone");
+        let Ok(Value::Counter(counter)) = reading.get(Metric::Sent) else { panic!("{reading:?}") };
+        assert_eq!((counter.clock, counter.at, counter.parts.len()), (Clock::Gateway, 5.0, 1));
+    }
+
+    #[test]
+    fn cadvisors_container_is_found_by_its_labels_and_timed_by_cadvisor() {
+        let reading = read(CADVISOR, &[("name", "shop")]);
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(421.75));
+        assert_eq!(sum(&reading, Metric::Memory), Ok(2.5e8));
+        assert_eq!(sum(&reading, Metric::Read), Ok(4.096e6), "the device mapper's bytes are the disk's");
+        assert_eq!(sum(&reading, Metric::Sent), Ok(9.5e7));
+        let Ok(Value::Counter(counter)) = reading.get(Metric::Cpu) else { panic!("{reading:?}") };
+        assert_eq!(counter.clock, Clock::Source);
+        assert!((counter.at - 1_732_550_401.337).abs() < 1e-3, "{}", counter.at);
+        // A label's value with commas, braces and quotes is one value.
+        let annotated =
+            read(CADVISOR, &[("container_label_annotations", r#"{"team":"a, b","tier":"web}"}"#)]);
+        assert_eq!(sum(&annotated, Metric::Cpu), Ok(421.75));
+    }
+
+    #[test]
+    fn containers_that_hold_one_another_are_ambiguous_and_none_is_gone() {
+        let all = read(CADVISOR, &[]);
+        assert_eq!(sum(&all, Metric::Cpu), Err(Missing::Ambiguous));
+        assert_eq!(sum(&all, Metric::Memory), Err(Missing::Ambiguous));
+        assert_eq!(sum(&read(CADVISOR, &[("name", "shoe")]), Metric::Cpu), Err(Missing::Gone));
+    }
+
+    #[test]
+    fn a_client_librarys_process_has_cpu_and_memory_and_no_disk() {
+        let reading = read(CLIENT_LIBRARY, &[]);
+        assert_eq!(sum(&reading, Metric::Cpu), Ok(72.29));
+        assert_eq!(sum(&reading, Metric::Memory), Ok(61_435_904.0));
+        assert_eq!(sum(&reading, Metric::Read), Err(Missing::NotMeasured));
+    }
+
+    #[test]
+    fn the_named_interfaces_count_and_no_other() {
+        let mut scrape = scrape(&[]);
+        scrape.interfaces = vec!["ifb0".into()];
+        let reading = parse(NODE.as_bytes(), &scrape, 0.0).unwrap();
+        assert_eq!(sum(&reading, Metric::Received), Ok(0.0));
+        scrape.interfaces = vec!["eth7".into()];
+        let reading = parse(NODE.as_bytes(), &scrape, 0.0).unwrap();
+        assert_eq!(sum(&reading, Metric::Received), Err(Missing::NotMeasured));
+    }
+
+    #[test]
+    fn lies_are_named() {
+        let cpu = |value: &str| {
+            let reading = read(
+                &format!("# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total {value}\n"),
+                &[],
+            );
+            super::super::rates::Rates::default().step(&[Metric::Cpu], &reading)[0].1
+        };
+        for lie in ["NaN", "-1", "+Inf", "1e999"] {
+            assert_eq!(cpu(lie), Err(Missing::Impossible), "{lie}");
+        }
+        assert_eq!(cpu("twelve"), Err(Missing::Malformed));
+        assert_eq!(cpu("12"), Err(Missing::FirstReading));
+        assert_eq!(sum(&read("", &[]), Metric::Cpu), Err(Missing::Gone));
+        assert_eq!(sum(&read("<html>502</html>", &[]), Metric::Cpu), Err(Missing::Gone));
+        let twice = "process_cpu_seconds_total 1\nprocess_cpu_seconds_total 2\n";
+        assert_eq!(sum(&read(twice, &[]), Metric::Cpu), Err(Missing::Ambiguous));
+        let broken = "process_cpu_seconds_total{a=\"b\n";
+        assert_eq!(sum(&read(broken, &[]), Metric::Cpu), Err(Missing::Malformed));
+    }
+
+    /// An endpoint on the loopback device that answers once, as it likes.
+    async fn answered<F>(deadline: Duration, answer: impl FnOnce(TcpStream) -> F + Send + 'static) -> Reading
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4_096]).await;
+            answer(stream).await;
+        });
+        let mut scrape = scrape(&[]);
+        scrape.url = format!("http://{address}/metrics").parse().unwrap();
+        let reading = Endpoint::new(scrape, deadline).unwrap().read(|| 1.0).await;
+        served.abort();
+        reading
+    }
+
+    const PATIENT: Duration = Duration::from_secs(60);
+
+    async fn says(text: String) -> Reading {
+        // Who has heard enough hangs up.
+        answered(PATIENT, async move |mut stream| drop(stream.write_all(text.as_bytes()).await)).await
+    }
+
+    #[tokio::test]
+    async fn an_honest_endpoint_is_read() {
+        let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+        assert_eq!(sum(&says(format!("{head}{CLIENT_LIBRARY}")).await, Metric::Cpu), Ok(72.29));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_lies_or_hangs_gets_its_name() {
+        let bad = says("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n".into()).await;
+        assert_eq!(bad, Reading::missing(Missing::BadStatus));
+        let elsewhere = says("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n".into()).await;
+        assert_eq!(elsewhere, Reading::missing(Missing::BadStatus));
+        let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nprocess_cpu_seconds_total 7";
+        assert_eq!(says(cut.into()).await, Reading::missing(Missing::Malformed));
+        assert_eq!(says("SSH-2.0\r\n\r\n".into()).await, Reading::missing(Missing::Malformed));
+        let hangs = answered(Duration::from_millis(50), |stream| async move {
+            std::future::pending::<()>().await;
+            drop(stream);
+        });
+        assert_eq!(hangs.await, Reading::missing(Missing::TooSlow));
+        let trickles = answered(Duration::from_millis(50), async |mut stream: TcpStream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nprocess_cpu").await;
+            std::future::pending::<()>().await;
+        });
+        assert_eq!(trickles.await, Reading::missing(Missing::TooSlow));
+    }
+
+    #[tokio::test]
+    async fn a_hundred_megabytes_are_too_large_and_are_not_read() {
+        let line = "process_cpu_seconds_total 1\n".repeat(40_000);
+        let large = answered(PATIENT, async move |mut stream: TcpStream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            // Who has heard enough hangs up.
+            let mut pieces = 0;
+            while pieces < 100 && stream.write_all(line.as_bytes()).await.is_ok() {
+                pieces += 1;
+            }
+        });
+        assert_eq!(large.await, Reading::missing(Missing::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn nobody_who_listens_is_unreachable() {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let mut scrape = scrape(&[]);
+        scrape.url = format!("http://127.0.0.1:{port}/metrics").parse().unwrap();
+        let reading = Endpoint::new(scrape, PATIENT).unwrap().read(|| 1.0).await;
+        assert_eq!(reading, Reading::missing(Missing::Unreachable));
     }
 }

@@ -17,16 +17,15 @@ impl Rates {
     /// The values of `metrics` at this reading. A metric that is missing keeps its last counter, so that a short gap costs
     /// the gap alone.
     pub fn step(&mut self, metrics: &[Metric], reading: &Reading) -> Vec<(Metric, Found<f64>)> {
-        let value = |metric: &Metric| {
-            let found = match reading.get(*metric)? {
-                Value::Gauge(value) => *value,
-                Value::Counter(counter) => self.rate(*metric, counter)?,
-            };
-            plausible(*metric, found)
+        metrics.iter().map(|metric| (*metric, self.value(*metric, reading))).collect()
+    }
+
+    fn value(&mut self, metric: Metric, reading: &Reading) -> Found<f64> {
+        let value = match reading.get(metric)? {
+            Value::Gauge(value) => *value,
+            Value::Counter(counter) => self.rate(metric, counter)?,
         };
-        // The borrow of `self` is the closure's alone.
-        let mut value = value;
-        metrics.iter().map(|metric| (*metric, value(metric))).collect()
+        if (0.0..=metric.most()).contains(&value) { Ok(value) } else { Err(Missing::Impossible) }
     }
 
     fn rate(&mut self, metric: Metric, counter: &Counter) -> Found<f64> {
@@ -49,11 +48,11 @@ impl Rates {
 /// Growth a second of the parts that were there before, too.
 fn between(last: &Counter, now: &Counter) -> Found<f64> {
     let step = now.at - last.at;
-    if last.clock != now.clock || step < 0.0 {
-        return Err(Missing::Reset);
+    if last.clock == Clock::Source && now.clock == Clock::Source && step == 0.0 {
+        return Err(Missing::Unchanged);
     }
-    if step == 0.0 {
-        return Err(if now.clock == Clock::Source { Missing::Unchanged } else { Missing::FirstReading });
+    if last.clock != now.clock || step <= 0.0 {
+        return Err(Missing::Reset);
     }
     if step > LONGEST_STEP {
         return Err(Missing::FirstReading);
@@ -72,10 +71,6 @@ fn between(last: &Counter, now: &Counter) -> Found<f64> {
         None if now.parts.is_empty() && last.parts.is_empty() => Err(Missing::NotMeasured),
         None => Err(Missing::Reset),
     }
-}
-
-fn plausible(metric: Metric, value: f64) -> Found<f64> {
-    if (0.0..=metric.most()).contains(&value) { Ok(value) } else { Err(Missing::Impossible) }
 }
 
 #[cfg(test)]

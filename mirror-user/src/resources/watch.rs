@@ -26,6 +26,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// A source may take this long: less than a tick, so that the next one isn't late.
 const DEADLINE: Duration = Duration::from_millis(800);
 
+/// What was known longer ago isn't known now.
+const STALE: Duration = Duration::from_secs(5);
+
 /// Turns that each side answered so far: reads, writes. `None`: the counters can't be read now.
 pub type Turns = Option<[[u64; 2]; 2]>;
 
@@ -48,6 +51,20 @@ pub struct Known {
     pub missing: BTreeMap<(u8, Missing), u64>,
     /// Steps of the wall clock so far.
     pub clock_steps: u64,
+    /// When that was.
+    pub at: Option<Instant>,
+}
+
+impl Known {
+    /// Should the seconds stop, the last one doesn't stand for all that follow.
+    fn seen_from(mut self, now: Instant) -> Self {
+        if self.at.is_some_and(|at| now.saturating_duration_since(at) > STALE) {
+            for sample in self.now.iter_mut().flatten() {
+                sample.values = [Err(Missing::TooSlow); Metric::ALL.len()];
+            }
+        }
+        self
+    }
 }
 
 impl Watch {
@@ -60,7 +77,7 @@ impl Watch {
 
     /// What is known now.
     pub fn known(&self) -> Known {
-        self.lock().clone()
+        self.lock().clone().seen_from(Instant::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -114,6 +131,7 @@ impl Watch {
             tracing::warn!("the system's clock was set: the series have a gap, or a second twice");
         }
         known.clock_steps = clock_steps;
+        known.at = Some(Instant::now());
         for (side, sample) in samples {
             for why in sample.values.iter().filter_map(|value| value.err()) {
                 *known.missing.entry((*side as u8, why)).or_default() += 1;
@@ -148,7 +166,7 @@ impl Reader {
                 let parts = BTreeMap::from([("turns".to_owned(), turns[class] as f64)]);
                 Value::Counter(Counter { at: counted_at, clock: Clock::Gateway, parts })
             };
-            counts.set(metric, turns.map(counter).ok_or(Missing::Denied));
+            counts.set(metric, turns.map(counter).ok_or(Missing::Gone));
         }
         let known = self.rates.step(&Metric::OF_SOURCE, reading);
         let counted = self.rates.step(&[Metric::Reads, Metric::Writes], &counts);
@@ -262,4 +280,62 @@ impl Wall {
 
 fn system() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::ProcessId;
+
+    #[test]
+    fn seconds_go_on_evenly_and_a_step_of_the_clock_is_counted() {
+        let mut wall = Wall { started: Instant::now(), start: 1_000.4, steps: 0 };
+        // Ticks come a moment late.
+        let seen: Vec<u64> = [0.0, 1.001, 2.02, 3.3].map(|at| wall.at(at, 1_000.4 + at)).into();
+        assert_eq!((seen, wall.steps), (vec![1_000, 1_001, 1_002, 1_003], 0));
+        assert_eq!((wall.at(4.0, 500.0), wall.steps), (500, 1));
+        assert_eq!((wall.at(5.0, 501.0), wall.steps), (501, 1));
+        assert_eq!((wall.at(6.0, 9_000.0), wall.steps), (9_000, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_hangs_is_too_slow_each_second_and_hangs_one_thread() {
+        let mut files = Files {
+            what: Arc::new(Kind::Tree(Tree::new(ProcessId::File("/nowhere/shop.pid".into())))),
+            started: Instant::now(),
+            running: None,
+        };
+        let (answer, hanging) = tokio::sync::oneshot::channel();
+        files.running = Some(tokio::spawn(async { hanging.await.unwrap_or_default() }));
+        for _ in 0..3 {
+            assert_eq!(files.read().await, Reading::missing(Missing::TooSlow));
+        }
+        assert!(files.running.is_some(), "another one was begun");
+        answer.send(Reading::missing(Missing::Denied)).unwrap();
+        assert_eq!(files.read().await, Reading::missing(Missing::Denied), "it is heard when it comes");
+        assert!(files.running.is_none(), "the next second asks anew");
+    }
+
+    #[test]
+    fn a_side_has_rates_of_what_it_answered_whatever_its_source_says() {
+        let mut reader = Reader::new(Source::None);
+        let gone = Reading::missing(Missing::NoSource);
+        let first = reader.sample(7, &gone, Some([100, 10]), 1.0);
+        assert_eq!(first.get(Metric::Reads), Err(Missing::FirstReading));
+        let second = reader.sample(8, &gone, Some([150, 10]), 2.0);
+        assert_eq!((second.get(Metric::Reads), second.get(Metric::Writes)), (Ok(50.0), Ok(0.0)));
+        assert_eq!(second.get(Metric::Cpu), Err(Missing::NoSource));
+        assert_eq!(reader.sample(9, &gone, None, 3.0).get(Metric::Reads), Err(Missing::Gone));
+    }
+
+    #[test]
+    fn the_last_second_does_not_stand_for_those_that_never_came() {
+        let at = Instant::now();
+        let sample = Sample { at: 7, values: [Ok(1.0); Metric::ALL.len()] };
+        let known = Known { now: [Some(sample), None], at: Some(at), ..Known::default() };
+        let later =
+            |seconds| known.clone().seen_from(at + Duration::from_secs(seconds)).now[0].clone().unwrap();
+        assert_eq!(later(2).get(Metric::Cpu), Ok(1.0));
+        assert_eq!(later(60).get(Metric::Cpu), Err(Missing::TooSlow));
+    }
 }

@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use mirror_common::switch_word::Side;
@@ -22,13 +23,24 @@ const WAITING: usize = 30;
 /// Seconds until a file that couldn't be had is tried again.
 const AGAIN: u32 = 60;
 
+/// A daemon that ends waits this long for the disk.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// One second's samples.
 type Second = Vec<(Side, Sample)>;
+
+/// What the keeping thread is told.
+#[derive(Debug)]
+enum Order {
+    Keep(Second),
+    /// Close the file; then answer.
+    Close(SyncSender<()>),
+}
 
 /// Where samples go.
 #[derive(Debug)]
 pub struct Keeper {
-    to: SyncSender<Second>,
+    to: SyncSender<Order>,
     shared: Arc<Shared>,
 }
 
@@ -73,8 +85,17 @@ impl Keeper {
 
     /// Hands a second's samples over; never waits.
     pub fn keep(&self, samples: Second) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.to.try_send(samples) {
+        if self.to.try_send(Order::Keep(samples)).is_err() {
             self.shared.count(Failure::Behind);
+        }
+    }
+
+    /// Closes the file, so that the running minute isn't lost. Nothing is kept from then on.
+    pub fn close(&self) {
+        let (done, closed) = sync_channel(1);
+        if self.to.try_send(Order::Close(done)).is_ok() {
+            // A disk that hangs doesn't keep the daemon from ending.
+            let _ = closed.recv_timeout(CLOSING);
         }
     }
 
@@ -109,10 +130,19 @@ impl Shared {
         state.series = None;
     }
 
-    fn keep(&self, from: &Receiver<Second>) {
+    fn keep(&self, from: &Receiver<Order>) {
         let mut series = self.open();
         let mut until_again = AGAIN;
-        while let Ok(samples) = from.recv() {
+        while let Ok(order) = from.recv() {
+            let samples = match order {
+                Order::Keep(samples) => samples,
+                Order::Close(done) => {
+                    self.lock().series = None;
+                    drop(series);
+                    let _ = done.send(());
+                    return;
+                }
+            };
             match &mut series {
                 Some(open) => {
                     if let Err(failure) = open.keep(&samples) {
