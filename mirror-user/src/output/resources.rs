@@ -63,7 +63,7 @@ fn shown(metric: Metric, value: Option<f64>) -> String {
         Metric::Cpu => format!("{value:.2} cores"),
         Metric::Memory => bytes(value),
         Metric::Read | Metric::Written | Metric::Received | Metric::Sent => bytes(value) + "/s",
-        Metric::Reads | Metric::Writes => format!("{value:.0} /s"),
+        Metric::Reads | Metric::Writes => format!("{value:.1} /s"),
     }
 }
 
@@ -144,8 +144,8 @@ read                  –            –            –              –        
 written               –            –            –              –            –            –
 received              –            –            –              –            –            –
 sent            900 B/s      450 B/s      900 B/s              –            –            –
-reads           1200 /s       600 /s      1200 /s           0 /s         0 /s         0 /s
-writes                –            –            –           0 /s         0 /s         0 /s
+reads         1200.0 /s     600.0 /s    1200.0 /s         0.0 /s       0.0 /s       0.0 /s
+writes                –            –            –         0.0 /s       0.0 /s       0.0 /s
 primary  process 12
   – read, written, received, writes: the gateway may not read it: another user's process needs CAP_SYS_PTRACE
 shadow   no source in the policy

@@ -1,7 +1,7 @@
 //! A host's or a container's resources from an endpoint in Prometheus' text format: cAdvisor's, node_exporter's, or the
 //! `process_*` metrics that an application's own client library gives.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus_scraper::{Format, TextFormat, borrowed, parse_payload};
 
@@ -17,7 +17,7 @@ const MOST_SERIES: usize = 65_536;
 #[derive(Debug)]
 pub struct Endpoint {
     http: reqwest::Client,
-    scrape: Scrape,
+    scrape: Arc<Scrape>,
 }
 
 impl Endpoint {
@@ -32,7 +32,7 @@ impl Endpoint {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { http, scrape })
+        Ok(Self { http, scrape: Arc::new(scrape) })
     }
 
     /// What it says now; `at` gives the seconds of the monotonic clock.
@@ -41,7 +41,10 @@ impl Endpoint {
             Ok(text) => text,
             Err(why) => return Reading::missing(why),
         };
-        parse(&text, &self.scrape, at()).unwrap_or_else(Reading::missing)
+        let (scrape, at) = (Arc::clone(&self.scrape), at());
+        // Megabytes of text hold nobody up, and a text that the parser panics over is one that can't be read.
+        let parsed = tokio::task::spawn_blocking(move || parse(&text, &scrape, at));
+        parsed.await.unwrap_or(Err(Missing::Malformed)).unwrap_or_else(Reading::missing)
     }
 
     async fn fetch(&self) -> Found<Vec<u8>> {

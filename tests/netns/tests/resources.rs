@@ -1,6 +1,6 @@
 //! What both sides' servers use is seen while they are used: a process, a control group, and what the gateway counts.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
@@ -86,7 +86,10 @@ fn under_load_both_servers_use_cpu_and_a_dead_one_is_missing() -> Result<()> {
     let gateway = Gateway::start(&lab, &text.replace("[shadow]", &process))?;
     let mut scene = Scene { gateway, servers: [Some(primary), Some(shadow)], lab }.joined()?;
     scene.ctl(&["weight", "shop", "50"])?;
-    let client = scene.start_client(scene.client(20))?;
+    let mut config = scene.client(20);
+    config.think = Duration::from_millis(1);
+    config.duration = Some(Duration::from_secs(600));
+    let client = scene.start_client(config)?;
     let mut seen = Value::Null;
     let both = wait_for("both servers' CPU", SOON, || {
         seen = scene.ctl(&["resources", "shop"]).unwrap_or_default();
