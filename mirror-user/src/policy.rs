@@ -9,7 +9,7 @@ use std::{
 };
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
-pub use resources::{CgroupPath, ProcessId, Resources, Scrape, SourceKind};
+pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
 /// What is to be mirrored and moved, and within which bounds.

@@ -69,7 +69,7 @@ pub struct Scrape {
 /// Kinds of sources.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum SourceKind {
+enum SourceKind {
     /// A control group of this host, v1 or v2: wants `path`.
     Cgroup,
     /// A process of this host and its descendants: wants `pid` or `pid_file`.

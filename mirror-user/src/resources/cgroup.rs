@@ -217,7 +217,8 @@ mod tests {
     const V2_MEMORY_STAT: &str = "anon 12288000\nfile 4096000\nkernel 819200\ninactive_anon 12288000\nactive_anon 0\n\
         inactive_file 3000000\nactive_file 1096000\n";
     const V2_IO: &str = "254:0 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n\
-        252:3 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n7:0 rbytes=77 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n";
+        252:3 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0\n\
+        7:0 rbytes=77 wbytes=0 rios=1 wios=0 dbytes=0 dios=0\n";
 
     /// A host on whose disk 254:0 lies the device mapper's 252:3, with a group of some files.
     fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
