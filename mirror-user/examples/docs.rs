@@ -10,7 +10,7 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCE: &str = include_str!("../src/policy.rs");
+const SOURCES: [&str; 2] = [include_str!("../src/policy.rs"), include_str!("../src/policy/resources.rs")];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
 fn main() -> Result<()> {
@@ -39,7 +39,10 @@ fn verdicts() -> String {
 }
 
 fn policy() -> Result<String> {
-    let file = syn::parse_file(SOURCE).context("read the policy's types")?;
+    let mut items = Vec::new();
+    for source in SOURCES {
+        items.extend(syn::parse_file(source).context("read the policy's types")?.items);
+    }
     let mut text = format!(
         "# The policy\n\n{MADE}\nA TOML file. `mirror check FILE` says what doesn't hold, with its line, and needs no root. \
          A field that isn't named here is refused.\n\nThe smallest policy with a shadow:\n\n```toml\n{}```\n",
@@ -47,7 +50,7 @@ fn policy() -> Result<String> {
     );
     let bare = Policy::parse("bare.toml", BARE).map_err(|error| anyhow::anyhow!("{error}"))?;
     for (name, table) in TABLES {
-        let item = file.items.iter().find_map(|item| match item {
+        let item = items.iter().find_map(|item| match item {
             Item::Struct(item) if item.ident == name => Some(item),
             _ => None,
         });
@@ -57,7 +60,7 @@ fn policy() -> Result<String> {
         text += "| field | value | default | meaning |\n|---|---|---|---|\n";
         for field in &fields.named {
             let ident = field.ident.as_ref().context("a field without a name")?;
-            let kind = kind(&field.ty, &file.items)?;
+            let kind = kind(&field.ty, &items)?;
             let default = default(&ident.to_string(), &field.attrs, &field.ty, &bare)?;
             let _ = writeln!(text, "| `{ident}` | {kind} | {default} | {} |", said(&field.attrs));
         }
@@ -66,10 +69,11 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
+    ("ResourcesTable", "`[primary.resources]` and `[shadow.resources]`"),
     ("Metrics", "`[metrics]`"),
 ];
 
@@ -116,7 +120,11 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("SocketAddr" | "SocketAddrV4", _) => "`\"address:port\"`",
         ("Ipv4Addr", _) => "`\"address\"`",
         ("bool", _) => "`true` or `false`",
-        ("u16" | "u32" | "u64" | "usize", _) => "a number",
+        ("Resources", _) => "a table",
+        ("BTreeMap", _) => "a table of strings",
+        ("PathBuf", _) => "a path",
+        ("String", _) => "a string",
+        ("NonZeroU32" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
     Ok(kind.to_owned())
@@ -169,6 +177,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
+        "labels" | "interfaces" => "none".to_owned(),
         "max_requests" => bare.primary.max_requests.to_string(),
         "mss" => bare.primary.mss.to_string(),
         _ => bail!("say here what the field {name} is when it is left out"),

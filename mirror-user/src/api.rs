@@ -1,6 +1,7 @@
 //! What goes over the control socket: requests, answers, and the client.
 
 pub mod migration;
+pub mod resources;
 
 use std::{
     io::ErrorKind,

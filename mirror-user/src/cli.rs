@@ -8,11 +8,11 @@ use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest},
+    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, resources::ResourcesAnswer},
     daemon::{self, Places},
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
-    policy::Policy,
+    policy::{Policy, parse_duration},
     tap,
 };
 
@@ -116,6 +116,16 @@ enum Command {
         /// Connections at most
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
+    },
+    /// Show what both sides' servers use: CPU, memory, I/O, network, requests
+    #[command(after_help = "Example:\n  mirror resources shop --since 1h\n  \
+                      mirror resources shop --json | jq '.sides[0].metrics[] | select(.metric == \"cpu\").now'")]
+    Resources {
+        /// The application
+        app: String,
+        /// Mean and maximum of this time
+        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_duration)]
+        since: Duration,
     },
     /// Check whether this host can run the gateway, and say what to type where it can't
     ///
@@ -221,6 +231,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         }
         Command::Flows { limit } => {
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
+        }
+        Command::Resources { app, since } => {
+            let path = format!("/resources?app={app}&since={}", since.as_secs().max(1));
+            print(&client.get::<ResourcesAnswer>(&path).await?, cli.json)
         }
         Command::Weight { app, percent } => {
             let body = WeightRequest { app: app.clone(), weight: *percent };

@@ -8,6 +8,7 @@ mod moving;
 mod neighbours;
 mod notify;
 mod pilot;
+mod resources;
 mod serve;
 
 use std::{
@@ -30,6 +31,8 @@ use crate::{
     network::Network,
     object,
     policy::{Hook, Policy},
+    resources::watch::Watch,
+    series::keeper::Keeper,
     state::State,
     tap,
 };
@@ -58,6 +61,7 @@ struct Shared {
     devices: Vec<String>,
     pins: PathBuf,
     pilot: pilot::Pilot,
+    resources: Arc<Watch>,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -95,7 +99,11 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
     let told = Arc::clone(&shared.state);
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
     pilot::start(&shared, asked, &places.state)?;
-    serve::serve(shared, &places.socket)
+    resources::start(&shared)?;
+    let keeping = Arc::clone(&shared.resources);
+    let served = serve::serve(shared, &places.socket);
+    keeping.keeper.close();
+    served
 }
 
 fn share(
@@ -120,6 +128,7 @@ fn share(
             tracing::error!("holding has ended: {error:#}");
         }
     })?;
+    let resources = Arc::new(Watch::new(&policy, Keeper::start(&places.state, policy.name.as_str())?));
     let mover = Mover { words, policy, thaw };
     if mover.recover() {
         state
@@ -136,6 +145,7 @@ fn share(
         devices,
         pins: places.pins.clone(),
         pilot,
+        resources,
     }))
 }
 

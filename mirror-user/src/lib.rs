@@ -6,6 +6,7 @@
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::moves`.
 //! * [`journal`], [`health`]: what a migration by itself keeps, and how it asks whether a server is well.
+//! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
@@ -25,6 +26,8 @@ pub mod network;
 pub mod object;
 pub mod output;
 pub mod policy;
+pub mod resources;
+pub mod series;
 pub mod state;
 pub mod tap;
 pub mod words;

@@ -1,7 +1,9 @@
 //! Prometheus' metrics (OpenMetrics text). What is exported is read at each scrape, straight from the maps: there is no
 //! second copy that could disagree.
 
-use std::fmt;
+mod resources;
+
+use std::{collections::BTreeMap, fmt};
 
 use anyhow::Result;
 use mirror_common::{
@@ -16,7 +18,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::datapath::{Answers, Pairs, Turns};
+use crate::{
+    datapath::{Answers, Pairs, Turns},
+    resources::watch::Known,
+    series::Failure,
+};
 
 /// Upper bounds of the exported latency buckets, in microseconds. The datapath's own are much finer (16 an octave).
 const BOUNDS: [u64; 19] = [
@@ -48,6 +54,10 @@ pub struct Snapshot {
     pub sweeps: (u64, f64),
     /// Moves so far: which, how it ended, how many.
     pub moves: Vec<(&'static str, &'static str, u64)>,
+    /// What is known of both sides' resources.
+    pub resources: Known,
+    /// Failures to keep samples on disk.
+    pub series_failures: BTreeMap<Failure, u64>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -204,7 +214,7 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in self.families() {
+        for family in self.families().into_iter().chain(self.resource_families()) {
             let kind = match family.samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,
@@ -238,6 +248,18 @@ impl Collector for Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{Metric, Missing, Sample};
+
+    /// The shadow's CPU is known, and nothing else.
+    fn known() -> Known {
+        let mut values = [Err(Missing::Gone); Metric::ALL.len()];
+        values[Metric::Cpu as usize] = Ok(0.5);
+        Known {
+            now: [None, Some(Sample { at: 7, values })],
+            missing: BTreeMap::from([((1, Missing::Gone), 5)]),
+            ..Known::default()
+        }
+    }
 
     fn snapshot() -> Snapshot {
         let mut turns = Turns::default();
@@ -259,6 +281,8 @@ mod tests {
             legs_lost: [0, 7],
             sweeps: (20, 0.5),
             moves: vec![("cutover", "aborted", 2)],
+            resources: known(),
+            series_failures: BTreeMap::from([(Failure::Full, 3)]),
         }
     }
 
@@ -283,9 +307,13 @@ mod tests {
             "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
             "mirror_sweep_seconds_total{app=\"shop\"} 0.5",
             "mirror_moves_total{app=\"shop\",move=\"cutover\",result=\"aborted\"} 2.0",
+            "mirror_resource_cpu_cores{app=\"shop\",side=\"shadow\"} 0.5",
+            "mirror_resource_values_missing_total{app=\"shop\",side=\"shadow\",reason=\"gone\"} 5.0",
+            "mirror_series_failures_total{app=\"shop\",reason=\"full\"} 3.0",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
+        assert!(!text.contains("mirror_resource_memory_bytes{"), "what isn't known has no series:\n{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 

@@ -1,6 +1,7 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
 mod migration;
+mod resources;
 
 use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 

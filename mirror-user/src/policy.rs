@@ -1,6 +1,7 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
 mod migration;
+mod resources;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
+pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
 pub use migration::{Cutover, Migration};
@@ -99,6 +101,8 @@ pub struct Endpoint {
     /// Largest segment on the way to it, in bytes; 0: whatever the client says.
     #[serde(default)]
     pub mss: u16,
+    /// Where its CPU, memory, I/O and network are read; without it they are missing.
+    pub resources: Option<Resources>,
 }
 
 /// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
@@ -200,12 +204,18 @@ mod defaults {
     }
 }
 
-/// `"500ms"`, `"10s"`, `"2h"`.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
+    parse_duration(&String::deserialize(from)?).map_err(de::Error::custom)
+}
+
+/// `"500ms"`, `"10s"`, `"2h"`.
+///
+/// # Errors
+/// When it is no such time, or longer than a day.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| bad_duration(&text))?;
+    let number: u64 = number.parse().map_err(|_| bad_duration(text))?;
     let ms = match unit.trim() {
         "ms" => Some(number),
         "s" => number.checked_mul(1_000),
@@ -215,14 +225,12 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     };
     match ms {
         Some(ms) if (1..=86_400_000).contains(&ms) => Ok(Duration::from_millis(ms)),
-        _ => Err(bad_duration(&text)),
+        _ => Err(bad_duration(text)),
     }
 }
 
-fn bad_duration<E: de::Error>(text: &str) -> E {
-    E::custom(format!(
-        "`{text}` is no duration from 1ms to 24h; write a number and ms, s, m or h, as in \"500ms\""
-    ))
+fn bad_duration(text: &str) -> String {
+    format!("`{text}` is no duration from 1ms to 24h; write a number and ms, s, m or h, as in \"500ms\"")
 }
 
 /// Why a policy doesn't hold, with the line that it is about.

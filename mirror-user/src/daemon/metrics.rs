@@ -51,6 +51,8 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
         snapshot.packets = datapath.counters()?;
         snapshot.turns = datapath.turns()?;
     }
+    snapshot.resources = shared.resources.known();
+    snapshot.series_failures = shared.resources.keeper.kept().failures;
     let state = shared.state.lock().map_err(poisoned)?;
     snapshot.flows = [state.swept.live, state.swept.two_legs];
     snapshot.legs_lost = state.legs_lost;

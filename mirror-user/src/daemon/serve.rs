@@ -20,7 +20,7 @@ use mirror_control::moves::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics, migrate, notify};
+use super::{Shared, metrics, migrate, notify, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -85,6 +85,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/status", get(status))
             .route("/flows", get(flows))
             .route("/counters", get(counters))
+            .route("/resources", get(resources::resources))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
             .route("/join", post(join))
