@@ -5,6 +5,7 @@
 //! * [`network`]: devices, routes and neighbours.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::migration`.
+//! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
@@ -14,6 +15,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod device;
 pub mod doctor;
+pub mod driver;
 pub mod flows;
 pub mod hold;
 pub mod metrics;

@@ -188,8 +188,8 @@ fn us(since: Instant) -> f64 {
     since.elapsed().as_nanos() as f64 / 1e3
 }
 
-/// For tests: `MIRROR_FAULT=frozen` (or another point) ends the daemon there as `kill -9` would; `stop-frozen` stops it.
-fn fault(point: &str) {
+/// For tests: `MIRROR_FAULT=frozen` (or another point) ends the process there as `kill -9` would; `stop-frozen` stops it.
+pub(crate) fn fault(point: &str) {
     let Ok(wanted) = std::env::var("MIRROR_FAULT") else { return };
     let signal = match wanted.strip_prefix("stop-") {
         None if wanted == point => rustix::process::Signal::KILL,
