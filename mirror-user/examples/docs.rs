@@ -10,7 +10,7 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCE: &str = include_str!("../src/policy.rs");
+const SOURCES: [&str; 2] = [include_str!("../src/policy.rs"), include_str!("../src/policy/process.rs")];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
 fn main() -> Result<()> {
@@ -39,7 +39,10 @@ fn verdicts() -> String {
 }
 
 fn policy() -> Result<String> {
-    let file = syn::parse_file(SOURCE).context("read the policy's types")?;
+    let mut items = Vec::new();
+    for source in SOURCES {
+        items.extend(syn::parse_file(source).context("read the policy's types")?.items);
+    }
     let mut text = format!(
         "# The policy\n\n{MADE}\nA TOML file. `mirror check FILE` says what doesn't hold, with its line, and needs no root. \
          A field that isn't named here is refused.\n\nThe smallest policy with a shadow:\n\n```toml\n{}```\n",
@@ -47,7 +50,7 @@ fn policy() -> Result<String> {
     );
     let bare = Policy::parse("bare.toml", BARE).map_err(|error| anyhow::anyhow!("{error}"))?;
     for (name, table) in TABLES {
-        let item = file.items.iter().find_map(|item| match item {
+        let item = items.iter().find_map(|item| match item {
             Item::Struct(item) if item.ident == name => Some(item),
             _ => None,
         });
@@ -57,7 +60,7 @@ fn policy() -> Result<String> {
         text += "| field | value | default | meaning |\n|---|---|---|---|\n";
         for field in &fields.named {
             let ident = field.ident.as_ref().context("a field without a name")?;
-            let kind = kind(&field.ty, &file.items)?;
+            let kind = kind(&field.ty, &items)?;
             let default = default(&ident.to_string(), &field.attrs, &field.ty, &bare)?;
             let _ = writeln!(text, "| `{ident}` | {kind} | {default} | {} |", said(&field.attrs));
         }
@@ -66,16 +69,19 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 5] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
     ("Metrics", "`[metrics]`"),
+    ("Process", "`[shadow.process]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
 const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
-                    [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n";
+                    [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n\
+                    [shadow]\naddress = \"10.0.0.4:80\"\nnat = \"10.0.0.5\"\n\
+                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n";
 
 /// The doc comment, as one line.
 fn said(attributes: &[Attribute]) -> String {
@@ -111,7 +117,10 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
     let (name, argument) = words(ty)?;
     let kind = match (name.as_str(), argument) {
         ("Option", Some(inner)) => return kind(inner, items),
+        ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
+        ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(_)) => "a list of strings",
+        ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
         ("SocketAddr" | "SocketAddrV4", _) => "`\"address:port\"`",
         ("Ipv4Addr", _) => "`\"address\"`",
@@ -155,6 +164,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     if !defaulted {
         return Ok("must be given".to_owned());
     }
+    let wanted = bare.wanted().context("a policy without a process")?;
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
@@ -171,6 +181,13 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
         "max_requests" => bare.primary.max_requests.to_string(),
         "mss" => bare.primary.mss.to_string(),
+        "environment" if wanted.program.environment.is_empty() => "none".to_owned(),
+        "directory" => format!("`\"{}\"`", wanted.program.directory.display()),
+        "copy" if wanted.copies.is_empty() => "none".to_owned(),
+        "empty" if wanted.empty.is_empty() => "none".to_owned(),
+        "egress" if wanted.egress.is_empty() => "none".to_owned(),
+        "health" => format!("`\"{:?}\"`", wanted.check).to_lowercase(),
+        "health_deadline" => time(Duration::from_millis(wanted.deadline_ms)),
         _ => bail!("say here what the field {name} is when it is left out"),
     };
     Ok(text)

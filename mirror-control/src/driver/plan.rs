@@ -243,7 +243,11 @@ impl fmt::Display for Step {
                 write!(f, "start as {}: {}", start.program.user, start.program.command.join(" "))
             }
             Self::Check { address, check: Check::Http(path), deadline_ms } => {
-                write!(f, "wait until http://{address}{path} answers, {} s at most", *deadline_ms as f64 / 1e3)
+                write!(
+                    f,
+                    "wait until http://{address}{path} answers, {} s at most",
+                    *deadline_ms as f64 / 1e3
+                )
             }
             Self::Check { address, check: Check::Tcp, deadline_ms } => {
                 write!(f, "wait until {address} takes connections, {} s at most", *deadline_ms as f64 / 1e3)

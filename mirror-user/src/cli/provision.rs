@@ -59,7 +59,9 @@ pub(super) enum Task {
     /// End a provisioned shadow and remove all that it had, its files too
     ///
     /// Refused while it has the authority, or answers reads.
-    #[command(after_help = "Example:\n  mirror rollback shop && mirror weight shop 0 && mirror deprovision shop")]
+    #[command(
+        after_help = "Example:\n  mirror rollback shop && mirror weight shop 0 && mirror deprovision shop"
+    )]
     Deprovision {
         /// The application
         app: String,
@@ -158,7 +160,13 @@ fn instance(driver: &impl Driver, app: &str, json: bool) -> Result<()> {
     print(&Described { instance, healthy: unhealthy.is_none(), unhealthy }, json)
 }
 
-fn scale(driver: &impl Driver, app: &str, cpu: Option<Cores>, memory: Option<Bytes>, json: bool) -> Result<()> {
+fn scale(
+    driver: &impl Driver,
+    app: &str,
+    cpu: Option<Cores>,
+    memory: Option<Bytes>,
+    json: bool,
+) -> Result<()> {
     let now = driver.describe(app)?.and_then(|instance| instance.limits);
     let now = now.with_context(|| format!("{app} isn't provisioned here; mirror provision {app}"))?;
     let limits = Limits {
@@ -172,7 +180,9 @@ fn scale(driver: &impl Driver, app: &str, cpu: Option<Cores>, memory: Option<Byt
 fn spare(app: &str, pins: &Path) -> Result<()> {
     let Some(word) = datapath::pinned_word(pins)? else { return Ok(()) };
     if word.authority() == Side::Shadow {
-        bail!("the shadow has the authority, and what it has is the truth: mirror rollback {app} first, or --force");
+        bail!(
+            "the shadow has the authority, and what it has is the truth: mirror rollback {app} first, or --force"
+        );
     }
     if word.weight() > 0 {
         bail!("the shadow answers reads: mirror weight {app} 0 first, or --force");

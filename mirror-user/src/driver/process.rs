@@ -4,6 +4,7 @@
 //! It needs root. Before each step the record on disk says what may be there after it, so that whoever comes after a crash
 //! completes or removes it.
 
+mod failure;
 mod files;
 mod group;
 mod health;
@@ -21,9 +22,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use mirror_control::driver::{Done, Driver, Failure, Group, Instance, Limits, Plan, Standing, Start, Step, Wanted};
+use mirror_control::driver::{
+    Done, Driver, Failure, Group, Instance, Limits, Plan, Standing, Start, Step, Wanted,
+};
 
 use self::{
+    failure::{absent, advice, failure, need_root},
     group::Hierarchies,
     record::{Folder, Mark, Record},
 };
@@ -31,10 +35,6 @@ use crate::moves::fault;
 
 /// The driver's name.
 const NAME: &str = "process";
-/// Lines of an instance's log in a failure.
-const LAST_LINES: usize = 5;
-/// Bytes of an instance's log that are looked at for them.
-const LAST_BYTES: usize = 4_096;
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -94,53 +94,59 @@ impl ProcessDriver {
     }
 
     /// Carries out all steps of a record.
-    fn run(&self, folder: &Folder, record: &mut Record, said: &mut dyn FnMut(&Done)) -> Result<(), (Step, anyhow::Error)> {
+    fn run(
+        &self,
+        folder: &Folder,
+        record: &mut Record,
+        said: &mut dyn FnMut(&Done),
+    ) -> Result<(), (Step, anyhow::Error)> {
         let steps = record.plan.steps.clone();
         for (number, step) in steps.iter().enumerate() {
-            let failed = |error| (step.clone(), error);
-            let started = Instant::now();
-            self.carry_out(step, folder, record, number).map_err(failed)?;
-            fault(&format!("provision-{}-done", step.name()));
-            record.done = record.done.max(number + 1);
-            record.complete |= number + 1 == steps.len();
-            folder.write(record).map_err(failed)?;
+            let done = timed(step.to_string(), said, || {
+                self.carry_out(step, folder, record, number)?;
+                fault(&format!("provision-{}-done", step.name()));
+                record.done = record.done.max(number + 1);
+                record.complete |= number + 1 == steps.len();
+                folder.write(record)
+            });
+            done.map_err(|error| (step.clone(), error))?;
             fault(&format!("provision-{}-noted", step.name()));
-            said(&Done { what: step.to_string(), ms: started.elapsed().as_secs_f64() * 1e3 });
         }
         Ok(())
     }
 
     /// Removes everything that a record speaks of; each part may be gone already.
     fn undo(folder: &Folder, mut record: Record, said: &mut dyn FnMut(&Done)) -> Result<()> {
-        record.complete = false;
+        // Its files will be gone too: whoever goes on after a crash begins anew.
+        (record.complete, record.done) = (false, 0);
         folder.write(&record)?;
         fault("deprovision-begun");
-        let timed = |what: String, said: &mut dyn FnMut(&Done), work: &mut dyn FnMut() -> Result<()>| {
-            let started = Instant::now();
-            work()?;
-            said(&Done { what, ms: started.elapsed().as_secs_f64() * 1e3 });
-            Ok::<_, anyhow::Error>(())
-        };
-        timed("process ended".into(), said, &mut || end(&mut record.clone()))?;
+        timed("process ended".into(), said, || end(&mut record))?;
         fault("deprovision-ended");
         for step in record.plan.steps.iter().rev() {
             match step {
                 Step::Group(group) => {
                     let what = format!("control group {} removed", group.name);
-                    timed(what, said, &mut || Hierarchies::find()?.remove(&group.name))?;
+                    timed(what, said, || Hierarchies::find()?.remove(&group.name))?;
                 }
                 Step::Namespace(name) => {
-                    timed(format!("network namespace {name} removed"), said, &mut || namespace::remove(name))?;
+                    timed(format!("network namespace {name} removed"), said, || namespace::remove(name))?;
                 }
                 Step::Link(link) => {
-                    timed(format!("link {} removed", link.device), said, &mut || link::remove(&link.device))?;
+                    timed(format!("link {} removed", link.device), said, || link::remove(&link.device))?;
                 }
                 // These go with the namespace and the folder.
-                Step::Egress(_) | Step::Copy(_) | Step::Empty(_) | Step::Start(_) | Step::Check { .. } => continue,
+                Step::Egress(_) | Step::Copy(_) | Step::Empty(_) | Step::Start(_) | Step::Check { .. } => {
+                    continue;
+                }
             }
             fault(&format!("deprovision-{}-removed", step.name()));
         }
-        timed("files removed".into(), said, &mut || folder.remove().map(drop))
+        timed("files removed".into(), said, || {
+            folder.remove_files()?;
+            fault("deprovision-files-removed");
+            folder.remove().map(drop)
+        })
     }
 
     fn instance(&self, record: &Record) -> Result<Instance> {
@@ -166,19 +172,14 @@ impl ProcessDriver {
     fn log(&self, app: &str) -> PathBuf {
         self.state.join(app).join("log")
     }
+}
 
-    /// What a failed step is told with: why, and what the instance said last.
-    fn told(&self, app: &str, step: &Step, error: &anyhow::Error) -> String {
-        let mut text = format!("{step}: {error:#}");
-        if matches!(step, Step::Start(_) | Step::Check { .. }) {
-            let log = std::fs::read(self.log(app)).unwrap_or_default();
-            let end = String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_BYTES)..]).into_owned();
-            let lines: Vec<&str> = end.lines().collect();
-            let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
-            text += &if last.is_empty() { "; it said nothing".into() } else { format!("; it said:\n  {last}\n") };
-        }
-        text
-    }
+/// Does something, and says what and how long it took when it is done.
+fn timed(what: String, said: &mut dyn FnMut(&Done), work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    work()?;
+    said(&Done { what, ms: started.elapsed().as_secs_f64() * 1e3 });
+    Ok(())
 }
 
 /// Ends what runs of a record: its first process wherever that got to, and all in its group.
@@ -197,37 +198,27 @@ fn end(record: &mut Record) -> Result<()> {
     }
 }
 
-/// What to do about a step that failed.
-fn advice(step: &Step) -> String {
-    match step {
-        Step::Group(_) => "both controllers must be there, and the limits fit: grep cgroup /proc/mounts".into(),
-        Step::Namespace(_) | Step::Link(_) | Step::Egress(_) => "see `ip netns` and `ip addr`".into(),
-        Step::Copy(copy) | Step::Empty(copy) => {
-            format!("make {} readable and room for it, or take it out of the policy", copy.at.display())
-        }
-        Step::Start(start) => {
-            format!("try the command by hand as {}, or mend it in the policy", start.program.user)
-        }
-        Step::Check { .. } => "mend [shadow.process] in the policy: does it listen on the shadow's address, may it write \
-                               where it must (`copy`, `empty`), is `health` right, and `health_deadline` long enough?"
-            .into(),
+/// Gives an instance other limits, all or none, and returns those that it has then.
+fn resize(folder: &Folder, record: &mut Record, limits: Limits) -> Result<Limits> {
+    let name = record.plan.group().context("a plan without a group")?.name.clone();
+    let hierarchies = Hierarchies::find()?;
+    let before = hierarchies.limits(&name)?.context("its control group is gone")?;
+    let resized = hierarchies.set(&Group { name: name.clone(), limits }).and_then(|()| {
+        fault("scale-set");
+        // A start after a crash gets the same size.
+        record.plan = record.plan.clone().with_limits(limits);
+        folder.write(record)
+    });
+    if let Err(error) = resized {
+        hierarchies.set(&Group { name, limits: before })?;
+        return Err(error);
     }
-}
-
-fn need_root() -> Result<(), Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Failure::new("namespaces, control groups and other users' files need root", "run it as root (sudo)"))
-}
-
-/// A failure that no step's advice fits.
-fn failure(error: anyhow::Error) -> Failure {
-    Failure::new(format!("{error:#}"), "nothing else was changed; try again when that is mended")
+    hierarchies.limits(&name)?.context("its control group is gone")
 }
 
 /// Looks whether a plan can be had on this host, as far as that can be seen before.
 fn look(wanted: &Wanted, planned: &Plan) -> Result<()> {
+    Hierarchies::find()?;
     launch::user(&wanted.program.user)?;
     let program = Path::new(&wanted.program.command[0]);
     let runs = program.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
@@ -239,7 +230,10 @@ fn look(wanted: &Wanted, planned: &Plan) -> Result<()> {
         let Step::Link(link) = step else { continue };
         match link::holder(link.gateway)? {
             Some(device) if device != link.device => {
-                bail!("{} is an address of {device}; the link to the shadow needs one of its own", link.gateway)
+                bail!(
+                    "{} is an address of {device}; the link to the shadow needs one of its own",
+                    link.gateway
+                )
             }
             _ => {}
         }
@@ -289,14 +283,16 @@ impl Driver for ProcessDriver {
         folder.write(&record).map_err(failure)?;
         fault("provision-begun");
         if let Err((step, error)) = self.run(&folder, &mut record, said) {
-            let what = self.told(app, &step, &error);
+            let what = format!("{step}: {error:#}");
+            let advice = advice(&step, &self.log(app));
             if kept {
-                return Err(Failure::new(what, format!("{}; its files are kept", advice(&step))));
+                return Err(Failure::new(format!("{what}; its files are kept"), advice));
             }
             return Err(match Self::undo(&folder, record, &mut |_| {}) {
-                Ok(()) => Failure::new(what, format!("nothing is left of it. {}", advice(&step))),
+                Ok(()) => Failure::new(format!("{what}; nothing is left of it"), advice),
                 Err(error) => {
-                    Failure::new(format!("{what}; and not all was removed: {error:#}"), format!("mirror deprovision {app}"))
+                    let what = format!("{what}; and not all was removed: {error:#}");
+                    Failure::new(what, format!("mirror deprovision {app}"))
                 }
             });
         }
@@ -308,22 +304,8 @@ impl Driver for ProcessDriver {
         let folder = Folder::lock(&self.state, app).map_err(failure)?;
         let record = folder.read().map_err(failure)?.filter(|record| record.complete);
         let Some(mut record) = record else { return Err(absent(app)) };
-        let scaled = || -> Result<Limits> {
-            let name = record.plan.group().context("a plan without a group")?.name.clone();
-            let hierarchies = Hierarchies::find()?;
-            let before = hierarchies.limits(&name)?.context("its control group is gone")?;
-            if let Err(error) = hierarchies.set(&Group { name: name.clone(), limits }) {
-                hierarchies.set(&Group { name, limits: before })?;
-                return Err(error);
-            }
-            fault("scale-set");
-            // A start after a crash gets the same size.
-            record.plan = record.plan.clone().with_limits(limits);
-            folder.write(&record)?;
-            hierarchies.limits(&name)?.context("its control group is gone")
-        };
-        let mut scaled = scaled;
-        scaled().map_err(|error| Failure::new(format!("{error:#}"), "the limits are as before"))
+        resize(&folder, &mut record, limits)
+            .map_err(|error| Failure::new(format!("{error:#}"), "the limits are as before"))
     }
 
     fn describe(&self, app: &str) -> Result<Option<Instance>, Failure> {
@@ -336,7 +318,10 @@ impl Driver for ProcessDriver {
         let Some(record) = record.filter(|record| record.complete) else { return Err(absent(app)) };
         if !record.process.as_ref().is_some_and(Mark::runs) {
             let what = format!("the process of {app} has ended");
-            return Err(Failure::new(what, format!("mirror provision {app} starts it again, with its own files")));
+            return Err(Failure::new(
+                what,
+                format!("mirror provision {app} starts it again, with its own files"),
+            ));
         }
         for step in &record.plan.steps {
             if let Step::Check { address, check, .. } = step {
@@ -358,8 +343,4 @@ impl Driver for ProcessDriver {
         };
         removed.map_err(|error| Failure::new(format!("{error:#}"), "what is left is known: try again"))
     }
-}
-
-fn absent(app: &str) -> Failure {
-    Failure::new(format!("{app} isn't provisioned here"), format!("mirror provision {app}"))
 }

@@ -35,7 +35,8 @@ impl Network {
     /// When the kernel refuses, as it does when there is a device of this name.
     pub fn add_veth(&self, name: &str, peer: &str, namespace: BorrowedFd<'_>) -> Result<()> {
         let peer = LinkUnspec::new_with_name(peer).setns_by_fd(namespace.as_raw_fd()).build();
-        let pair = LinkMessageBuilder::<LinkVeth>::new(name, "").set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
+        let pair =
+            LinkMessageBuilder::<LinkVeth>::new(name, "").set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
         let made = self.runtime.block_on(self.handle.link().add(pair.build()).execute());
         made.with_context(|| format!("can't make the pair of devices {name}"))
     }
@@ -70,7 +71,8 @@ impl Network {
     /// # Errors
     /// When the kernel refuses.
     pub fn give_route(&self, index: u32, to: Ipv4Addr, via: Option<Ipv4Addr>) -> Result<()> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, HOST).output_interface(index);
+        let route =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, HOST).output_interface(index);
         let route = match via {
             Some(via) => route.gateway(via),
             None => route.scope(RouteScope::Link),

@@ -3,7 +3,9 @@
 mod process;
 mod unit;
 
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, net::SocketAddrV4, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, net::SocketAddrV4, path::Path, path::PathBuf,
+};
 
 pub use process::from_pid;
 pub use unit::from_unit;
@@ -15,8 +17,8 @@ use super::{
 
 /// Folders that many programs write to: of those only the files themselves are copied.
 const SHARED: [&str; 14] = [
-    "/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/lib", "/var/log", "/var/run",
-    "/var/tmp",
+    "/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/tmp", "/usr", "/var", "/var/lib", "/var/log",
+    "/var/run", "/var/tmp",
 ];
 /// Folders with sockets and pid files of the primary's, which its shadow must not meet.
 const HIDDEN: [&str; 2] = ["/run", "/tmp"];
@@ -130,16 +132,21 @@ impl Found {
         let cpu = cpu.map(|cpu| format!("{}", f64::from(cpu) / 1e3));
         text.value("cpu", cpu, "1.0", "cores; the primary isn't limited");
         let memory = given.memory.map(Bytes::get).or(self.memory_bytes).map(mebibytes);
-        let used = self.memory_used.map_or(String::new(), |used| format!(", and uses {} now", mebibytes(used)));
+        let used =
+            self.memory_used.map_or(String::new(), |used| format!(", and uses {} now", mebibytes(used)));
         text.value("memory", memory, "\"512MiB\"", &format!("the primary isn't limited{used}"));
         text.value("open_files", self.open_files.map(|n| n.to_string()), "1024", "as many as who provisions");
         text.value("egress", Some("[]".into()), "", "");
         text.value("health", None, "\"/HEALTH\"", "without it: \"tcp\"");
         text.table("shadow.process.environment");
-        let kept = self.environment.iter().filter(|(name, _)| !MANAGERS.contains(&name.as_str()));
-        for (name, value) in kept {
+        for (name, value) in self.variables() {
             text.value(&quoted(name), Some(quoted(self.moved(value, given))), "", "");
         }
+    }
+
+    /// Its own part of the environment.
+    fn variables(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.environment.iter().filter(|(name, _)| !MANAGERS.contains(&name.as_str()))
     }
 
     /// The program's own name, where it is one for an application.
@@ -173,7 +180,7 @@ impl Found {
 
     /// Folders to be hidden: those without anything that it needs.
     fn hidden(&self, copies: &[PathBuf]) -> Vec<PathBuf> {
-        let words = self.command.iter().chain(self.environment.values()).map(Path::new);
+        let words = self.command.iter().chain(self.variables().map(|(_, value)| value)).map(Path::new);
         let needed: Vec<&Path> =
             words.chain(copies.iter().map(PathBuf::as_path)).chain(self.directory.as_deref()).collect();
         let free = |folder: &Path| !needed.iter().any(|path| path.starts_with(folder));
@@ -256,7 +263,8 @@ mod tests {
     use crate::policy::Policy;
 
     fn found() -> Found {
-        let words = ["/usr/bin/lists", "--listen", "10.0.2.2:8080", "--peer=10.0.2.22:8080", "--say", "a \"b\""];
+        let words =
+            ["/usr/bin/lists", "--listen", "10.0.2.2:8080", "--peer=10.0.2.22:8080", "--say", "a \"b\""];
         Found {
             source: "a test".into(),
             command: words.map(str::to_owned).to_vec(),
@@ -285,7 +293,8 @@ mod tests {
     #[test]
     fn with_all_that_is_needed_the_policy_holds() {
         let text = found().policy(&given());
-        let wanted = Policy::parse("made.toml", &text).unwrap_or_else(|e| panic!("{e:?}\n{text}")).wanted().unwrap();
+        let wanted =
+            Policy::parse("made.toml", &text).unwrap_or_else(|e| panic!("{e:?}\n{text}")).wanted().unwrap();
         let expected =
             ["/usr/bin/lists", "--listen", "10.0.9.2:8080", "--peer=10.0.2.22:8080", "--say", "a \"b\""];
         assert_eq!(wanted.program.command, expected, "the primary's address alone is replaced");

@@ -237,7 +237,8 @@ impl Process {
             if system.iter().any(|system| place.path() == Path::new(system)) {
                 return Some(format!("{shown} can't be copied or empty"));
             }
-            let nested = places.iter().enumerate().find(|(m, other)| *m != n && place.0.starts_with(&other.0));
+            let nested =
+                places.iter().enumerate().find(|(m, other)| *m != n && place.0.starts_with(&other.0));
             if let Some((_, other)) = nested {
                 return Some(format!("{shown} lies within {}: name one of the two", other.path().display()));
             }

@@ -160,7 +160,11 @@ mod tests {
         fs::write(own.join("in/deep/file"), "other").unwrap();
         assert_eq!(fs::read_to_string(at.join("in/deep/file")).unwrap(), "text");
         copy(&at, &own).unwrap();
-        assert_eq!(fs::read_to_string(own.join("in/deep/file")).unwrap(), "text", "a second attempt starts anew");
+        assert_eq!(
+            fs::read_to_string(own.join("in/deep/file")).unwrap(),
+            "text",
+            "a second attempt starts anew"
+        );
         fs::set_permissions(at.join("in"), fs::Permissions::from_mode(0o750)).unwrap();
     }
 

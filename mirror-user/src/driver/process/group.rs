@@ -41,7 +41,8 @@ impl Hierarchies {
     /// When a controller is mounted nowhere.
     pub(super) fn find() -> Result<Self> {
         let mounts = procfs::process::Process::myself()?.mountinfo()?;
-        let controllers = |root: &Path| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let controllers =
+            |root: &Path| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
         Self::among(&mounts, controllers)
     }
 
@@ -126,7 +127,9 @@ impl Hierarchies {
                 let both = quota.zip(period).map(|(quota, period)| format!("{quota} {period}"));
                 (both, read(&memory.join(name).join("memory.limit_in_bytes"))?)
             }
-            Self::V2(root) => (read(&root.join(name).join("cpu.max"))?, read(&root.join(name).join("memory.max"))?),
+            Self::V2(root) => {
+                (read(&root.join(name).join("cpu.max"))?, read(&root.join(name).join("memory.max"))?)
+            }
         };
         let Some((cpu, memory)) = cpu.zip(memory) else { return Ok(None) };
         let Some((Ok(quota), Ok(period))) =
@@ -183,7 +186,8 @@ impl Hierarchies {
             }
             ensure!(Instant::now() < deadline, "killed processes of the group {name} don't end: {members:?}");
             // A handle first, then whether it is (still) a member's: a number that was used again is never killed.
-            let handles: Vec<_> = members.iter().map(|pid| (pid, pidfd_open(*pid, PidfdFlags::empty()))).collect();
+            let handles: Vec<_> =
+                members.iter().map(|pid| (pid, pidfd_open(*pid, PidfdFlags::empty()))).collect();
             let still = self.members(name)?;
             for (pid, handle) in handles {
                 if let (Ok(handle), true) = (handle, still.contains(pid)) {

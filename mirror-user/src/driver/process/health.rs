@@ -30,7 +30,8 @@ pub(super) fn ask(address: SocketAddrV4, check: &Check) -> Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let status = runtime.block_on(async {
                 let redirects = reqwest::redirect::Policy::none();
-                let client = reqwest::Client::builder().no_proxy().redirect(redirects).timeout(ANSWER).build()?;
+                let client =
+                    reqwest::Client::builder().no_proxy().redirect(redirects).timeout(ANSWER).build()?;
                 Ok::<_, reqwest::Error>(client.get(&url).send().await?.status())
             });
             let status = status.with_context(|| format!("{url} doesn't answer"))?;
@@ -63,6 +64,7 @@ mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::{Ipv4Addr, TcpListener},
+        process::{Command, Stdio},
     };
 
     use super::*;
@@ -97,8 +99,9 @@ mod tests {
         let own = Mark::of(std::process::id()).unwrap();
         let error = wait(closed, &Check::Tcp, Duration::from_millis(1), &own).unwrap_err();
         assert!(error.to_string().contains("within 0.001 s"), "{error}");
-        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let ended = Mark::of(child.id()).unwrap();
+        child.kill().unwrap();
         child.wait().unwrap();
         let error = wait(closed, &Check::Tcp, Duration::from_secs(60), &ended).unwrap_err();
         assert!(error.to_string().contains("has ended"), "{error}");

@@ -108,7 +108,8 @@ fn own_files(own: &[OwnCopy]) -> Result<()> {
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .context("can't detach its mounts")?;
     for copy in own {
-        mount_bind(&copy.own, &copy.at).with_context(|| format!("can't put its own {} there", copy.at.display()))?;
+        mount_bind(&copy.own, &copy.at)
+            .with_context(|| format!("can't put its own {} there", copy.at.display()))?;
     }
     set_read_only(Path::new("/"), true).context("can't make files read-only")?;
     own.iter().try_for_each(|copy| {
@@ -153,7 +154,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 /// Becomes a user, with its groups, for good.
 fn become_user(user: &User) -> Result<()> {
     let name = CString::new(user.name.as_bytes())?;
-    let groups = getgrouplist(&name, user.gid).with_context(|| format!("can't list the groups of {}", user.name))?;
+    let groups =
+        getgrouplist(&name, user.gid).with_context(|| format!("can't list the groups of {}", user.name))?;
     let groups: Vec<Gid> = groups.into_iter().map(|group| Gid::from_raw(group.as_raw())).collect();
     let last: u32 = fs::read_to_string("/proc/sys/kernel/cap_last_cap")?.trim().parse()?;
     for bit in (0..=last).map(|number| 1_u64 << number) {

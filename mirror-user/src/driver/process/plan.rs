@@ -75,9 +75,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "control group mirror-shop-f9f4d1b5: 1.5 cores, 512 MiB",
-                "network namespace mirror-shop-f9f4d1b5",
-                "link mirror-f9f4d1b5 (10.0.9.1 for legs, 169.254.77.1 for the host) to 10.0.9.2",
+                "control group mirror-shop-ff13a8a4: 1.5 cores, 512 MiB",
+                "network namespace mirror-shop-ff13a8a4",
+                "link mirror-ff13a8a4 (10.0.9.1 for legs, 169.254.77.1 for the host) to 10.0.9.2",
                 "egress to nobody: no default route",
                 "copy of /var/lib/lists",
                 "empty folder for /run",
@@ -86,7 +86,9 @@ mod tests {
                 "wait until http://10.0.9.2:8080/ping answers, 10 s at most",
             ]
         );
-        let Some(Step::Start(start)) = plan.steps.iter().find(|step| step.name() == "start") else { panic!() };
+        let Some(Step::Start(start)) = plan.steps.iter().find(|step| step.name() == "start") else {
+            panic!()
+        };
         let own: Vec<_> = start.own.iter().map(|own| own.own.to_str().unwrap()).collect();
         assert_eq!(own, ["0", "1", "2"].map(|n| format!("/var/lib/mirror/shop/files/{n}")));
     }

@@ -65,7 +65,8 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 fn boot() -> Result<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("can't read the host's boot id")?;
+    let id =
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").context("can't read the host's boot id")?;
     Ok(id.trim().to_owned())
 }
 
@@ -130,15 +131,22 @@ impl Folder {
         written().with_context(|| format!("can't write to {}", self.path.display()))
     }
 
+    /// Removes all but the record.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn remove_files(&self) -> Result<()> {
+        ["files", "log", "record.new"].iter().try_for_each(|name| super::files::remove(&self.path.join(name)))
+    }
+
     /// Removes the folder, the record last. False: there was none.
     ///
     /// # Errors
     /// When the disk refuses.
     pub(super) fn remove(&self) -> Result<bool> {
         let found = self.path.exists();
-        for name in ["files", "log", "record.new", "record.json"] {
-            super::files::remove(&self.path.join(name))?;
-        }
+        self.remove_files()?;
+        super::files::remove(&self.path.join("record.json"))?;
         super::files::remove(&self.path)?;
         Ok(found)
     }

@@ -111,9 +111,10 @@ fn own_limits(process: &Process, found: &mut Found) {
     for group in groups {
         let mount = mounts.0.iter().find(|mount| match mount.fs_type.as_str() {
             "cgroup2" => group.controllers.iter().all(String::is_empty),
-            "cgroup" => {
-                group.controllers.iter().any(|name| !name.is_empty() && mount.super_options.contains_key(name))
-            }
+            "cgroup" => group
+                .controllers
+                .iter()
+                .any(|name| !name.is_empty() && mount.super_options.contains_key(name)),
             _ => false,
         });
         let Some(mount) = mount else { continue };

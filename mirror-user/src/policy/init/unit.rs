@@ -50,7 +50,9 @@ fn parse(unit: &str, text: &str) -> Result<(Found, Option<u32>)> {
     let mut found = Found { source: format!("unit {unit}"), ..Found::default() };
     if let Some(arguments) = get("ExecStart").and_then(|start| between(start, "argv[]=", " ;")) {
         found.command = arguments.split_whitespace().map(str::to_owned).collect();
-        found.notes.push("the unit doesn't run: its command was split at spaces, so look at quoted words".into());
+        found
+            .notes
+            .push("the unit doesn't run: its command was split at spaces, so look at quoted words".into());
     }
     for (name, value) in get("Environment").map(variables).unwrap_or_default() {
         found.environment.insert(name, value);
@@ -59,7 +61,9 @@ fn parse(unit: &str, text: &str) -> Result<(Found, Option<u32>)> {
         found.notes.push(format!("the unit reads variables from {files}"));
     }
     if get("DynamicUser") == Some("yes") {
-        found.notes.push("the unit has a user of the moment (DynamicUser): give the shadow a real one".into());
+        found
+            .notes
+            .push("the unit has a user of the moment (DynamicUser): give the shadow a real one".into());
     } else {
         found.user = Some(get("User").unwrap_or("root").to_owned());
     }
@@ -67,13 +71,15 @@ fn parse(unit: &str, text: &str) -> Result<(Found, Option<u32>)> {
         // `!` and `-` say what systemd does when it isn't there.
         PathBuf::from(path.trim_start_matches(['!', '-']))
     }));
-    let folders = [("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log"), ("CacheDirectory", "/var/cache")];
+    let folders =
+        [("StateDirectory", "/var/lib"), ("LogsDirectory", "/var/log"), ("CacheDirectory", "/var/cache")];
     for (property, parent) in folders {
         let names = get(property).unwrap_or_default().split_whitespace();
         found.writes.extend(names.map(|name| PathBuf::from(parent).join(name)));
     }
     found.open_files = get("LimitNOFILE").and_then(|limit| limit.parse().ok());
-    found.memory_bytes = get("MemoryMax").and_then(|limit| limit.parse().ok()).filter(|bytes| *bytes < 1 << 60);
+    found.memory_bytes =
+        get("MemoryMax").and_then(|limit| limit.parse().ok()).filter(|bytes| *bytes < 1 << 60);
     found.cpu_millicores = get("CPUQuotaPerSecUSec").and_then(cores);
     let pid = get("MainPID").and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 0);
     Ok((found, pid))
