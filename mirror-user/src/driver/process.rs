@@ -60,11 +60,7 @@ impl ProcessDriver {
     fn carry_out(&self, step: &Step, folder: &Folder, record: &mut Record, number: usize) -> Result<()> {
         let done = number < record.done;
         match step {
-            Step::Group(group) => {
-                let hierarchies = Hierarchies::find()?;
-                // A running instance may have been scaled meanwhile: its record has its size.
-                hierarchies.make(group)
-            }
+            Step::Group(group) => Hierarchies::find()?.make(group),
             Step::Namespace(name) => namespace::make(name),
             Step::Link(link) => link::make(link),
             Step::Egress(egress) => link::let_out(egress),
@@ -94,12 +90,7 @@ impl ProcessDriver {
     }
 
     /// Carries out all steps of a record.
-    fn run(
-        &self,
-        folder: &Folder,
-        record: &mut Record,
-        said: &mut dyn FnMut(&Done),
-    ) -> Result<(), (Step, anyhow::Error)> {
+    fn run(&self, folder: &Folder, record: &mut Record, said: &mut dyn FnMut(&Done)) -> Result<(), Failure> {
         let steps = record.plan.steps.clone();
         for (number, step) in steps.iter().enumerate() {
             let done = timed(step.to_string(), said, || {
@@ -109,7 +100,9 @@ impl ProcessDriver {
                 record.complete |= number + 1 == steps.len();
                 folder.write(record)
             });
-            done.map_err(|error| (step.clone(), error))?;
+            done.map_err(|error| {
+                Failure::new(format!("{step}: {error:#}"), advice(step, &self.log(&record.plan.app)))
+            })?;
             fault(&format!("provision-{}-noted", step.name()));
         }
         Ok(())
@@ -282,9 +275,8 @@ impl Driver for ProcessDriver {
         }
         folder.write(&record).map_err(failure)?;
         fault("provision-begun");
-        if let Err((step, error)) = self.run(&folder, &mut record, said) {
-            let what = format!("{step}: {error:#}");
-            let advice = advice(&step, &self.log(app));
+        if let Err(failed) = self.run(&folder, &mut record, said) {
+            let Failure { what, advice } = failed;
             if kept {
                 return Err(Failure::new(format!("{what}; its files are kept"), advice));
             }

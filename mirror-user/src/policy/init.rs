@@ -328,6 +328,6 @@ mod tests {
         let mut found = found();
         found.command.push("/run/shop.conf".into());
         assert_eq!(found.hidden(&[]), [PathBuf::from("/tmp")]);
-        assert_eq!(found.hidden(&["/tmp/data".into()]), [PathBuf::new(); 0]);
+        assert!(found.hidden(&["/tmp/data".into()]).is_empty());
     }
 }

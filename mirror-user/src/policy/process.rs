@@ -15,7 +15,8 @@ use super::{Endpoint, Hook, Policy, defaults, duration};
 /// Addresses in an egress list, copies and empty folders at most.
 const MOST: usize = 64;
 
-/// A second instance of the primary's program: `mirror provision` starts it in a network namespace and a control group of its own.
+/// A second instance of the primary's program: `mirror provision` starts it on the gateway's host, in a network namespace and
+/// a control group of its own.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Process {

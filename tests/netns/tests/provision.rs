@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
-    os::unix::process::ExitStatusExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -187,8 +187,8 @@ impl Stage {
         let target = std::net::SocketAddr::from(Host::Shadow.service());
         let answer = self.lab.host(Host::Gateway).run(|| -> Result<String> {
             let mut stream = TcpStream::connect(target)?;
-            let length = id.len();
-            write!(stream, "POST /lists/{key} HTTP/1.1\r\nhost: shadow\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{id}")?;
+            let head = format!("POST /lists/{key} HTTP/1.1\r\nhost: shadow\r\nconnection: close");
+            write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{id}", id.len())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)
@@ -343,6 +343,37 @@ fn a_shadow_that_has_ended_is_started_again_with_its_own_files() -> Result<()> {
     let data = fs::read_to_string(stage.folder.path().join("data/lists"))?;
     ensure!(data.is_empty(), "the shadow writes to the primary's file: {data}");
     Ok(())
+}
+
+#[test]
+fn it_runs_as_its_user_writes_to_its_own_files_alone_and_its_children_end_with_it() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let folder = stage.folder.path().to_owned();
+    // The user must get at the program and the files, wherever this was built.
+    let program = folder.join("lists");
+    fs::copy(binary("lists")?, &program)?;
+    let (data, file) = (folder.join("data"), folder.join("data/lists"));
+    for (path, mode) in [(&folder, 0o755), (&data, 0o777), (&file, 0o666)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    let shown = folder.display();
+    let script =
+        format!("id -un > {shown}/data/user; touch {shown}/outside; sleep 600 & exec {shown}/lists $@");
+    let first = format!("command = [\"{}\", ", binary("lists")?.display());
+    ensure!(stage.text.contains(&first), "no command in {}", stage.text);
+    stage.text = stage
+        .text
+        .replace(&first, &format!("command = [\"/bin/sh\", \"-c\", \"{script}\", \"sh\", "))
+        .replace("user = \"root\"", "user = \"nobody\"");
+    stage.done(&["provision", "shop"])?;
+    let own = folder.join("state/shop/files/0");
+    ensure!(fs::read_to_string(own.join("user"))? == "nobody\n", "another user");
+    ensure!(!folder.join("outside").exists(), "it writes to files that aren't its own");
+    ensure!(!data.join("user").exists(), "it writes to the primary's files");
+    let processes = stage.processes()?;
+    ensure!(processes.len() == 2, "no child: {processes:?}");
+    stage.done(&["deprovision", "shop"])?;
+    stage.nothing_left()
 }
 
 #[test]

@@ -131,10 +131,10 @@ fn variables(text: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    /// As systemd 252 prints it.
+    /// As systemd 252 prints it; some of `ExecStart` is left out.
     const SHOWN: &str = r#"LoadState=loaded
 MainPID=0
-ExecStart={ path=/usr/bin/shop ; argv[]=/usr/bin/shop --listen 10.0.2.2:8080 ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }
+ExecStart={ path=/usr/bin/shop ; argv[]=/usr/bin/shop --listen 10.0.2.2:8080 ; ignore_errors=no ; pid=0 ; code=(null) }
 Environment=LANG=C "GREETING=good \"day\"" EMPTY=
 EnvironmentFiles=/etc/default/shop (ignore_errors=yes)
 WorkingDirectory=!/var/lib/shop
