@@ -38,7 +38,7 @@ const NAME: &str = "process";
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Makes instances on this host.
+/// Makes instances on this host. Its calls block, and begin runtimes of their own: not for a runtime's own threads.
 #[derive(Clone, Debug)]
 pub struct ProcessDriver {
     state: PathBuf,

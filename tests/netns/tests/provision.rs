@@ -218,6 +218,12 @@ fn a_shadow_made_from_the_primary_s_own_process_is_joined_and_has_every_write() 
     let again = stage.done(&["provision", "shop"])?;
     ensure!(again["instance"]["pid"] == made["instance"]["pid"], "it was started again: {again}");
 
+    let policy = stage.policy().display().to_string();
+    let lines = stage.done(&["doctor", &policy])?;
+    let nat =
+        lines.as_array().into_iter().flatten().find(|line| line["check"] == "nat address of the shadow");
+    ensure!(nat.is_some_and(|line| line["level"] == "ok"), "{lines}");
+
     let gateway = Gateway::start(&stage.lab, &stage.text)?;
     gateway.ctl(&["join", "shop"])?;
     let target = SocketAddr::from((VIP, SERVICE_PORT));
@@ -353,7 +359,7 @@ fn it_runs_as_its_user_writes_to_its_own_files_alone_and_its_children_end_with_i
     let program = folder.join("lists");
     fs::copy(binary("lists")?, &program)?;
     let (data, file) = (folder.join("data"), folder.join("data/lists"));
-    for (path, mode) in [(&folder, 0o755), (&data, 0o777), (&file, 0o666)] {
+    for (path, mode) in [(&folder, 0o777), (&data, 0o777), (&file, 0o666)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
     let shown = folder.display();

@@ -131,7 +131,7 @@ fn variables(text: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    /// As systemd 252 prints it; some of `ExecStart` is left out.
+    /// In the form of `systemctl show`; some of `ExecStart` is left out.
     const SHOWN: &str = r#"LoadState=loaded
 MainPID=0
 ExecStart={ path=/usr/bin/shop ; argv[]=/usr/bin/shop --listen 10.0.2.2:8080 ; ignore_errors=no ; pid=0 ; code=(null) }
