@@ -1,5 +1,6 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
+mod devices;
 mod lock;
 mod log;
 mod metrics;
@@ -50,7 +51,7 @@ struct Shared {
     moving: Mutex<()>,
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
-    devices: Vec<String>,
+    devices: Mutex<Vec<String>>,
     pins: PathBuf,
 }
 
@@ -75,14 +76,12 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
         log::start(&mut datapath)?;
     }
     datapath.attach(tap::NAME, Hook::Tc)?;
-    let mut devices = Vec::new();
-    for device in devices_of(&policy, &network)? {
-        let attached = datapath.attach(&device, policy.hook)?;
-        tracing::info!("{attached}");
-        devices.push(attached);
-    }
     let keeper = neighbours::Keeper::new(network, &policy);
-    let shared = share(policy, datapath, devices, file, &places.pins)?;
+    let shared = share(policy, datapath, file, &places.pins)?;
+    let mut follower = devices::Follower::new(Network::open()?);
+    follower.look(&shared)?;
+    let followed = Arc::clone(&shared);
+    std::thread::Builder::new().name("devices".into()).spawn(move || follower.run(&followed))?;
     let sweeper = Arc::clone(&shared);
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
@@ -90,13 +89,7 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
     serve::serve(shared, &places.socket)
 }
 
-fn share(
-    policy: Policy,
-    mut datapath: Datapath,
-    devices: Vec<String>,
-    file: File,
-    pins: &Path,
-) -> Result<Arc<Shared>> {
+fn share(policy: Policy, mut datapath: Datapath, file: File, pins: &Path) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
     let counts = Arc::new(Counts::default());
@@ -124,7 +117,7 @@ fn share(
         moving: Mutex::new(()),
         state,
         counts,
-        devices,
+        devices: Mutex::default(),
         pins: pins.to_owned(),
     }))
 }
@@ -175,7 +168,7 @@ fn forward_packets() -> Result<()> {
     Ok(())
 }
 
-/// The devices that the policy names, or those that routes lead to.
+/// The devices that the policy names, or those that routes lead to. There is no route to a shadow before it is provisioned.
 pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<String>> {
     if !policy.devices.is_empty() {
         return Ok(policy.devices.clone());
@@ -188,7 +181,11 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
     })?;
     let mut indices = vec![first];
     for side in policy.sides() {
-        indices.push(network.route(*side.address.ip())?.device);
+        match network.route(*side.address.ip()) {
+            Ok(route) => indices.push(route.device),
+            Err(_) if side.process.is_some() => {}
+            Err(error) => return Err(error),
+        }
     }
     let all = network.devices()?;
     let mut devices: Vec<String> =

@@ -209,7 +209,8 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         shadow: side_status(&shared, &state, Side::Shadow)?,
         notices: state.notices.iter().cloned().collect(),
     };
-    Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))
+    let devices = shared.devices.lock().map_err(|_| anyhow!("poisoned"))?.clone();
+    Ok(Json(Status { pid: std::process::id(), devices, apps: vec![app] }))
 }
 
 async fn flows(

@@ -252,6 +252,34 @@ fn a_shadow_made_from_the_primary_s_own_process_is_joined_and_has_every_write() 
 }
 
 #[test]
+fn a_daemon_that_runs_already_finds_the_shadow_and_finds_it_again() -> Result<()> {
+    let stage = Stage::new()?;
+    let gateway = Gateway::start(&stage.lab, &stage.text)?;
+    let load = |run: String| -> Result<()> {
+        let mut config = lab::checker::Config::new(SocketAddr::from((VIP, SERVICE_PORT)));
+        (config.connections, config.requests, config.run) = (2, Some(40), run);
+        let client = stage.lab.host(Host::Client);
+        all_answered(&client.run(|| lab::checker::run(config, |_| {}))??)
+    };
+    let (_, device) = stage.names()?;
+    let attached = format!("{device}: {}", hook()?.to_uppercase());
+    for round in 1..=2 {
+        stage.done(&["provision", "shop"])?;
+        // To this link, not to the last one of its name.
+        let found = || gateway.log().matches(&attached).count() == round;
+        wait_for("the daemon to find the link", SOON, found).with_context(|| gateway.log())?;
+        gateway.ctl(&["join", "shop"])?;
+        load(format!("with{round}"))?;
+        ensure!(stage.lists(Host::Shadow)? == stage.lists(Host::Primary)?, "the states differ");
+        stage.done(&["deprovision", "shop"])?;
+        load(format!("without{round}"))?;
+        let out = || gateway.status().is_ok_and(|status| status["shadow"]["in_sync"] == false);
+        wait_for("the shadow to be out of sync", SOON, out)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn killed_between_any_two_steps_it_is_completed_or_removed() -> Result<()> {
     let stage = Stage::new()?;
     for fault in FAULTS {
