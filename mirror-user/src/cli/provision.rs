@@ -78,7 +78,7 @@ pub(super) enum PolicyTask {
     #[command(after_help = "Example:\n  mirror policy init --from-pid $(pidof shop) > shop.toml")]
     Init {
         #[command(flatten)]
-        from: From,
+        from: Primary,
         #[command(flatten)]
         given: Box<Given>,
     },
@@ -87,7 +87,7 @@ pub(super) enum PolicyTask {
 /// Whom to read.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct From {
+pub(super) struct Primary {
     /// A running process
     #[arg(long, value_name = "PID")]
     from_pid: Option<u32>,
