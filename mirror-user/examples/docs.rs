@@ -10,7 +10,12 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 2] = [include_str!("../src/policy.rs"), include_str!("../src/policy/resources.rs")];
+const SOURCES: [&str; 4] = [
+    include_str!("../src/policy.rs"),
+    include_str!("../src/policy/migration.rs"),
+    include_str!("../src/policy/process.rs"),
+    include_str!("../src/policy/resources.rs"),
+];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
 fn main() -> Result<()> {
@@ -61,7 +66,9 @@ fn policy() -> Result<String> {
         for field in &fields.named {
             let ident = field.ident.as_ref().context("a field without a name")?;
             let kind = kind(&field.ty, &items)?;
-            let default = default(&ident.to_string(), &field.attrs, &field.ty, &bare)?;
+            // Where the whole table may be left out, so may each of its fields.
+            let attributes = [field.attrs.as_slice(), item.attrs.as_slice()].concat();
+            let default = default(&ident.to_string(), &attributes, &field.ty, &bare)?;
             let _ = writeln!(text, "| `{ident}` | {kind} | {default} | {} |", said(&field.attrs));
         }
     }
@@ -69,17 +76,21 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 5] = [
+const TABLES: [(&str, &str); 7] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
     ("ResourcesTable", "`[primary.resources]` and `[shadow.resources]`"),
     ("Metrics", "`[metrics]`"),
+    ("Process", "`[shadow.process]`"),
+    ("Migration", "`[migration]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
 const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
-                    [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n";
+                    [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n\
+                    [shadow]\naddress = \"10.0.0.4:80\"\nnat = \"10.0.0.5\"\n\
+                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n";
 
 /// The doc comment, as one line.
 fn said(attributes: &[Attribute]) -> String {
@@ -115,7 +126,11 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
     let (name, argument) = words(ty)?;
     let kind = match (name.as_str(), argument) {
         ("Option", Some(inner)) => return kind(inner, items),
+        ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
+        ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
+        ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
         ("Vec", Some(_)) => "a list of strings",
+        ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
         ("SocketAddr" | "SocketAddrV4", _) => "`\"address:port\"`",
         ("Ipv4Addr", _) => "`\"address\"`",
@@ -123,7 +138,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Resources", _) => "a table",
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
-        ("String", _) => "a string",
+        ("JudgePolicy", _) => "a table of numbers",
         ("NonZeroU32" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
@@ -163,6 +178,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     if !defaulted {
         return Ok("must be given".to_owned());
     }
+    let wanted = bare.wanted().context("a policy without a process")?;
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
@@ -177,9 +193,27 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
+        "migration" => "its own defaults".to_owned(),
+        "steps" => format!("{:?}", bare.migration.steps),
+        "dwell" => time(bare.migration.dwell),
+        "dark" => time(bare.migration.dark),
+        "cool_down" => time(bare.migration.cool_down),
+        "attempts" => bare.migration.attempts.to_string(),
+        "retry" => time(bare.migration.retry),
+        "cutover" => format!("`\"{:?}\"`", bare.migration.cutover).to_lowercase(),
+        "standby" => time(bare.migration.standby),
+        "unhealthy" => time(bare.migration.unhealthy),
+        "judge" => "docs/STATISTICS.md has them".to_owned(),
         "labels" | "interfaces" => "none".to_owned(),
         "max_requests" => bare.primary.max_requests.to_string(),
         "mss" => bare.primary.mss.to_string(),
+        "environment" if wanted.program.environment.is_empty() => "none".to_owned(),
+        "directory" => format!("`\"{}\"`", wanted.program.directory.display()),
+        "copy" if wanted.copies.is_empty() => "none".to_owned(),
+        "empty" if wanted.empty.is_empty() => "none".to_owned(),
+        "egress" if wanted.egress.is_empty() => "none".to_owned(),
+        "health" => format!("`\"{:?}\"`", wanted.check).to_lowercase(),
+        "health_deadline" => time(Duration::from_millis(wanted.deadline_ms)),
         _ => bail!("say here what the field {name} is when it is left out"),
     };
     Ok(text)

@@ -1,6 +1,7 @@
 //! What a person types.
 
 mod migrate;
+mod provision;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -32,7 +33,7 @@ struct Cli {
     /// Folder of what is pinned, on a bpf file system
     #[arg(long, global = true, default_value = "/sys/fs/bpf/mirror", value_name = "DIR")]
     pins: PathBuf,
-    /// Folder of what is kept on disk
+    /// Folder of what is kept on disk: journals, series, provisioned shadows
     #[arg(long, global = true, default_value = "/var/lib/mirror", value_name = "DIR")]
     state: PathBuf,
     /// Print JSON
@@ -136,6 +137,14 @@ enum Command {
         /// The policy file
         policy: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Provisioning(provision::Task),
+    /// Make a policy
+    #[command(subcommand)]
+    Policy(provision::PolicyTask),
+    /// Become the program that is named on standard input: `provision` starts it so
+    #[command(hide = true)]
+    LaunchInstance,
     /// Detach, and remove all that was pinned
     #[command(after_help = "Example:\n  mirror unload")]
     Unload,
@@ -191,6 +200,9 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
+        Command::Provisioning(task) => provision::run(task, &cli.state, &cli.pins, cli.json)?,
+        Command::Policy(task) => provision::make_policy(task).map_err(said)?,
+        Command::LaunchInstance => provision::launch().map_err(said)?,
         Command::Unload => {
             let removed = datapath::unload(&cli.pins).map_err(said)?;
             tap::remove().map_err(said)?;
@@ -260,6 +272,9 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Run { .. }
         | Command::Check { .. }
         | Command::Doctor { .. }
+        | Command::Provisioning(_)
+        | Command::Policy(_)
+        | Command::LaunchInstance
         | Command::Unload
         | Command::Completions { .. } => Ok(()),
     }

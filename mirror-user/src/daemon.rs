@@ -1,5 +1,6 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
+mod devices;
 mod lock;
 mod log;
 mod metrics;
@@ -58,7 +59,7 @@ struct Shared {
     moving: Mutex<()>,
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
-    devices: Vec<String>,
+    devices: Mutex<Vec<String>>,
     pins: PathBuf,
     pilot: pilot::Pilot,
     resources: Arc<Watch>,
@@ -85,15 +86,13 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
         log::start(&mut datapath)?;
     }
     datapath.attach(tap::NAME, Hook::Tc)?;
-    let mut devices = Vec::new();
-    for device in devices_of(&policy, &network)? {
-        let attached = datapath.attach(&device, policy.hook)?;
-        tracing::info!("{attached}");
-        devices.push(attached);
-    }
     let keeper = neighbours::Keeper::new(network, &policy);
     let (pilot, asked) = pilot::Pilot::new();
-    let shared = share(policy, datapath, devices, file, places, pilot)?;
+    let shared = share(policy, datapath, file, places, pilot)?;
+    let mut follower = devices::Follower::new(Network::open()?);
+    follower.look(&shared)?;
+    let followed = Arc::clone(&shared);
+    std::thread::Builder::new().name("devices".into()).spawn(move || follower.run(&followed))?;
     let sweeper = Arc::clone(&shared);
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
@@ -109,7 +108,6 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
 fn share(
     policy: Policy,
     mut datapath: Datapath,
-    devices: Vec<String>,
     file: File,
     places: &Places,
     pilot: pilot::Pilot,
@@ -142,7 +140,7 @@ fn share(
         moving: Mutex::new(()),
         state,
         counts,
-        devices,
+        devices: Mutex::default(),
         pins: places.pins.clone(),
         pilot,
         resources,
@@ -195,7 +193,7 @@ fn forward_packets() -> Result<()> {
     Ok(())
 }
 
-/// The devices that the policy names, or those that routes lead to.
+/// The devices that the policy names, or those that routes lead to. There is no route to a shadow before it is provisioned.
 pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<String>> {
     if !policy.devices.is_empty() {
         return Ok(policy.devices.clone());
@@ -208,7 +206,11 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
     })?;
     let mut indices = vec![first];
     for side in policy.sides() {
-        indices.push(network.route(*side.address.ip())?.device);
+        match network.route(*side.address.ip()) {
+            Ok(route) => indices.push(route.device),
+            Err(_) if side.process.is_some() => {}
+            Err(error) => return Err(error),
+        }
     }
     let all = network.devices()?;
     let mut devices: Vec<String> =

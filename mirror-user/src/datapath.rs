@@ -238,6 +238,20 @@ pub fn unload(pins: &Path) -> Result<usize> {
     Ok(removed)
 }
 
+/// The switch word as it is pinned, whether or not a daemon runs; `None` where nothing is pinned.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pinned_word(pins: &Path) -> Result<Option<SwitchWord>> {
+    let pin = pins.join(maps::SWITCH);
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let data = MapData::from_pin(pin).context("can't open the pinned switch word")?;
+    let words: Array<_, u64> = Array::try_from(Map::Array(data))?;
+    Ok(Some(SwitchWord(words.get(&0, 0)?)))
+}
+
 fn pinned_config(pins: &Path) -> Result<Config> {
     let data = MapData::from_pin(pins.join(maps::CONFIG)).context("can't open the pinned settings")?;
     let config: Array<_, Config> = Array::try_from(Map::Array(data))?;

@@ -1,4 +1,4 @@
-//! Network devices: their index, and the driver behind them.
+//! Network devices: the driver behind them, and what they take off the kernel's hands.
 #![allow(unsafe_code, reason = "ethtool is an ioctl")]
 
 use std::{
@@ -12,6 +12,10 @@ use anyhow::{Context, Result, ensure};
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 /// `ETHTOOL_GDRVINFO`.
 const GET_DRIVER: u32 = 3;
+/// `ETHTOOL_SGRO`.
+const SET_GRO: u32 = 0x2c;
+/// `ETHTOOL_STXCSUM`.
+const SET_TX_CHECKSUMS: u32 = 0x17;
 /// Bytes of `struct ethtool_drvinfo`: the command, five strings of 32, 32, 32, 32, 32 and 12 bytes, five numbers.
 const DRIVER_BYTES: usize = 4 + 32 * 5 + 12 + 5 * 4;
 
@@ -29,21 +33,38 @@ pub struct Driver {
 /// # Errors
 /// When there is no such device, or its driver doesn't say.
 pub fn driver(device: &str) -> Result<Driver> {
+    let mut info = [0_u8; DRIVER_BYTES];
+    info[..4].copy_from_slice(&GET_DRIVER.to_ne_bytes());
+    ethtool(device, &mut info).with_context(|| format!("{device} doesn't say its driver"))?;
+    // The version and the firmware's version lie between the driver's name and the bus.
+    Ok(Driver { name: text(&info[4..36]), on_bus: !text(&info[100..132]).is_empty() })
+}
+
+/// Merges received segments (`gro`) and leaves checksums to be filled in later (`tx`), or not.
+///
+/// # Errors
+/// When there is no such device, or it can't.
+pub fn set_offloads(device: &str, gro: bool, tx: bool) -> Result<()> {
+    for (name, command, on) in [("gro", SET_GRO, gro), ("tx", SET_TX_CHECKSUMS, tx)] {
+        let mut value = [0_u8; 8];
+        value[..4].copy_from_slice(&command.to_ne_bytes());
+        value[4..].copy_from_slice(&u32::from(on).to_ne_bytes());
+        ethtool(device, &mut value).with_context(|| format!("{device} doesn't let its {name} be set"))?;
+    }
+    Ok(())
+}
+
+/// Asks a device of this network namespace; `message` begins with the command, and is as long as that wants it.
+fn ethtool(device: &str, message: &mut [u8]) -> Result<()> {
     ensure!(device.len() < libc::IFNAMSIZ, "`{device}` is too long for a device's name");
     let socket: OwnedFd =
         rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    let mut info = [0_u8; DRIVER_BYTES];
-    info[..4].copy_from_slice(&GET_DRIVER.to_ne_bytes());
     let mut request = [0_u8; 40];
     request[..device.len()].copy_from_slice(device.as_bytes());
-    request[16..24].copy_from_slice(&(info.as_mut_ptr() as u64).to_ne_bytes());
-    // SAFETY: `request` is a `struct ifreq` whose pointer leads to a `struct ethtool_drvinfo`; both outlive the call.
+    request[16..24].copy_from_slice(&(message.as_mut_ptr() as u64).to_ne_bytes());
+    // SAFETY: `request` is a `struct ifreq` whose pointer leads to the command's own structure; both outlive the call.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, request.as_mut_ptr()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("{device} doesn't say its driver"));
-    }
-    // The version and the firmware's version lie between the driver's name and the bus.
-    Ok(Driver { name: text(&info[4..36]), on_bus: !text(&info[100..132]).is_empty() })
+    if done < 0 { Err(io::Error::last_os_error().into()) } else { Ok(()) }
 }
 
 /// A string that ends in zero.

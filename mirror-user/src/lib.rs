@@ -7,6 +7,7 @@
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::moves`.
 //! * [`journal`], [`health`]: what a migration by itself keeps, and how it asks whether a server is well.
 //! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
+//! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
 
@@ -16,6 +17,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod device;
 pub mod doctor;
+pub mod driver;
 pub mod flows;
 pub mod health;
 pub mod hold;

@@ -188,7 +188,7 @@ fn us(since: Instant) -> f64 {
     since.elapsed().as_nanos() as f64 / 1e3
 }
 
-/// For tests: `MIRROR_FAULT=frozen` (or another point) ends the daemon there as `kill -9` would; `stop-frozen` stops it.
+/// For tests: `MIRROR_FAULT=frozen` (or another point) ends the process there as `kill -9` would; `stop-frozen` stops it.
 pub(crate) fn fault(point: &str) {
     let Ok(wanted) = std::env::var("MIRROR_FAULT") else { return };
     let signal = match wanted.strip_prefix("stop-") {

@@ -1,5 +1,7 @@
 //! What the kernel knows of devices, routes and neighbours, asked over rtnetlink.
 
+mod links;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
 use serde::Serialize;
 
 use crate::{
@@ -154,6 +155,91 @@ pub struct Removed {
 impl Show for Removed {
     fn lines(&self) -> String {
         format!("removed {} pins from {}\n", self.removed, self.pins.display())
+    }
+}
+
+/// What `provision --dry-run` prints: the plan itself.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Planned(pub Plan);
+
+impl Show for Planned {
+    fn lines(&self) -> String {
+        self.0.steps.iter().enumerate().map(|(n, step)| format!("{:>2}  {step}\n", n + 1)).collect()
+    }
+}
+
+/// What `provision` did.
+#[derive(Serialize)]
+pub struct Provisioned {
+    /// Its steps; people have read them by then.
+    pub steps: Vec<driver::Done>,
+    /// What there is now.
+    pub instance: Instance,
+}
+
+impl Show for Provisioned {
+    fn lines(&self) -> String {
+        self.instance.lines()
+    }
+}
+
+/// What `instance` shows.
+#[derive(Serialize)]
+pub struct Described {
+    /// What there is.
+    #[serde(flatten)]
+    pub instance: Instance,
+    /// It says so itself.
+    pub healthy: bool,
+    /// Why not.
+    pub unhealthy: Option<String>,
+}
+
+impl Show for Described {
+    fn lines(&self) -> String {
+        let health = match &self.unhealthy {
+            None => styled(GOOD, "healthy"),
+            Some(why) => styled(BAD, format!("not healthy: {why}")),
+        };
+        format!("{}  {health}\n", self.instance.lines())
+    }
+}
+
+impl Show for Instance {
+    fn lines(&self) -> String {
+        let standing = match self.standing {
+            Standing::Running => styled(GOOD, "runs"),
+            Standing::Stopped => styled(BAD, "has ended"),
+            Standing::Unfinished => styled(DOUBTFUL, "is unfinished"),
+        };
+        let pid = self.pid.map_or(String::new(), |pid| format!(" as process {pid}"));
+        let limits = self.limits.map_or("no limits".into(), |limits| limits.to_string());
+        format!("{} {standing}{pid} at {}   {limits}   log {}\n", self.app, self.address, self.log)
+    }
+}
+
+impl Show for Limits {
+    fn lines(&self) -> String {
+        format!("{self}\n")
+    }
+}
+
+/// What `deprovision` did.
+#[derive(Serialize)]
+pub struct Deprovisioned {
+    /// The application.
+    pub app: String,
+    /// Whether there was anything.
+    pub found: bool,
+    /// Its steps; people have read them by then.
+    pub steps: Vec<driver::Done>,
+}
+
+impl Show for Deprovisioned {
+    fn lines(&self) -> String {
+        let what = if self.found { "nothing is left of it" } else { "there was nothing" };
+        format!("{}: {what}\n", self.app)
     }
 }
 

@@ -14,6 +14,10 @@ pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
 pub use migration::{Cutover, Migration};
+pub mod init;
+pub mod process;
+
+use process::Process;
 
 /// What is to be mirrored and moved, and within which bounds.
 #[derive(Clone, Debug, Deserialize)]
@@ -103,6 +107,8 @@ pub struct Endpoint {
     pub mss: u16,
     /// Where its CPU, memory, I/O and network are read; without it they are missing.
     pub resources: Option<Resources>,
+    /// The shadow alone: it is provisioned on this host.
+    pub process: Option<Process>,
 }
 
 /// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
@@ -183,6 +189,15 @@ impl TryFrom<u32> for Flows {
 
 mod defaults {
     use std::time::Duration;
+
+    use super::process::Place;
+
+    pub(super) fn directory() -> Place {
+        Place::root()
+    }
+    pub(super) fn health_deadline() -> Duration {
+        Duration::from_secs(30)
+    }
 
     pub(super) fn stall() -> Duration {
         Duration::from_millis(500)
@@ -273,6 +288,14 @@ impl Policy {
                     Some("give the shadow another `nat` address".into()),
                 ));
             }
+        }
+        if policy.primary.process.is_some() {
+            let what = "only the shadow is provisioned".to_owned();
+            return Err(invalid(find("[primary.process]"), what, Some("write [shadow.process]".into())));
+        }
+        let process = policy.shadow.as_ref().and_then(|shadow| shadow.process.as_ref());
+        if let Some(what) = process.and_then(Process::fault) {
+            return Err(invalid(find("[shadow.process]"), what, None));
         }
         for side in policy.sides() {
             if side.nat == *policy.service.vip.ip() && side.address.port() == policy.service.vip.port() {

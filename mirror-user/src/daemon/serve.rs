@@ -229,7 +229,8 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         notices: state.notices.iter().cloned().collect(),
         migration: shared.pilot.status(),
     };
-    Ok(Json(Status { pid: std::process::id(), devices: shared.devices.clone(), apps: vec![app] }))
+    let devices = shared.devices.lock().map_err(|_| anyhow!("poisoned"))?.clone();
+    Ok(Json(Status { pid: std::process::id(), devices, apps: vec![app] }))
 }
 
 async fn flows(
