@@ -20,16 +20,23 @@ const PROGRAMS: &[programs::Program] = &[
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BenchArgs {
-    /// --json FILE, --rounds N, --seconds N, --programs-only, --help
+    /// --json FILE, --rounds N, --seconds N, --programs-only, --help; or `forecast`, with its own --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
+
+/// What is measured without packets, hence without root: by a program of its own.
+const CONTROL: [&str; 3] = ["decisions", "forecast", "scaling"];
 
 /// Builds and runs them, with their exit status.
 ///
 /// # Errors
 /// When something can't be installed or built, this isn't root's, or a bench fails.
 pub(crate) fn start(args: &BenchArgs) -> Result<()> {
+    if args.arguments.first().is_some_and(|first| CONTROL.contains(&first.as_str())) {
+        let program = ["run", "--quiet", "--release", "--package", "control-benches", "--"];
+        return command::run(cargo().args(program).args(&args.arguments));
+    }
     let asks_only = args.arguments.iter().any(|argument| argument == "--help" || argument == "-h");
     if !asks_only {
         if !is_root() {

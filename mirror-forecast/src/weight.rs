@@ -1,0 +1,147 @@
+//! What each model has been worth, a bucket of horizons apart, and the weights that follow.
+
+use std::collections::VecDeque;
+
+use crate::{history::History, model::MODELS};
+
+/// Horizon buckets end (exclusive) after these many steps, the last at the horizon's end: what is true of the
+/// next step isn't true of tonight's.
+const ENDS: [usize; 9] = [1, 3, 6, 12, 24, 48, 96, 192, usize::MAX];
+/// Buckets.
+pub(crate) const BUCKETS: usize = ENDS.len();
+/// A weight is the past mean absolute error to the power of minus this.
+const POWER: i32 = 6;
+/// Scored origins that are remembered. The oldest goes first.
+const SCORED: usize = 120;
+/// Origins that wait to be scored, at most.
+const PENDING: usize = 400;
+
+/// The bucket of a step (0 is the next one).
+pub(crate) fn bucket_of(step: usize) -> usize {
+    ENDS.iter().position(|end| step < *end).unwrap_or(BUCKETS - 1)
+}
+
+/// A forecast made in the past: what each model said, and what they said together.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The index of the first value forecast.
+    pub(crate) at: u64,
+    /// By model; `None` for one that didn't fit the series.
+    pub(crate) models: Vec<Option<Vec<f64>>>,
+    /// The weighted mean.
+    pub(crate) mean: Vec<f64>,
+    /// Buckets scored already.
+    pub(crate) scored: usize,
+}
+
+/// How well an origin's bucket did.
+#[derive(Debug, Clone)]
+struct Score {
+    /// Mean absolute error by model.
+    models: Vec<Option<f64>>,
+    /// Value minus weighted mean, a step each.
+    residuals: Vec<f64>,
+}
+
+/// Past origins and their scores.
+#[derive(Debug, Clone)]
+pub(crate) struct Scores {
+    pending: VecDeque<Origin>,
+    buckets: [VecDeque<Score>; BUCKETS],
+}
+
+impl Scores {
+    pub(crate) fn new() -> Self {
+        Self { pending: VecDeque::new(), buckets: std::array::from_fn(|_| VecDeque::new()) }
+    }
+
+    /// Remembers a forecast until its values are known. The oldest one waiting goes when there are too many.
+    pub(crate) fn remember(&mut self, origin: Origin) {
+        if self.pending.len() == PENDING {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(origin);
+    }
+
+    /// Scores every bucket whose last value is known by now.
+    pub(crate) fn settle(&mut self, history: &History) {
+        for origin in &mut self.pending {
+            while let Some(steps) = bucket_steps(origin.scored, origin.mean.len()) {
+                if origin.at + steps.end as u64 > history.next_index() {
+                    break;
+                }
+                if let Some(score) = score(origin, steps, history) {
+                    let bucket = &mut self.buckets[origin.scored];
+                    if bucket.len() == SCORED {
+                        bucket.pop_front();
+                    }
+                    bucket.push_back(score);
+                }
+                origin.scored += 1;
+            }
+        }
+        self.pending.retain(|origin| bucket_steps(origin.scored, origin.mean.len()).is_some());
+    }
+
+    /// Weights of the models in that bucket, 0 for the absent, 1 in sum.
+    ///
+    /// A model without a score counts as the worst that has one; without any score all count alike.
+    pub(crate) fn weights(&self, bucket: usize, present: &[bool]) -> Vec<f64> {
+        let errors: Vec<Option<f64>> = (0..MODELS.len())
+            .map(|model| self.mean_error(bucket, model).filter(|_| present[model]))
+            .collect();
+        let worst = errors.iter().flatten().copied().fold(0.0, f64::max);
+        let least = errors.iter().flatten().copied().fold(worst, f64::min);
+        let weight = |error: f64| {
+            // Relative to the best: a power of a tiny error would overflow.
+            if error <= 0.0 { 1.0 } else { (least.max(worst * 1e-6) / error).min(1.0).powi(POWER) }
+        };
+        let raw: Vec<f64> = present
+            .iter()
+            .zip(&errors)
+            .map(|(present, error)| if *present { weight(error.unwrap_or(worst)) } else { 0.0 })
+            .collect();
+        let sum: f64 = raw.iter().sum();
+        raw.iter().map(|weight| if sum > 0.0 { weight / sum } else { 0.0 }).collect()
+    }
+
+    /// Residuals of the weighted mean in that bucket, unordered.
+    pub(crate) fn residuals(&self, bucket: usize) -> Vec<f64> {
+        self.buckets[bucket].iter().flat_map(|score| score.residuals.iter().copied()).collect()
+    }
+
+    fn mean_error(&self, bucket: usize, model: usize) -> Option<f64> {
+        let errors: Vec<f64> = self.buckets[bucket].iter().filter_map(|score| score.models[model]).collect();
+        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
+    }
+}
+
+/// The steps of a bucket within a horizon; `None` behind its end.
+fn bucket_steps(bucket: usize, horizon: usize) -> Option<std::ops::Range<usize>> {
+    let start = if bucket == 0 { 0 } else { *ENDS.get(bucket - 1)? };
+    (start < horizon && bucket < BUCKETS).then(|| start..ENDS[bucket].min(horizon))
+}
+
+/// `None` if all its values fell into a gap.
+fn score(origin: &Origin, steps: std::ops::Range<usize>, history: &History) -> Option<Score> {
+    let known: Vec<(usize, f64)> = steps
+        .filter_map(|step| Some((step, history.get(origin.at + step as u64)?)))
+        .filter(|(_, value)| value.is_finite())
+        .collect();
+    if known.is_empty() {
+        return None;
+    }
+    let mean_error = |forecast: &Vec<f64>| {
+        known.iter().map(|(step, value)| (value - forecast[*step]).abs()).sum::<f64>() / known.len() as f64
+    };
+    Some(Score {
+        models: origin.models.iter().map(|forecast| forecast.as_ref().map(mean_error)).collect(),
+        residuals: known.iter().map(|(step, value)| value - origin.mean[*step]).collect(),
+    })
+}
+
+/// The step in the middle of a bucket.
+pub(crate) fn typical_step(bucket: usize) -> usize {
+    let start = if bucket == 0 { 0 } else { ENDS[bucket - 1] };
+    start.midpoint(ENDS[bucket].min(2 * start + 1)) + 1
+}
