@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::{
     history::{self, History},
-    interval::Forecast,
+    interval::{Forecast, Pool, Residual, Spread},
     model::MODELS,
     season::Seasons,
-    weight::{BUCKETS, Origin, Scores, bucket_of},
+    weight::{Origin, Scores, bucket_of, typical_step},
 };
 
 /// Steps ahead, at most: a day of minutes.
@@ -23,6 +23,9 @@ const WARM_UP_SHARE: f64 = 0.5;
 const FEWEST_RESIDUALS: usize = 10;
 /// How far beyond the history's range a forecast may go, in ranges.
 const MOST_BEYOND: f64 = 1.0;
+
+/// The load, as a share of the mean, below which errors don't get smaller.
+const LEAST_LOAD: f64 = 0.01;
 
 /// Why there is no forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -101,10 +104,20 @@ impl Forecaster {
         let seasons = Seasons::find(&values, self.step);
         let filled = history::fill_gaps(&values, seasons.shortest());
         let bounds = Bounds::of(&filled).ok_or(Error::NoValue)?;
-        let models = run_models(&filled, seasons, horizon, bounds);
-        let mean = self.combine(&models, horizon);
-        let forecast = Forecast::new(self.step, mean.clone(), self.residuals(&filled), bounds.floor);
-        self.scores.remember(Origin { at: self.history.next_index(), models, mean, scored: 0 });
+        let possible = Seasons::possible(filled.len(), self.step);
+        let models = run_models(&filled, possible, horizon, bounds);
+        let (blend, mean) = self.combine(&models, horizon);
+        let pools = std::array::from_fn(|bucket| self.pool(bucket, &filled, bounds));
+        let forecast = Forecast::new(self.step, mean.clone(), pools, bounds.floor);
+        let intervals = (0..horizon).filter_map(|step| forecast.interval90(step)).collect();
+        self.scores.remember(Origin {
+            at: self.history.next_index(),
+            models,
+            blend,
+            mean,
+            intervals,
+            scored: 0,
+        });
         Ok(forecast)
     }
 
@@ -114,29 +127,35 @@ impl Forecaster {
         usize::try_from(steps).unwrap_or(MAX_HORIZON).clamp(1, MAX_HORIZON)
     }
 
-    /// The models' weighted mean, by the weights of each step's bucket.
-    fn combine(&self, models: &[Option<Vec<f64>>], horizon: usize) -> Vec<f64> {
+    /// The models' weighted mean, by the weights of each step's bucket, and the same but for the buckets where a
+    /// simple model did better.
+    fn combine(&self, models: &[Option<Vec<f64>>], horizon: usize) -> (Vec<f64>, Vec<f64>) {
         let present: Vec<bool> = models.iter().map(Option::is_some).collect();
-        let weights: Vec<Vec<f64>> =
-            (0..=bucket_of(horizon - 1)).map(|bucket| self.scores.weights(bucket, &present)).collect();
-        (0..horizon)
-            .map(|step| {
-                let weights = &weights[bucket_of(step)];
-                models.iter().zip(weights).filter_map(|(model, w)| Some(w * model.as_ref()?[step])).sum()
-            })
-            .collect()
+        let (mut blend, mut mean) = (Vec::new(), Vec::new());
+        for bucket in 0..=bucket_of(horizon - 1) {
+            let weights = self.scores.weights(bucket, &present);
+            let fall_back = self.scores.fall_back(bucket, &present).and_then(|model| models[model].as_ref());
+            for step in (0..horizon).filter(|step| bucket_of(*step) == bucket) {
+                let weighted =
+                    |(model, weight): (&Option<Vec<f64>>, &f64)| Some(weight * model.as_ref()?[step]);
+                let together = models.iter().zip(&weights).filter_map(weighted).sum();
+                blend.push(together);
+                mean.push(fall_back.map_or(together, |model| model[step]));
+            }
+        }
+        (blend, mean)
     }
 
-    /// Residuals a bucket: our own, or before there are enough those that the last value would have had.
-    fn residuals(&self, filled: &[f64]) -> [Vec<f64>; BUCKETS] {
-        std::array::from_fn(|bucket| {
-            let residuals = self.scores.residuals(bucket);
-            if residuals.len() >= FEWEST_RESIDUALS {
-                return residuals;
-            }
-            let lag = crate::weight::typical_step(bucket).min(filled.len().saturating_sub(1)).max(1);
-            filled.iter().zip(filled.get(lag..).unwrap_or_default()).map(|(a, b)| b - a).collect()
-        })
+    /// What the interval of a bucket is made of: our own residuals, or before there are enough those that the last
+    /// value would have had.
+    fn pool(&self, bucket: usize, filled: &[f64], bounds: Bounds) -> Pool {
+        let mut residuals = self.scores.residuals(bucket);
+        if residuals.len() < FEWEST_RESIDUALS {
+            let lag = typical_step(bucket).min(filled.len().saturating_sub(1)).max(1);
+            let pairs = filled.iter().zip(filled.get(lag..).unwrap_or_default());
+            residuals.extend(pairs.map(|(mean, value)| Residual { error: value - mean, mean: *mean }));
+        }
+        Pool::new(&residuals, bounds.spread(), self.scores.stretch(bucket))
     }
 }
 
@@ -175,6 +194,11 @@ impl Bounds {
         let beyond = (most / 2.0 - least / 2.0).min(f64::MAX / 8.0) * 2.0 * MOST_BEYOND;
         let bound = |value: f64| value.clamp(f64::MIN, f64::MAX);
         Some(Self { least: bound(least - beyond).max(floor), most: bound(most + beyond), magnitude, floor })
+    }
+
+    /// How errors grow with the load: like its square root (a count's do), if it is a load at all.
+    fn spread(&self) -> Spread {
+        if self.floor == 0.0 { Spread::Root { least: self.magnitude * LEAST_LOAD } } else { Spread::Even }
     }
 
     fn clamp(&self, value: f64) -> f64 {

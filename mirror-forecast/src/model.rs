@@ -23,14 +23,13 @@ pub(crate) enum Model {
     /// ETS on the latest points alone: quick to follow a change of the series' nature.
     EtsShort,
     Theta,
-    ThetaLong,
     Mstl,
     LogMstl,
     Mfles,
 }
 
 /// All of them, by increasing cost.
-pub(crate) const MODELS: [Model; 14] = [
+pub(crate) const MODELS: [Model; 13] = [
     Model::LastValue,
     Model::SeasonalNaive,
     Model::ProfileFast,
@@ -41,7 +40,6 @@ pub(crate) const MODELS: [Model; 14] = [
     Model::Ets,
     Model::EtsShort,
     Model::Theta,
-    Model::ThetaLong,
     Model::Mstl,
     Model::LogMstl,
     Model::Mfles,
@@ -86,17 +84,21 @@ impl Model {
             Self::Ets => library::ets(latest(history, MIDDLE), horizon),
             Self::EtsShort => library::ets(latest(history, SHORT), horizon),
             Self::Theta => library::theta(window(MIDDLE), season, horizon),
-            Self::ThetaLong => library::theta(window(LONG), season, horizon),
             Self::Mstl => library::mstl(window(LONG), season?, horizon),
             Self::LogMstl => library::log_mstl(window(LONG), season?, horizon),
             Self::Mfles => library::mfles(window(LONG), season?, horizon),
         }
     }
 
+    /// Whether it is one of those that need no fitting, on which a forecast falls back.
+    pub(crate) fn is_simple(self) -> bool {
+        !self.is_of_a_library()
+    }
+
     /// Whether a crate computes it, with that crate's conditions.
     fn is_of_a_library(self) -> bool {
-        use Model::{Ets, EtsShort, LogMstl, Mfles, Mstl, Theta, ThetaLong};
-        matches!(self, Ets | EtsShort | Theta | ThetaLong | Mstl | LogMstl | Mfles)
+        use Model::{Ets, EtsShort, LogMstl, Mfles, Mstl, Theta};
+        matches!(self, Ets | EtsShort | Theta | Mstl | LogMstl | Mfles)
     }
 }
 

@@ -11,7 +11,9 @@ const MARGIN: f64 = 0.05;
 /// Correlation below which there is nothing to follow.
 const LEAST: f64 = 0.1;
 /// Pairs that a correlation is computed from, at least.
-const PAIRS: usize = 24;
+const PAIRS: usize = 12;
+/// Bins of a day whose means are compared: single steps are too noisy to show a season.
+const BINS_A_DAY: usize = 24;
 
 /// The seasons of a series, in steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,24 +25,35 @@ pub struct Seasons {
 }
 
 impl Seasons {
+    /// Those that the values are long enough for: two cycles. Whether they help, a forecast finds out by trying.
+    pub(crate) fn possible(length: usize, step: Duration) -> Self {
+        let spans = |cycle: &usize| length >= CYCLES * cycle;
+        let day = steps_a_day(step);
+        Self { day: day.filter(spans), week: day.map(|day| DAYS_A_WEEK * day).filter(spans) }
+    }
+
     /// Finds them. `values` has a gap where it isn't finite.
     ///
-    /// A season shows when the series resembles itself a cycle ago more than half a cycle (a day: at night) or a
-    /// few days (a week) beside it. A random walk resembles its near past most, and has none.
+    /// A season shows when the series resembles itself a cycle ago more than half a day (for the week: a few days)
+    /// beside it. A random walk resembles its near past most, and has none.
     #[must_use]
     pub fn find(values: &[f64], step: Duration) -> Self {
-        let Some(day) = steps_a_day(step) else { return Self::default() };
-        let week = day * DAYS_A_WEEK;
-        let at = |lag: usize| autocorrelation(values, lag);
+        let possible = Self::possible(values.len(), step);
+        let Some(day) = possible.day else { return Self::default() };
+        let width = (day / BINS_A_DAY).max(1);
+        let bins: Vec<f64> = values.chunks(width).map(mean).collect();
+        let (day_bins, half_day) = (day / width, day / width / 2);
+        let at = |lag: usize| autocorrelation(&bins, lag);
         let shows = |lag: usize, beside: &[usize]| {
-            values.len() >= CYCLES * lag
-                && at(lag).is_some_and(|peak| {
-                    peak >= LEAST && beside.iter().filter_map(|lag| at(*lag)).all(|r| peak >= r + MARGIN)
-                })
+            at(lag).is_some_and(|peak| {
+                peak >= LEAST && beside.iter().filter_map(|lag| at(*lag)).all(|r| peak >= r + MARGIN)
+            })
         };
+        let week_bins = DAYS_A_WEEK * day_bins;
+        let beside_week = [week_bins - 3 * day_bins, week_bins - 2 * day_bins, week_bins - half_day];
         Self {
-            day: shows(day, &[day / 2, day + day / 2]).then_some(day),
-            week: shows(week, &[week - 3 * day, week - 2 * day, week - day / 2]).then_some(week),
+            day: possible.day.filter(|_| shows(day_bins, &[half_day, day_bins + half_day])),
+            week: possible.week.filter(|_| shows(week_bins, &beside_week)),
         }
     }
 
@@ -54,6 +67,13 @@ impl Seasons {
 fn steps_a_day(step: Duration) -> Option<usize> {
     let steps = DAY.as_nanos().checked_div(step.as_nanos())?;
     usize::try_from(steps).ok().filter(|steps| *steps >= 4)
+}
+
+/// The mean of what was measured; NaN if nothing was.
+fn mean(values: &[f64]) -> f64 {
+    let known: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+    // Divided before it is summed: the sum of large values isn't finite.
+    if known.is_empty() { f64::NAN } else { known.iter().map(|value| value / known.len() as f64).sum() }
 }
 
 /// Correlation of the series with itself `lag` steps ago, over pairs without a gap.
@@ -77,4 +97,42 @@ fn autocorrelation(values: &[f64], lag: usize) -> Option<f64> {
     }
     let correlation = ab / (aa * bb).sqrt();
     correlation.is_finite().then_some(correlation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate;
+
+    const STEP: Duration = Duration::from_secs(900);
+    const STEPS_A_DAY: usize = 96;
+
+    #[track_caller]
+    fn found(name: &str, day: bool, week: bool) {
+        for seed in 1..=5 {
+            let series = generate::named(name, seed, 28 * STEPS_A_DAY, STEPS_A_DAY).expect("a known name");
+            let seasons = Seasons::find(&series.values, STEP);
+            assert_eq!((seasons.day.is_some(), seasons.week.is_some()), (day, week), "{name}, seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_day_and_a_week_are_found_where_they_are() {
+        found("day", true, false);
+        found("week", true, true);
+        found("gaps", true, true);
+    }
+
+    #[test]
+    fn noise_and_a_random_walk_have_none() {
+        found("white-noise", false, false);
+        found("walk", false, false);
+    }
+
+    #[test]
+    fn a_step_longer_than_a_day_or_a_short_series_has_none() {
+        let values = vec![1.0, 2.0].repeat(50);
+        assert_eq!(Seasons::find(&values, Duration::from_secs(86_400)), Seasons::default());
+        assert_eq!(Seasons::find(&values, Duration::from_secs(300)), Seasons::default());
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 
-use crate::{history::History, model::MODELS};
+use crate::{
+    history::History,
+    interval::{Residual, Stretch},
+    model::MODELS,
+};
 
 /// Horizon buckets end (exclusive) after these many steps, the last at the horizon's end: what is true of the
 /// next step isn't true of tonight's.
@@ -11,8 +15,12 @@ const ENDS: [usize; 9] = [1, 3, 6, 12, 24, 48, 96, 192, usize::MAX];
 pub(crate) const BUCKETS: usize = ENDS.len();
 /// A weight is the past mean absolute error to the power of minus this.
 const POWER: i32 = 6;
-/// Scored origins that are remembered. The oldest goes first.
+/// Scored origins that weights are made of, and that intervals are. The oldest goes first.
 const SCORED: usize = 120;
+const CALIBRATING: usize = 60;
+/// A simple model alone takes over if it did better than the weighted mean by this factor on this many origins.
+const FALL_BACK: f64 = 1.05;
+const FALL_BACK_ORIGINS: usize = 20;
 /// Origins that wait to be scored, at most.
 const PENDING: usize = 400;
 
@@ -28,8 +36,12 @@ pub(crate) struct Origin {
     pub(crate) at: u64,
     /// By model; `None` for one that didn't fit the series.
     pub(crate) models: Vec<Option<Vec<f64>>>,
-    /// The weighted mean.
+    /// What all said together, by their weights.
+    pub(crate) blend: Vec<f64>,
+    /// What was forecast: the blend, or the model that it fell back on.
     pub(crate) mean: Vec<f64>,
+    /// The ends of the 90 % interval.
+    pub(crate) intervals: Vec<(f64, f64)>,
     /// Buckets scored already.
     pub(crate) scored: usize,
 }
@@ -37,10 +49,15 @@ pub(crate) struct Origin {
 /// How well an origin's bucket did.
 #[derive(Debug, Clone)]
 struct Score {
-    /// Mean absolute error by model.
+    /// The origin's index.
+    at: u64,
+    /// Mean absolute error by model, and of the blend.
     models: Vec<Option<f64>>,
-    /// Value minus weighted mean, a step each.
-    residuals: Vec<f64>,
+    blend: f64,
+    /// A step each.
+    residuals: Vec<Residual>,
+    /// Shares of the values below and above the interval.
+    missed: (f64, f64),
 }
 
 /// Past origins and their scores.
@@ -48,11 +65,16 @@ struct Score {
 pub(crate) struct Scores {
     pending: VecDeque<Origin>,
     buckets: [VecDeque<Score>; BUCKETS],
+    stretches: [Stretch; BUCKETS],
 }
 
 impl Scores {
     pub(crate) fn new() -> Self {
-        Self { pending: VecDeque::new(), buckets: std::array::from_fn(|_| VecDeque::new()) }
+        Self {
+            pending: VecDeque::new(),
+            buckets: std::array::from_fn(|_| VecDeque::new()),
+            stretches: [Stretch::default(); BUCKETS],
+        }
     }
 
     /// Remembers a forecast until its values are known. The oldest one waiting goes when there are too many.
@@ -70,8 +92,12 @@ impl Scores {
                 if origin.at + steps.end as u64 > history.next_index() {
                     break;
                 }
+                let end = steps.end;
                 if let Some(score) = score(origin, steps, history) {
                     let bucket = &mut self.buckets[origin.scored];
+                    // Origins that overlap tell of the same values: together they count as one.
+                    let fresh = bucket.back().map_or(1.0, |last| (score.at - last.at) as f64 / end as f64);
+                    self.stretches[origin.scored].learn(score.missed, fresh.min(1.0));
                     if bucket.len() == SCORED {
                         bucket.pop_front();
                     }
@@ -105,9 +131,31 @@ impl Scores {
         raw.iter().map(|weight| if sum > 0.0 { weight / sum } else { 0.0 }).collect()
     }
 
-    /// Residuals of the weighted mean in that bucket, unordered.
-    pub(crate) fn residuals(&self, bucket: usize) -> Vec<f64> {
-        self.buckets[bucket].iter().flat_map(|score| score.residuals.iter().copied()).collect()
+    /// The simple model that did better than the blend in that bucket, if there is one.
+    pub(crate) fn fall_back(&self, bucket: usize, present: &[bool]) -> Option<usize> {
+        let scores = &self.buckets[bucket];
+        if scores.len() < FALL_BACK_ORIGINS {
+            return None;
+        }
+        let blend = scores.iter().map(|score| score.blend).sum::<f64>() / scores.len() as f64;
+        let better = |model: &usize| {
+            let is_known = scores.iter().all(|score| score.models[*model].is_some());
+            let error = self.mean_error(bucket, *model).filter(|_| is_known)?;
+            (present[*model] && error * FALL_BACK < blend).then_some((*model, error))
+        };
+        let simple = (0..MODELS.len()).filter(|model| MODELS[*model].is_simple());
+        simple.filter_map(|model| better(&model)).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(model, _)| model)
+    }
+
+    /// Residuals of the newest forecasts in that bucket.
+    pub(crate) fn residuals(&self, bucket: usize) -> Vec<Residual> {
+        let newest = self.buckets[bucket].iter().rev().take(CALIBRATING);
+        newest.flat_map(|score| score.residuals.iter().copied()).collect()
+    }
+
+    /// How far the interval of that bucket has to be stretched.
+    pub(crate) fn stretch(&self, bucket: usize) -> Stretch {
+        self.stretches[bucket]
     }
 
     fn mean_error(&self, bucket: usize, model: usize) -> Option<f64> {
@@ -131,12 +179,28 @@ fn score(origin: &Origin, steps: std::ops::Range<usize>, history: &History) -> O
     if known.is_empty() {
         return None;
     }
+    let share = |is_missed: &dyn Fn(usize, f64) -> bool| {
+        let missed = known.iter().filter(|(step, value)| is_missed(*step, *value)).count();
+        missed as f64 / known.len() as f64
+    };
     let mean_error = |forecast: &Vec<f64>| {
-        known.iter().map(|(step, value)| (value - forecast[*step]).abs()).sum::<f64>() / known.len() as f64
+        // Divided before it is summed: the sum of large errors isn't finite.
+        let errors = known.iter().map(|(step, value)| (value - forecast[*step]).abs() / known.len() as f64);
+        errors.sum::<f64>().min(f64::MAX)
+    };
+    let residual = |(step, value): &(usize, f64)| Residual {
+        error: value - origin.mean[*step],
+        mean: origin.mean[*step],
     };
     Some(Score {
+        at: origin.at,
         models: origin.models.iter().map(|forecast| forecast.as_ref().map(mean_error)).collect(),
-        residuals: known.iter().map(|(step, value)| value - origin.mean[*step]).collect(),
+        blend: mean_error(&origin.blend),
+        residuals: known.iter().map(residual).filter(|residual| residual.error.is_finite()).collect(),
+        missed: (
+            share(&|step, value| value < origin.intervals[step].0),
+            share(&|step, value| value > origin.intervals[step].1),
+        ),
     })
 }
 

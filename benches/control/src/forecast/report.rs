@@ -69,7 +69,7 @@ impl Report {
         let _ = writeln!(
             text,
             "\nOurs against the best of last value, seasonal naive and ETS on each series, geometric mean: {}.\n\
-             A forecast of a day from 20,000 values: {:.2} s; the first one, with its warm-up: {:.1} s.",
+             A forecast of a day from 20,000 values: {:.2} s of one core; the warm-up before the first: {:.1} s.",
             means.join(" / "),
             self.seconds_20000,
             self.seconds_20000_warm_up,
