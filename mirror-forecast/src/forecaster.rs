@@ -1,11 +1,11 @@
 //! Values in, forecasts out.
 
-use std::time::Duration;
+use std::{panic, time::Duration};
 
 use crate::{
     history::{self, History},
     interval::{Forecast, Pool, Residual, Spread},
-    model::MODELS,
+    model::{MODELS, Model},
     season::Seasons,
     weight::{Origin, Scores, bucket_of, typical_step},
 };
@@ -138,7 +138,8 @@ impl Forecaster {
             for step in (0..horizon).filter(|step| bucket_of(*step) == bucket) {
                 let weighted =
                     |(model, weight): (&Option<Vec<f64>>, &f64)| Some(weight * model.as_ref()?[step]);
-                let together = models.iter().zip(&weights).filter_map(weighted).sum();
+                let together: f64 = models.iter().zip(&weights).filter_map(weighted).sum();
+                let together = together.clamp(f64::MIN, f64::MAX);
                 blend.push(together);
                 mean.push(fall_back.map_or(together, |model| model[step]));
             }
@@ -162,8 +163,10 @@ impl Forecaster {
 /// Every model's forecast within the bounds; `None` for one that doesn't fit or isn't finite.
 fn run_models(filled: &[f64], seasons: Seasons, horizon: usize, bounds: Bounds) -> Vec<Option<Vec<f64>>> {
     let scaled: Vec<f64> = filled.iter().map(|value| value / bounds.magnitude).collect();
-    let run = |model: &crate::model::Model| {
-        let forecast = model.forecast(&scaled, seasons, horizon)?;
+    let run = |model: &Model| {
+        // The last resort: the models see finite, scaled, long enough input, but their crates don't promise not to
+        // panic, and a model that does is one that doesn't fit the series.
+        let forecast = panic::catch_unwind(|| model.forecast(&scaled, seasons, horizon)).ok().flatten()?;
         (forecast.len() == horizon && forecast.iter().all(|value| value.is_finite()))
             .then(|| forecast.iter().map(|value| bounds.clamp(value * bounds.magnitude)).collect())
     };

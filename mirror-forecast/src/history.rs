@@ -66,7 +66,7 @@ pub(crate) fn fill_gaps(values: &[f64], season: Option<usize>) -> Vec<f64> {
 fn fill_one(filled: &mut [f64], values: &[f64], season: Option<usize>, before: usize, after: usize) {
     for (offset, gap) in filled[before + 1..after].iter_mut().enumerate() {
         let share = (offset + 1) as f64 / (after - before) as f64;
-        let line = values[before] + share * (values[after] - values[before]);
+        let line = (1.0 - share) * values[before] + share * values[after];
         let index = before + 1 + offset;
         *gap = season.and_then(|season| same_phase(values, index, season)).unwrap_or(line);
     }
@@ -79,5 +79,32 @@ fn same_phase(values: &[f64], index: usize, season: usize) -> Option<f64> {
         .iter()
         .filter_map(|at| values.get((*at)?).copied().filter(|value| value.is_finite()))
         .collect();
-    (!seen.is_empty()).then(|| seen.iter().sum::<f64>() / seen.len() as f64)
+    (!seen.is_empty()).then(|| seen.iter().map(|value| value / seen.len() as f64).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAP: f64 = f64::NAN;
+
+    #[test]
+    fn the_oldest_is_forgotten_and_an_index_stays_what_it_was() {
+        let mut history = History::new(2);
+        for value in [1.0, 2.0, f64::INFINITY, 4.0] {
+            history.push(value);
+        }
+        assert_eq!((history.next_index(), history.get(3), history.get(1)), (4, Some(4.0), None));
+        assert!(history.get(2).is_some_and(f64::is_nan) && history.get(4).is_none());
+    }
+
+    #[test]
+    fn gaps_lie_on_a_line_or_repeat_the_season() {
+        assert_eq!(fill_gaps(&[GAP, 2.0, GAP, 4.0, GAP], None), [2.0, 2.0, 3.0, 4.0, 4.0]);
+        assert_eq!(
+            fill_gaps(&[1.0, 9.0, 1.0, GAP, 1.0, 7.0, GAP, GAP], Some(2))[3..],
+            [8.0, 1.0, 7.0, 1.0, 7.0]
+        );
+        assert!(fill_gaps(&[GAP, GAP], Some(1)).is_empty());
+    }
 }

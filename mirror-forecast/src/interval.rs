@@ -94,7 +94,8 @@ impl Pool {
         let rank = (count + 1.0) / (1.0 + (-log_odds).exp()) - 1.0;
         let at = rank.clamp(0.0, last as f64);
         let (below, above) = (self.errors[at.floor() as usize], self.errors[at.ceil() as usize]);
-        let within = below + at.fract() * (above - below);
+        // Not by their difference, which may be infinite.
+        let within = (1.0 - at.fract()) * below + at.fract() * above;
         // The outermost of n errors stands for odds of n to 1. Farther out it grows, away from the median.
         let beyond = (log_odds.abs() - count.ln()).max(0.0);
         let is_outward = within * log_odds > 0.0;

@@ -21,8 +21,9 @@ const CALIBRATING: usize = 60;
 /// A simple model alone takes over if it did better than the weighted mean by this factor on this many origins.
 const FALL_BACK: f64 = 1.05;
 const FALL_BACK_ORIGINS: usize = 20;
-/// Origins that wait to be scored, at most.
-const PENDING: usize = 400;
+/// Origins that wait to be scored, at most. Nearer ones than this share of the horizon aren't scored at all: those
+/// that wait would have to go before their last value is known.
+const PENDING: usize = 96;
 
 /// The bucket of a step (0 is the next one).
 pub(crate) fn bucket_of(step: usize) -> usize {
@@ -77,8 +78,12 @@ impl Scores {
         }
     }
 
-    /// Remembers a forecast until its values are known. The oldest one waiting goes when there are too many.
+    /// Remembers a forecast until its values are known, unless the last one remembered is too near.
     pub(crate) fn remember(&mut self, origin: Origin) {
+        let stride = origin.mean.len().div_ceil(PENDING) as u64;
+        if self.pending.back().is_some_and(|last| origin.at < last.at + stride) {
+            return;
+        }
         if self.pending.len() == PENDING {
             self.pending.pop_front();
         }
@@ -96,7 +101,9 @@ impl Scores {
                 if let Some(score) = score(origin, steps, history) {
                     let bucket = &mut self.buckets[origin.scored];
                     // Origins that overlap tell of the same values: together they count as one.
-                    let fresh = bucket.back().map_or(1.0, |last| (score.at - last.at) as f64 / end as f64);
+                    let fresh = bucket
+                        .back()
+                        .map_or(1.0, |last| score.at.saturating_sub(last.at) as f64 / end as f64);
                     self.stretches[origin.scored].learn(score.missed, fresh.min(1.0));
                     if bucket.len() == SCORED {
                         bucket.pop_front();
@@ -208,4 +215,79 @@ fn score(origin: &Origin, steps: std::ops::Range<usize>, history: &History) -> O
 pub(crate) fn typical_step(bucket: usize) -> usize {
     let start = if bucket == 0 { 0 } else { ENDS[bucket - 1] };
     start.midpoint(ENDS[bucket].min(2 * start + 1)) + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remembers and settles 30 origins of one step: the first model errs by 1, the blend by `blend`, the rest by 2.
+    fn scored(blend: f64) -> Scores {
+        let (mut scores, mut history) = (Scores::new(), History::new(100));
+        for _ in 0..30 {
+            let models =
+                (0..MODELS.len()).map(|model| Some(vec![if model == 0 { 1.0 } else { 2.0 }])).collect();
+            scores.remember(Origin {
+                at: history.next_index(),
+                models,
+                blend: vec![blend],
+                mean: vec![blend],
+                intervals: vec![(1.0, 2.0)],
+                scored: 0,
+            });
+            history.push(0.0);
+            scores.settle(&history);
+        }
+        scores
+    }
+
+    #[test]
+    fn the_better_model_weighs_more_by_the_power() {
+        let present = [true; MODELS.len()];
+        let weights = scored(1.5).weights(0, &present);
+        assert!((weights[0] / weights[1] - 2.0_f64.powi(POWER)).abs() < 1e-9);
+        assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        let even = Scores::new().weights(0, &present);
+        assert!(even.iter().all(|weight| (weight - 1.0 / MODELS.len() as f64).abs() < 1e-9));
+    }
+
+    #[test]
+    fn an_absent_model_weighs_nothing() {
+        let mut present = [true; MODELS.len()];
+        present[0] = false;
+        assert_eq!(scored(1.5).weights(0, &present)[0].to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn a_simple_model_that_did_better_takes_over() {
+        let present = [true; MODELS.len()];
+        assert_eq!(scored(1.5).fall_back(0, &present), Some(0));
+        assert_eq!(scored(1.02).fall_back(0, &present), None);
+        assert_eq!(Scores::new().fall_back(0, &present), None);
+    }
+
+    #[test]
+    fn misses_on_one_side_stretch_that_side() {
+        let stretch = scored(1.5).stretch(0);
+        let mut expected = Stretch::default();
+        for _ in 0..30 {
+            expected.learn((1.0, 0.0), 1.0);
+        }
+        assert_eq!(stretch, expected);
+        assert_ne!(stretch, Stretch::default());
+    }
+
+    #[test]
+    fn origins_too_near_for_the_room_are_not_remembered() {
+        let mut scores = Scores::new();
+        for at in 0..2_000 {
+            let values = vec![0.0; 1_440];
+            let intervals = vec![(0.0, 0.0); 1_440];
+            let (blend, mean) = (values.clone(), values);
+            scores.remember(Origin { at, models: Vec::new(), blend, mean, intervals, scored: 0 });
+        }
+        assert_eq!(scores.pending.len(), PENDING);
+        assert!(scores.pending.back().is_some_and(|last| last.at > 1_900));
+        assert!(scores.pending[1].at - scores.pending[0].at >= 15);
+    }
 }
