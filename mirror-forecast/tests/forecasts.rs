@@ -18,7 +18,7 @@ fn errors(values: &[f64], horizon: usize) -> (f64, f64, f64) {
     let mut forecaster = Forecaster::fit(STEP, &values[..first]).expect("a forecaster");
     let (mut ours, mut last, mut day_ago) = (0.0, 0.0, 0.0);
     for origin in first..values.len() - horizon {
-        if (origin - first).is_multiple_of(17) {
+        if (origin - first).is_multiple_of(37) {
             let forecast = forecaster.forecast(horizon).expect("a forecast");
             for step in 0..horizon {
                 let value = values[origin + step];

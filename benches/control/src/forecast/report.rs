@@ -83,7 +83,11 @@ impl Report {
                 self.series.iter().map(|series| value(&series.rows[method].0[horizon])).collect();
             values.sort_by(f64::total_cmp);
             let middle = values.len() / 2;
-            if values.len() % 2 == 0 { values[middle - 1].midpoint(values[middle]) } else { values[middle] }
+            if values.len().is_multiple_of(2) {
+                values[middle - 1].midpoint(values[middle])
+            } else {
+                values[middle]
+            }
         };
         Score {
             mase: over(&|score| score.mase),
