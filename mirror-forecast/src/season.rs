@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_step_longer_than_a_day_or_a_short_series_has_none() {
-        let values = vec![1.0, 2.0].repeat(50);
+        let values = [1.0, 2.0].repeat(50);
         assert_eq!(Seasons::find(&values, Duration::from_secs(86_400)), Seasons::default());
         assert_eq!(Seasons::find(&values, Duration::from_secs(300)), Seasons::default());
     }
