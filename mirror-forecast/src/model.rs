@@ -45,7 +45,7 @@ pub(crate) const MODELS: [Model; 13] = [
     Model::Mfles,
 ];
 
-/// Points that the models look back on. More didn't make them better on any series, and cost time.
+/// Points that the models look back on: more costs time, and gained at most 6 % on one of four series.
 const SHORT: usize = 576;
 const MIDDLE: usize = 1_152;
 const LONG: usize = 4_032;
