@@ -1,11 +1,12 @@
-//! What the decisions are worth, on simulated work: needs no root, no kernel, no network.
+//! What the decisions are worth, on simulated work and recorded series: needs no root, no kernel, no network.
 #![forbid(unsafe_code)]
 
 mod decisions;
+mod forecast;
 
 use clap::{Parser, Subcommand};
 
-/// Benches of what decides: seeded simulations beside the best known ways.
+/// Benches of what decides: seeded simulations and series, beside the best known ways.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Cli {
@@ -17,10 +18,13 @@ struct Cli {
 enum Bench {
     /// Is the shadow no worse? False rollbacks, and requests that a bad shadow served before it was found
     Decisions(decisions::Args),
+    /// What will be needed? Errors and coverage of the forecasts by rolling origins
+    Forecast(forecast::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Decisions(args) => decisions::run(&args),
+        Bench::Forecast(args) => forecast::run(&args),
     }
 }

@@ -1,0 +1,112 @@
+//! The models that a forecast is made of, simple ones first.
+
+mod library;
+mod naive;
+mod profile;
+
+use crate::season::Seasons;
+use profile::Level;
+
+/// One way to forecast. The order is that of simplicity: at equal merit the earlier one is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Model {
+    LastValue,
+    SeasonalNaive,
+    /// The season's profile with a level correction that fades fast, slowly or never.
+    ProfileFast,
+    ProfileSlow,
+    ProfileFactor,
+    ProfileAdded,
+    /// The week's profile, with a correction that fades slowly.
+    WeekProfile,
+    Ets,
+    /// ETS on the latest points alone: quick to follow a change of the series' nature.
+    EtsShort,
+    Theta,
+    Mstl,
+    LogMstl,
+    Mfles,
+}
+
+/// All of them, by increasing cost.
+pub(crate) const MODELS: [Model; 13] = [
+    Model::LastValue,
+    Model::SeasonalNaive,
+    Model::ProfileFast,
+    Model::ProfileSlow,
+    Model::ProfileFactor,
+    Model::ProfileAdded,
+    Model::WeekProfile,
+    Model::Ets,
+    Model::EtsShort,
+    Model::Theta,
+    Model::Mstl,
+    Model::LogMstl,
+    Model::Mfles,
+];
+
+/// Points that the models look back on: more costs time, and gained at most 6 % on one of four series.
+const SHORT: usize = 576;
+const MIDDLE: usize = 1_152;
+const LONG: usize = 4_032;
+/// Cycles that a window holds whatever its points: less shows no season.
+const FEWEST_CYCLES: usize = 4;
+
+impl Model {
+    /// `horizon` steps ahead, or `None` where the model doesn't fit the series.
+    ///
+    /// `history` is finite and scaled to a mean magnitude of about one. What comes out may explode: the caller
+    /// bounds it.
+    pub(crate) fn forecast(self, history: &[f64], seasons: Seasons, horizon: usize) -> Option<Vec<f64>> {
+        let season = seasons.shortest();
+        let window = |points: usize| {
+            let points = points.max(season.map_or(0, |season| FEWEST_CYCLES * season));
+            &history[history.len().saturating_sub(points)..]
+        };
+        let profile = |level, share: f64| {
+            let season = season?;
+            profile::profile(history, season, level, share * season as f64, horizon)
+        };
+        if self.is_of_a_library() && (history.len() < library::FEWEST || is_constant(history)) {
+            return None;
+        }
+        match self {
+            Self::LastValue => naive::last_value(history, horizon),
+            Self::SeasonalNaive => naive::seasonal_naive(history, season?, horizon),
+            Self::WeekProfile => {
+                let week = seasons.week?;
+                profile::profile(history, week, Level::Factor, 0.25 * season? as f64, horizon)
+            }
+            Self::ProfileFast => profile(Level::Factor, 1.0 / 12.0),
+            Self::ProfileSlow => profile(Level::Factor, 0.25),
+            Self::ProfileFactor => profile(Level::Factor, f64::INFINITY),
+            Self::ProfileAdded => profile(Level::Added, f64::INFINITY),
+            Self::Ets => library::ets(latest(history, MIDDLE), horizon),
+            Self::EtsShort => library::ets(latest(history, SHORT), horizon),
+            Self::Theta => library::theta(window(MIDDLE), season, horizon),
+            Self::Mstl => library::mstl(window(LONG), season?, horizon),
+            Self::LogMstl => library::log_mstl(window(LONG), season?, horizon),
+            Self::Mfles => library::mfles(window(LONG), season?, horizon),
+        }
+    }
+
+    /// Whether it is one of those that need no fitting, on which a forecast falls back.
+    pub(crate) fn is_simple(self) -> bool {
+        !self.is_of_a_library()
+    }
+
+    /// Whether a crate computes it, with that crate's conditions.
+    fn is_of_a_library(self) -> bool {
+        use Model::{Ets, EtsShort, LogMstl, Mfles, Mstl, Theta};
+        matches!(self, Ets | EtsShort | Theta | Mstl | LogMstl | Mfles)
+    }
+}
+
+/// The newest `points`, or all.
+fn latest(history: &[f64], points: usize) -> &[f64] {
+    &history[history.len().saturating_sub(points)..]
+}
+
+fn is_constant(history: &[f64]) -> bool {
+    history.windows(2).all(|pair| pair[0] == pair[1])
+}
