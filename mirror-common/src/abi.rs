@@ -147,7 +147,7 @@ impl Service {
     pub const DURABLE: u32 = 2;
 }
 
-/// One application: element of [`maps::APPS`], 40 bytes.
+/// One application: element of [`maps::APPS`], 48 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -165,6 +165,10 @@ pub struct App {
     /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed;
     /// [`App::RESTARTED`]. Writer: as above.
     pub out_of_sync_reason: u64,
+    /// Writes that the mirror does, and of which nobody knows whether the authority, whose leg was lost, has done them. As
+    /// soon as the authority answers another write, the mirror is out of sync for them; where it is dead, the mirror may take
+    /// over. Writer: datapath, atomic adds; the daemon empties it behind a move.
+    pub in_doubt: u64,
 }
 
 impl App {
@@ -323,7 +327,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
     assert!(size_of::<Service>() == 48);
-    assert!(size_of::<App>() == 40);
+    assert!(size_of::<App>() == 48);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 32);
     assert!(size_of::<Tuple>() == 12);

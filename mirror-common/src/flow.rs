@@ -476,6 +476,10 @@ pub trait Switch {
     fn end_write(&mut self);
     /// The switch word; a freeze whose deadline has passed is ended first.
     fn word(&mut self) -> SwitchWord;
+    /// A write's outcome at the authority isn't known, and the mirror does it.
+    fn doubt(&mut self);
+    /// Whether there was a [`Switch::doubt`] since the last move.
+    fn in_doubt(&mut self) -> bool;
     /// Swaps the word to one without `side` among the members, if it is one and hasn't the authority. Returns whether it did.
     fn out_of_sync(&mut self, side: Side) -> bool;
 }

@@ -61,6 +61,18 @@ impl Switch for Words {
     }
 
     #[inline(always)]
+    fn doubt(&mut self) {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).in_doubt, 1) };
+    }
+
+    #[inline(always)]
+    fn in_doubt(&mut self) -> bool {
+        // SAFETY: as above.
+        unsafe { atomic::load(&raw mut (*self.app).in_doubt) != 0 }
+    }
+
+    #[inline(always)]
     fn out_of_sync(&mut self, side: Side) -> bool {
         for _ in 0..3 {
             // SAFETY: as above.

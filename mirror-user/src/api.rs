@@ -57,6 +57,8 @@ pub struct AppStatus {
     pub two_legs: u32,
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
+    /// Writes that the mirror does, and of which nobody knows whether the authority has done them.
+    pub in_doubt: u64,
     /// Frames held now, and so far, and given up.
     pub held: [u64; 3],
     /// The primary.

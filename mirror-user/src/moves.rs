@@ -96,6 +96,7 @@ impl Mover {
             )
         })?;
         phases.flip_us = us(started);
+        self.words.end_doubt(APP);
         fault("flipped");
         Ok(())
     }

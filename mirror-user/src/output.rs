@@ -86,6 +86,13 @@ fn show_app(text: &mut String, app: &AppStatus) {
     for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
         show_side(text, name, side);
     }
+    if app.in_doubt > 0 {
+        let doubt = format!(
+            "{} writes in doubt: the authority lost their connections, the other side does them",
+            app.in_doubt
+        );
+        let _ = writeln!(text, "  {}", styled(BAD, doubt));
+    }
     if app.compared > 0 {
         let differing = format!(
             "{} turns compared: {} with two statuses; errors {} and {}",
@@ -357,6 +364,7 @@ mod tests {
             flows: 200,
             two_legs: 7,
             open_writes: 2,
+            in_doubt: 0,
             held: [1, 9, 0],
             primary: side(true, "found in sync"),
             shadow: side(false, "it was restarted"),

@@ -97,6 +97,16 @@ impl Words {
         (armed as u32 == word.epoch()).then_some(SwitchWord(armed >> 32))
     }
 
+    /// Writes of which nobody knows whether the authority, whose leg was lost, has done them ([`App::in_doubt`]).
+    pub fn in_doubt(&self, app: u32) -> u64 {
+        self.apps.at(app as usize * APP_WORDS + 5).load(Ordering::SeqCst)
+    }
+
+    /// Behind a move there is no doubt: who has the authority now has what it has.
+    pub fn end_doubt(&self, app: u32) {
+        self.apps.at(app as usize * APP_WORDS + 5).store(0, Ordering::SeqCst);
+    }
+
     /// Keeps that the daemon put a restarted side out just now.
     pub fn keep_restarted(&self, app: u32) {
         let base = app as usize * APP_WORDS;

@@ -370,6 +370,10 @@ fn show<S: Switch>(
         step.to_client.flags = seg.flags & !tcp::FIN;
     }
     note_end(flow, side, seg, step);
+    if step.measured.ended != 0 && flow.has(Flow::TURN_WRITES) && terms.switch.in_doubt() {
+        // The authority lives: what it may have left undone when it lost a leg, the mirror has done.
+        put_out(terms, step);
+    }
     step.end(Verdict::Forwarded);
 }
 
@@ -418,8 +422,8 @@ fn fin_of_authority<S: Switch>(
     }
     note_fin(flow.leg_mut(side), end);
     if owes_write(flow, side) && flow.leg(side.other()).state != leg_state::NONE {
-        // A write that its server will never answer, and the other one may have done.
-        put_out(terms, step);
+        // A write that its server will never answer, and the other one may have done, or does.
+        terms.switch.doubt();
     }
     true
 }

@@ -63,7 +63,7 @@ pub(super) fn lose<S: Switch>(
     step.side = side as u8;
     step.reason = (loss.0 >> 8) as u8;
     if loss.0 & Loss::STRANDED != 0 {
-        end_with_reset(flow, terms, step);
+        end_with_reset(flow, false, terms, step);
         return Verdict::FailedMidAnswer;
     }
     // While the other leg is waited for, it is that one which the client can't do without.
@@ -71,7 +71,7 @@ pub(super) fn lose<S: Switch>(
         && (flow.authority as u32 == side as u32) != flow.has(Flow::RETURNING);
     let mine = word.authority() as u8 == side as u8;
     if (mine && !spared(flow, side, refused)) || (flow.has(Flow::OPAQUE) && hears_it) {
-        end_with_reset(flow, terms, step);
+        end_with_reset(flow, mine, terms, step);
         return Verdict::Reset;
     }
     let unread = !hears_it && loss.0 >> 8 == LossReason::Closed as u32 && unread(flow, side);
@@ -110,7 +110,7 @@ pub(super) fn lose<S: Switch>(
     }
     finish_write(flow, false, terms);
     if hears_it && !give_back(flow, side.other(), whole) {
-        end_with_reset(flow, terms, step);
+        end_with_reset(flow, false, terms, step);
         return Verdict::FailedMidAnswer;
     }
     if flow.state == flow_state::OPEN {
@@ -173,6 +173,11 @@ fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
     if (!unanswered && !whole) || (!open && !at_boundary(flow)) {
         return false;
     }
+    let closed = !open || flow.leg(to).flags & Leg::FIN != 0;
+    if flow.has(Flow::CLIENT_FIN) && !unanswered && closed {
+        // It waits for nothing but its connection's end, and nobody else would say that.
+        return false;
+    }
     flow.set(Flow::MOVED | Flow::ASK_AGAIN | Flow::RETURNING, false);
     flow.authority = to.other() as u8;
     // What the client hasn't acknowledged may be lost on its way, and nobody has it any more.
@@ -200,9 +205,15 @@ fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
     true
 }
 
-/// Ends the client's connection by a reset, and every leg's.
+/// Ends the client's connection by a reset, and every leg's. Where the authority's leg is the lost one, a write that the
+/// mirror hasn't answered yet is done by that all the same, and its leg lingers until then: the mirror may have to take over.
 #[inline(always)]
-pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
+pub(super) fn end_with_reset<S: Switch>(
+    flow: &mut Flow,
+    authority_lost: bool,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
     let opening = flow.state == flow_state::OPENING;
     step.to_client = Emit {
         kind: emit::BARE,
@@ -213,18 +224,27 @@ pub(super) fn end_with_reset<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S
     };
     let mirror = terms.switch.word().authority().other();
     // Whether one has done what the other one hasn't answered isn't known.
-    let owes = flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE;
+    let unknown = flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE;
+    let does_it = authority_lost && flow.leg(mirror).state == leg_state::OPEN;
+    let lingers = unknown && does_it && owes_write(flow, mirror);
     for side in Side::BOTH {
+        if lingers && side as u8 == mirror as u8 {
+            continue;
+        }
         let leg = flow.leg(side);
         if leg.state == leg_state::OPEN {
             end_leg(flow, side, flow.client_next, step);
         }
         flow.leg_mut(side).state = leg_state::NONE;
     }
-    if owes {
+    if unknown && does_it {
+        terms.switch.doubt();
+    } else if unknown {
         put_out(terms, step);
     }
-    finish_write(flow, true, terms);
+    // From here on nobody hears an answer: what comes is acknowledged, and dropped.
+    flow.set(Flow::RETURNING, lingers || flow.has(Flow::RETURNING));
+    finish_write(flow, !lingers, terms);
     flow.set(Flow::TOLD_ONCE, !opening);
     flow.state = flow_state::ENDED;
 }

@@ -121,17 +121,17 @@ fn behind_an_announced_close_nothing_is_begun() {
     assert_eq!((scene.flow.turns, scene.writes), (1, 0));
 }
 
-/// The mirror had done a write that the authority never will, and was taken for in sync.
+/// The mirror had done a write that the authority never will, and was taken for in sync while that went on working.
 #[test]
-fn a_write_that_the_authority_closes_upon_puts_the_mirror_out() {
+fn a_write_that_the_authority_closes_upon_is_in_doubt() {
     for flags in [tcp::FIN | tcp::ACK, tcp::RST] {
         let mut scene = Scene::established(true);
         is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
         scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
         assert!(scene.word.member(Side::Shadow));
         scene.says(Side::Primary, flags, 0, 0);
-        assert!(!scene.word.member(Side::Shadow));
-        assert_eq!(scene.writes, 0);
+        assert!(scene.word.member(Side::Shadow), "it may have to take over");
+        assert_eq!((scene.doubts, scene.writes), (1, 0));
     }
 }
 

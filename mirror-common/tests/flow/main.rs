@@ -1,5 +1,6 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod doubt;
 mod measure;
 
 use mirror_common::{
@@ -16,7 +17,7 @@ use mirror_common::{
 mod closing;
 
 /// The words of an application: open writes, and the switch word.
-struct Words<'a>(&'a mut i64, &'a mut SwitchWord);
+struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64);
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
@@ -27,6 +28,12 @@ impl Switch for Words<'_> {
     }
     fn word(&mut self) -> SwitchWord {
         *self.1
+    }
+    fn doubt(&mut self) {
+        *self.2 += 1;
+    }
+    fn in_doubt(&mut self) -> bool {
+        *self.2 != 0
     }
     fn out_of_sync(&mut self, side: Side) -> bool {
         let next = self.1.out_of_sync(side);
@@ -41,6 +48,7 @@ struct Scene {
     service: Service,
     writes: i64,
     word: SwitchWord,
+    doubts: u64,
     now_ms: u32,
 }
 
@@ -58,7 +66,7 @@ impl Scene {
         let service =
             Service { endpoints: [end(1), end(2)], stall_ms: 500, idle_ms: 60_000, ..Service::default() };
         let word = SwitchWord::initial().with_member(Side::Shadow, shadow);
-        let mut scene = Scene { flow: Flow::default(), service, writes: 0, word, now_ms: 1_000 };
+        let mut scene = Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, now_ms: 1_000 };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
         let syn =
@@ -88,7 +96,7 @@ impl Scene {
     }
 
     fn run(&mut self, act: impl FnOnce(&mut Flow, &mut Terms<'_, Words<'_>>, &mut Step)) -> Step {
-        let switch = Words(&mut self.writes, &mut self.word);
+        let switch = Words(&mut self.writes, &mut self.word, &mut self.doubts);
         let mut terms = Terms { switch, service: &self.service, now_ms: self.now_ms };
         let mut step = Step::default();
         act(&mut self.flow, &mut terms, &mut step);

@@ -91,6 +91,14 @@ impl Switch for Words<'_> {
         self.application.word
     }
 
+    fn doubt(&mut self) {
+        self.application.app.in_doubt += 1;
+    }
+
+    fn in_doubt(&mut self) -> bool {
+        self.application.app.in_doubt != 0
+    }
+
     fn out_of_sync(&mut self, side: Side) -> bool {
         let Some(next) = self.application.word.out_of_sync(side) else { return false };
         self.application.note(self.now_us);
