@@ -171,6 +171,7 @@ pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
 
 fn netns(args: &TestArgs) -> Result<Count> {
     programs::ensure(SCENARIO_PROGRAMS)?;
+    let oha = programs::oha()?;
     open_root()?;
     // The scenarios start the real binaries.
     programs::build(&["--quiet"])?;
@@ -179,8 +180,8 @@ fn netns(args: &TestArgs) -> Result<Count> {
         println!("--- hook {hook}");
         // A scenario is several processes on few cores: side by side, they would measure each other.
         let mut command = test_command(args, &["--package", "netns-tests"], &["--test-threads=1"]);
-        total +=
-            count::run(command.env("MIRROR_TEST_HOOK", hook)).with_context(|| format!("at hook {hook}"))?;
+        total += count::run(command.env("MIRROR_TEST_HOOK", hook).env("MIRROR_TEST_OHA", &oha))
+            .with_context(|| format!("at hook {hook}"))?;
     }
     Ok(total)
 }

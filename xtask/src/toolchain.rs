@@ -134,9 +134,9 @@ fn agreed(yes: bool) -> Result<bool> {
     Ok(matches!(answer.trim(), "" | "y" | "Y" | "yes"))
 }
 
-/// Where our own bpf-linker for a way lies: each is linked with its toolchain's LLVM.
-fn tools(way: &str) -> PathBuf {
-    root().join("target/tools").join(way)
+/// Where programs of ours for a purpose lie: bpf-linkers by the way that they were built, load tools.
+pub(crate) fn tools(purpose: &str) -> PathBuf {
+    root().join("target/tools").join(purpose)
 }
 
 /// The version that a bpf-linker says it has, if it starts.

@@ -114,6 +114,25 @@ fn wrk_with_half_of_the_reads_moved() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn oha_with_half_of_the_reads_moved() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    let oha = std::env::var_os("MIRROR_TEST_OHA").unwrap_or_else(|| "oha".into());
+    let mut command = Command::new(oha);
+    command.args(["-n", "5000", "-c", "16", "--no-tui", "--output-format", "json"]);
+    command.arg(format!("http://{VIP}:{SERVICE_PORT}/ping"));
+    let said = scene.lab.host(Host::Client).check(&mut command)?;
+    let seen: serde_json::Value = serde_json::from_str(&said)?;
+    ensure!(seen["statusCodeDistribution"]["200"] == 5_000, "{said}");
+    ensure!(seen["errorDistribution"].as_object().is_some_and(|errors| errors.is_empty()), "{said}");
+    let status = scene.gateway.status()?;
+    let answered = |side: &str| status[side]["answered"][0].as_u64().unwrap_or(0);
+    ensure!(answered("primary") > 1_000 && answered("shadow") > 1_000, "{status}");
+    ensure!(status["shadow"]["in_sync"] == true, "{status}");
+    Ok(())
+}
+
 /// nginx closes a connection after `keepalive_requests`, and says so in the last answer.
 #[test]
 fn nginx_on_both_sides() -> Result<()> {
