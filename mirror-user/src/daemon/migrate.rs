@@ -58,9 +58,10 @@ pub(super) async fn history(
 /// Whether a move that an operator asks for has to go by way of the migration under way: refused where it steers.
 pub(super) fn may_move(shared: &App) -> Result<(), Refused> {
     if shared.pilot.steers() {
-        let first = format!("mirror pause {}", shared.mover.policy.name.as_str());
+        let app = shared.mover.policy.name.as_str();
         return Err(Refused::from(anyhow!(
-            "a migration by itself is under way; pause it first: {first} (or for a cutover: --when-ready)"
+            "a migration by itself is under way: pause it first (mirror pause {app}), end it (mirror abort {app}; behind a \
+             cutover that rolls back), or let it make the cutover (mirror cutover {app} --when-ready)"
         )));
     }
     Ok(())
