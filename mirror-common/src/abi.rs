@@ -206,8 +206,8 @@ pub struct SweepState {
     pub open_writes: u32,
     /// Flows for which a packet was queued. Writer: sweep.
     pub queued: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 1: the authority is dead ([`crate::flow::sweep::GIVE_UP`]). Writer: daemon.
+    pub give_up: u32,
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.

@@ -20,7 +20,7 @@ mod settled;
 mod turn;
 
 pub use client::on_client;
-pub use clock::{Due, on_sweep};
+pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;

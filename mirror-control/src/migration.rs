@@ -230,6 +230,8 @@ pub enum Event {
 pub enum Action {
     /// Make a move, and tell how it ended.
     Make(#[serde(with = "move_name")] Move),
+    /// Roll back though the authority is dead: what waits for it is ended.
+    Rescue,
     /// Give the shadow this share of the reads, in basis points.
     Weigh(u32),
     /// The judge counts a step anew.

@@ -208,7 +208,7 @@ pub struct Swept {
 pub fn sweep(
     scratch: &mut Scratch,
     target: Target,
-    act: bool,
+    how: u32,
     service: &Service,
     words: Words,
     now_ms: u32,
@@ -221,7 +221,7 @@ pub fn sweep(
         bpf_spin_lock((&raw mut (*flow).lock).cast());
         let flow_ref = &mut *flow;
         let due = if flow_ref.generation == target.generation {
-            on_sweep(flow_ref, act, &mut terms, &mut scratch.step)
+            on_sweep(flow_ref, how, &mut terms, &mut scratch.step)
         } else {
             Due::Nothing
         };

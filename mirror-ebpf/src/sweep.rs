@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use mirror_common::{
     abi::{BLOCK, Entry, SWEEP_SLOTS, SweepState},
-    flow::Due,
+    flow::{self, Due},
     verdict::Verdict,
 };
 
@@ -23,6 +23,12 @@ struct Context {
     now_ns: u64,
     /// First slot of the block that is visited.
     block: u32,
+}
+
+/// As the daemon asks.
+#[inline(always)]
+fn how(state: &SweepState) -> u32 {
+    if state.give_up != 0 { flow::sweep::GIVE_UP } else { 0 }
 }
 
 /// Visits a block, if a slot of it is in use.
@@ -67,7 +73,8 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     let Some(words) = Words::of(service.app, now_ns) else { return 0 };
     let target = Target { flow, slot, generation, from: 2 };
     let now_ms = (now_ns / 1_000_000) as u32;
-    let swept = decide::sweep(scratch, target, false, service, words, if now_ms == 0 { 1 } else { now_ms });
+    let how = how(state);
+    let swept = decide::sweep(scratch, target, how, service, words, if now_ms == 0 { 1 } else { now_ms });
     state.live += swept.live as u32;
     state.two_legs += swept.two_legs as u32;
     state.open_writes += swept.counted as u32;
@@ -122,7 +129,9 @@ pub fn emit(skb: Skb) -> Option<()> {
     let words = Words::of(service.app, now_ns)?;
     let now_ms = (now_ns / 1_000_000) as u32;
     let target = Target { flow, slot: entry.slot(), generation: entry.generation(), from: 2 };
-    let swept = decide::sweep(scratch, target, true, service, words, if now_ms == 0 { 1 } else { now_ms });
+    // SAFETY: the daemon writes it before it has packets made.
+    let how = flow::sweep::ACT | how(unsafe { &*SWEEP.get_ptr_mut(0)? });
+    let swept = decide::sweep(scratch, target, how, service, words, if now_ms == 0 { 1 } else { now_ms });
     match swept.due {
         Due::Emit => {
             count::step(&scratch.step, swept.app, entry.slot(), entry.generation());

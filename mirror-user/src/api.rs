@@ -173,6 +173,9 @@ pub struct MoveRequest {
     /// Only says what would be done.
     #[serde(default)]
     pub dry_run: bool,
+    /// A cutover alone: freezes and drains, and doesn't flip.
+    #[serde(default)]
+    pub rehearse: bool,
 }
 
 /// Answer of the moves and of `/weight`.

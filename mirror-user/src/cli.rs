@@ -84,15 +84,18 @@ enum Command {
         app: String,
     },
     /// Give the shadow the authority and all reads
-    #[command(after_help = "Example:\n  mirror cutover shop --dry-run\n  mirror cutover shop --when-ready")]
+    #[command(after_help = "Example:\n  mirror cutover shop --rehearse\n  mirror cutover shop --when-ready")]
     Cutover {
         /// The application
         app: String,
         /// Only say what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Let the migration under way make it as soon as it is ready
+        /// Freeze and drain for real, and don't flip: what it would cost
         #[arg(long, conflicts_with = "dry_run")]
+        rehearse: bool,
+        /// Let the migration under way make it as soon as it is ready
+        #[arg(long, conflicts_with_all = ["dry_run", "rehearse"])]
         when_ready: bool,
     },
     /// Give the primary the authority and all reads back
@@ -226,7 +229,7 @@ fn said(error: anyhow::Error) -> miette::Report {
 
 async fn talk(cli: &Cli, command: &Command) -> Result<()> {
     let client = Client::new(&cli.socket)?;
-    let ask = |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run };
+    let ask = |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run, rehearse: false };
     match command {
         Command::Status { watch: false } => print(&client.get::<Status>("/status").await?, cli.json),
         Command::Status { watch: true } => {
@@ -257,8 +260,9 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Cutover { app, when_ready: true, .. } => {
             migrate::ask(&client, app, mirror_control::migration::Command::Cutover, cli.json).await
         }
-        Command::Cutover { app, dry_run, .. } => {
-            print(&client.post::<Moved>("/cutover", &ask(app, *dry_run)).await?, cli.json)
+        Command::Cutover { app, dry_run, rehearse, .. } => {
+            let body = MoveRequest { rehearse: *rehearse, ..ask(app, *dry_run) };
+            print(&client.post::<Moved>("/cutover", &body).await?, cli.json)
         }
         Command::Rollback { app } => {
             print(&client.post::<Moved>("/rollback", &ask(app, false)).await?, cli.json)

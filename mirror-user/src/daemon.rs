@@ -151,8 +151,11 @@ fn sweep(shared: &Shared) {
     loop {
         std::thread::sleep(SWEEP);
         let begun = Instant::now();
-        let swept =
-            shared.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut datapath| datapath.sweep());
+        let swept = shared
+            .datapath
+            .lock()
+            .map_err(|_| anyhow!("poisoned"))
+            .and_then(|mut datapath| datapath.sweep(false));
         let Ok(mut state) = shared.state.lock() else { return };
         match swept {
             Ok(swept) => state.swept(swept, begun.elapsed()),

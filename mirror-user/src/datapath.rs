@@ -157,16 +157,17 @@ impl Datapath {
         Ok(())
     }
 
-    /// Visits every flow; then makes the packets that are due.
+    /// Visits every flow; then makes the packets that are due. `give_up`: the authority is dead, and connections are ended that
+    /// wait for a write's answer from it.
     ///
     /// # Errors
     /// When the kernel refuses to run the programs.
-    pub fn sweep(&mut self) -> Result<Swept> {
+    pub fn sweep(&mut self, give_up: bool) -> Result<Swept> {
         let mut total = Swept::default();
         let frame = stand_in();
         for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
-            let ask =
-                SweepState { first, count: SWEEP_SLOTS.min(self.flows - first), ..SweepState::default() };
+            let count = SWEEP_SLOTS.min(self.flows - first);
+            let ask = SweepState { first, count, give_up: give_up.into(), ..SweepState::default() };
             let mut state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
             state.set(0, ask, 0)?;
             let program: &mut Xdp =

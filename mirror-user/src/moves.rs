@@ -51,7 +51,28 @@ impl Mover {
     /// # Errors
     /// When it can't be made, or its deadline passed.
     pub fn carry_out(&self, wanted: Move) -> Result<Phases> {
+        self.follow(wanted, plan(self.words.load(APP), wanted)?, &mut || {})
+    }
+
+    /// The same where the authority may be dead: half of the time that a freeze may last is given to it, then `give_up` is
+    /// called, which ends what waits for it.
+    ///
+    /// # Errors
+    /// As [`Mover::carry_out`].
+    pub fn carry_out_without(&self, wanted: Move, give_up: &mut dyn FnMut()) -> Result<Phases> {
+        self.follow(wanted, plan(self.words.load(APP), wanted)?, give_up)
+    }
+
+    /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
+    ///
+    /// # Errors
+    /// As [`Mover::carry_out`].
+    pub fn rehearse(&self, wanted: Move) -> Result<Phases> {
         let planned = plan(self.words.load(APP), wanted)?;
+        self.follow(wanted, Plan { done: planned.thawed, ..planned }, &mut || {})
+    }
+
+    fn follow(&self, wanted: Move, planned: Plan, give_up: &mut dyn FnMut()) -> Result<Phases> {
         let time = if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze };
         let deadline = Instant::now() + time;
         self.words.arm(APP, monotonic_ns() + time.as_nanos() as u64, planned.from, planned.thawed);
@@ -59,7 +80,17 @@ impl Mover {
         let frozen = self.words.swap(APP, planned.from, planned.frozen).map_err(|_| changed())?;
         let mut phases = Phases { freeze_us: us(started), ..Phases::default() };
         fault("frozen");
-        let result = self.wait_and_flip(wanted, &planned, frozen, deadline, &mut phases);
+        let mut give_up = Some(give_up);
+        let patience = Instant::now() + time / 2;
+        let drained = self.drain(deadline, || {
+            if Instant::now() >= patience
+                && let Some(give_up) = give_up.take()
+            {
+                give_up();
+            }
+        });
+        phases.drain_us = us(started) - phases.freeze_us;
+        let result = drained.and_then(|()| self.flip(wanted, &planned, frozen, deadline, &mut phases));
         if result.is_err() {
             // Whoever came first, the datapath past its deadline or another daemon: then there is nothing to thaw.
             let _ = self.words.swap(APP, frozen, planned.thawed);
@@ -69,7 +100,7 @@ impl Mover {
         result.map(|()| phases)
     }
 
-    fn wait_and_flip(
+    fn flip(
         &self,
         wanted: Move,
         planned: &Plan,
@@ -77,9 +108,6 @@ impl Mover {
         deadline: Instant,
         phases: &mut Phases,
     ) -> Result<()> {
-        let started = Instant::now();
-        self.drain(deadline)?;
-        phases.drain_us = us(started);
         if wanted == Move::Join && !self.policy.join_hook.is_empty() {
             let started = Instant::now();
             let hook = self.start_hook(planned)?;
@@ -96,13 +124,15 @@ impl Mover {
             )
         })?;
         phases.flip_us = us(started);
-        self.words.end_doubt(APP);
+        if planned.done != planned.thawed {
+            self.words.end_doubt(APP);
+        }
         fault("flipped");
         Ok(())
     }
 
-    /// Waits until every begun write is finished.
-    fn drain(&self, deadline: Instant) -> Result<()> {
+    /// Waits until every begun write is finished; `waits` is called all the while.
+    fn drain(&self, deadline: Instant, mut waits: impl FnMut()) -> Result<()> {
         let mut spins = 0_u32;
         while self.words.open_writes(APP) > 0 {
             if Instant::now() >= deadline {
@@ -111,6 +141,7 @@ impl Mover {
                     "aborted: {open} writes weren't finished within the freeze's deadline; nothing has changed"
                 );
             }
+            waits();
             spins += 1;
             if spins > 100 {
                 // Writes finish in packets' time; the other core needs this one's turn to finish them.

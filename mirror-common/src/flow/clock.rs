@@ -2,7 +2,8 @@
 
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
-use super::loss::{lose, overdue};
+use super::loss::{end_with_reset, lose, overdue};
+use super::settled::owes_write;
 use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -30,11 +31,20 @@ pub enum Due {
     Free = 2,
 }
 
-/// Looks at a flow without a packet. Without `act` nothing changes where the answer is [`Due::Emit`]: the caller comes back
+/// How the sweep looks: bits of its second argument.
+pub mod sweep {
+    /// With a packet in hand: what is due is done.
+    pub const ACT: u32 = 1;
+    /// The authority is dead: connections are ended that wait for a write's answer from it.
+    pub const GIVE_UP: u32 = 2;
+}
+
+/// Looks at a flow without a packet. Without [`sweep::ACT`] nothing changes where the answer is [`Due::Emit`]: the caller comes back
 /// with a packet in hand.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>, step: &mut Step) -> Due {
+pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, step: &mut Step) -> Due {
     let now_ms = terms.now_ms;
+    let act = how & sweep::ACT != 0;
     step.end(Verdict::NoneDue);
     if flow.state == flow_state::FREE {
         return Due::Nothing;
@@ -63,6 +73,13 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, act: bool, terms: &mut Terms<'_, S>,
         }
         if act {
             tell_again(flow, step);
+        }
+        return Due::Emit;
+    }
+    if how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me) {
+        if act {
+            end_with_reset(flow, true, terms, step);
+            step.end(Verdict::Reset);
         }
         return Due::Emit;
     }

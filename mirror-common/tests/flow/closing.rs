@@ -1,7 +1,7 @@
 //! Ends: of the leg that answers, of the one that is waited for, and those that the client is told of.
 
 use super::*;
-use mirror_common::flow::{Due, on_sweep};
+use mirror_common::flow::{Due, on_sweep, sweep};
 
 const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
@@ -81,7 +81,7 @@ fn a_leg_that_is_waited_for_is_lost_when_it_is_silent() {
     scene.word = scene.word.with_authority(Side::Shadow);
     let sweep = |scene: &mut Scene| {
         let mut due = Due::Nothing;
-        let step = scene.run(|flow, terms, step| due = on_sweep(flow, true, terms, step));
+        let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
         (due, step)
     };
     assert_eq!(sweep(&mut scene).0, Due::Nothing);

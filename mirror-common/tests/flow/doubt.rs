@@ -1,7 +1,7 @@
 //! The authority's leg is lost in the middle of a write: the mirror does it, and may have to take over.
 
 use mirror_common::{
-    flow::{Segment, Step, emit, flow_state, leg_state, on_leg, tcp},
+    flow::{Due, Segment, Step, emit, flow_state, leg_state, on_leg, on_sweep, sweep, tcp},
     switch_word::Side,
     verdict::Verdict,
 };
@@ -54,4 +54,20 @@ fn a_mirror_that_never_answers_what_is_in_doubt_is_out_of_sync() {
         on_leg(flow, Side::Shadow, &reset, terms, step);
     });
     assert_eq!((scene.writes, scene.word.member(Side::Shadow)), (0, false));
+}
+
+/// An authority that hangs resets nothing: a rollback waited for its answers for ever.
+#[test]
+fn what_waits_for_a_hung_authority_is_ended_when_it_is_given_up() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+    let mut due = Due::Nothing;
+    scene.run(|flow, terms, step| due = on_sweep(flow, 0, terms, step));
+    assert_eq!((due, scene.writes), (Due::Nothing, 1), "an authority has all the time that it wants");
+    scene.run(|flow, terms, step| due = on_sweep(flow, sweep::GIVE_UP, terms, step));
+    assert_eq!((due, scene.writes), (Due::Emit, 1), "without a packet nothing is done");
+    let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT | sweep::GIVE_UP, terms, step));
+    assert_eq!((step.to_client.flags & tcp::RST, scene.writes, scene.doubts), (tcp::RST, 0, 1));
+    assert!(scene.word.member(Side::Shadow));
 }

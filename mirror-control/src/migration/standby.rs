@@ -37,7 +37,7 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
             return (state, Vec::new(), Why::NoWayBack);
         }
         state.stage = Stage::RollingBack;
-        return (state, vec![Action::Make(Move::Rollback)], why);
+        return (state, vec![back(seen)], why);
     }
     if let Some(who) = state.weight.paused_by.clone() {
         return (state, Vec::new(), Why::Weight(Reason::Paused(who)));
@@ -68,5 +68,13 @@ pub(super) fn rolling_back(mut state: State, seen: &Seen) -> Next {
         return (state, Vec::new(), Why::Retry(0.0));
     }
     state.stage = Stage::RollingBack;
-    (state, vec![Action::Make(Move::Rollback)], Why::Retry(0.0))
+    (state, vec![back(seen)], Why::Retry(0.0))
+}
+
+/// A dead authority isn't waited for.
+fn back(seen: &Seen) -> Action {
+    match seen.healthy[Side::Shadow as usize] {
+        Some(false) => Action::Rescue,
+        Some(true) | None => Action::Make(Move::Rollback),
+    }
 }

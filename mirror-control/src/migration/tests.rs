@@ -90,6 +90,7 @@ impl World {
                     }
                 }
                 Action::Make(made) => self.make(made),
+                Action::Rescue => self.make(Move::Rollback),
                 Action::Release => {
                     assert_eq!(self.word.authority(), Side::Shadow);
                     self.word = self.word.with_member(Side::Primary, false);

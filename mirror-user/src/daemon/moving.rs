@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use mirror_control::moves::Move;
 
 use super::Shared;
-use crate::moves::Phases;
+use crate::moves::{Mover, Phases};
 
 impl Shared {
     /// Makes a move, counts it, and says how it went. One at a time.
@@ -12,8 +12,36 @@ impl Shared {
     /// # Errors
     /// When it is refused or aborted.
     pub(super) fn make(&self, wanted: Move) -> Result<Phases> {
+        self.one(wanted, |mover| mover.carry_out(wanted))
+    }
+
+    /// Gives the authority to the other side though the one that has it is dead: connections that wait for a write's answer from
+    /// it are ended, and those writes are in doubt.
+    ///
+    /// # Errors
+    /// As [`Shared::make`].
+    pub(super) fn rescue(&self, wanted: Move) -> Result<Phases> {
+        let mut give_up = || {
+            let swept =
+                self.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut all| all.sweep(true));
+            if let Err(error) = swept {
+                tracing::error!("what waits for a dead authority can't be ended: {error:#}");
+            }
+        };
+        self.one(wanted, |mover| mover.carry_out_without(wanted, &mut give_up))
+    }
+
+    /// Freezes and drains for a cutover, and doesn't flip.
+    ///
+    /// # Errors
+    /// As [`Shared::make`].
+    pub(super) fn rehearse(&self) -> Result<Phases> {
+        self.one(Move::Cutover, |mover| mover.rehearse(Move::Cutover))
+    }
+
+    fn one(&self, wanted: Move, carry_out: impl FnOnce(&Mover) -> Result<Phases>) -> Result<Phases> {
         let _one = self.moving.try_lock().map_err(|_| anyhow!("another move is under way; wait for it"))?;
-        let result = self.mover.carry_out(wanted);
+        let result = carry_out(&self.mover);
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
         state.moved(wanted, &result);
         if let Ok(phases) = &result {

@@ -263,7 +263,7 @@ impl Thread {
             let back = |action: &Action| match action {
                 Action::Make(made) => *made == Move::Rollback,
                 Action::Weigh(share) => *share <= word.weight(),
-                Action::BeginStep | Action::NewJudge => true,
+                Action::BeginStep | Action::NewJudge | Action::Rescue => true,
                 Action::Release => false,
             };
             let told = matches!(event, Event::Moved(..));
@@ -283,6 +283,11 @@ impl Thread {
 
     fn act(&mut self, action: Action) -> Result<Option<Event>> {
         match action {
+            Action::Rescue => {
+                let result =
+                    self.shared.rescue(Move::Rollback).map(drop).map_err(|error| format!("{error:#}"));
+                return Ok(Some(Event::Moved(Move::Rollback, result)));
+            }
             Action::Make(wanted) => {
                 let result = self.shared.make(wanted).map(drop).map_err(|error| format!("{error:#}"));
                 return Ok(Some(Event::Moved(wanted, result)));

@@ -303,13 +303,17 @@ async fn weight(
 
 async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved>, Refused> {
     check_name(&shared, &body.app)?;
+    if body.rehearse && wanted != Move::Cutover {
+        return Err(Refused(anyhow!("only a cutover is rehearsed")));
+    }
     if body.dry_run {
         let planned = plan(shared.mover.words.load(0), wanted).map_err(|e| explained(&shared, e.into()))?;
         return Ok(moved(planned.done, None));
     }
     migrate::may_move(&shared)?;
     tokio::task::spawn_blocking(move || {
-        let phases = shared.make(wanted).map_err(|error| explained(&shared, error))?;
+        let made = if body.rehearse { shared.rehearse() } else { shared.make(wanted) };
+        let phases = made.map_err(|error| explained(&shared, error))?;
         Ok(moved(shared.mover.words.load(0), Some(phases)))
     })
     .await?

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::{checker::read_journals, net::Host, proof::prove, wait::wait_for};
 use netns_tests::{Running, Scene, all_answered, lab_builder};
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// Times by the migration's own clock.
@@ -131,26 +132,41 @@ fn a_shadow_that_errs_from_the_start_gets_no_read() -> Result<()> {
     all_answered(&client.stop()?)
 }
 
-/// What a client saw answered by the dead authority, the primary has; what was under way when it died failed.
-#[test]
-fn an_authority_that_dies_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
+/// What a client saw answered by the authority that is gone, the primary has; what was under way failed.
+fn rolled_back_from(gone: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let mut scene = scene()?;
     let client = load(&scene)?;
     scene.ctl(&["migrate", "shop"])?;
     wait(&scene, "standby", |status| stage(status, "Standby"))?;
     client.tick()?;
-    scene.servers[1] = None;
+    gone(&mut scene)?;
     wait(&scene, "the way back", |status| stage(status, "RolledBack"))?;
     ensure!(scene.gateway.status()?["authority"] == "primary", "{}", scene.gateway.status()?);
+    let mut next = scene.client(8);
+    (next.log, next.control, next.run) = (None, None, "after".into());
+    next.requests = Some(1_000);
+    all_answered(&scene.run_client(next)?)?;
     let summary = client.stop()?;
     ensure!(summary.failed_requests <= 16, "more failed than were under way: {summary:?}");
     let primary = [("primary".to_owned(), scene.lists(Host::Primary)?)];
     let proof = prove(&read_journals(&scene.journals())?, &primary);
     ensure!(proof.state_is_ok(), "{proof:#?}");
     ensure!(told(&scene)?.iter().any(|line| line.contains("health checks")), "{:#?}", told(&scene)?);
-    let mut next = scene.client(8);
-    (next.log, next.requests, next.run) = (None, Some(1_000), "after".into());
-    all_answered(&scene.run_client(next)?)
+    Ok(())
+}
+
+#[test]
+fn an_authority_that_dies_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
+    rolled_back_from(|scene| {
+        scene.servers[1] = None;
+        Ok(())
+    })
+}
+
+/// It resets nothing, and answers nothing.
+#[test]
+fn an_authority_that_hangs_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
+    rolled_back_from(|scene| scene.server(Host::Shadow)?.process().signal(Signal::STOP))
 }
 
 /// Each decision is kept before it is carried out: the daemon dies behind every keeping, and behind every act.

@@ -112,6 +112,29 @@ fn without_a_pause_the_settled_reads_follow_the_weight() -> Result<()> {
     Ok(())
 }
 
+/// It freezes and drains for real, under load, and nobody's authority changes.
+#[test]
+fn a_rehearsal_costs_what_the_cutover_would_and_moves_nothing() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    let mut config = scene.client(20);
+    config.duration = Some(Duration::from_secs(120));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    let before = scene.gateway.status()?;
+    for _ in 0..5 {
+        let made = scene.ctl(&["cutover", "shop", "--rehearse"])?;
+        ensure!(made["phases"]["frozen_us"].as_f64() > Some(0.0), "{made}");
+        ensure!(made["authority"] == "primary" && made["weight"] == 50.0, "{made}");
+        client.tick()?;
+    }
+    let status = scene.gateway.status()?;
+    ensure!(status["phase"] == "Shifting" && status["frozen"] == false, "{status}");
+    let epochs = |status: &serde_json::Value| status["epoch"].as_u64().unwrap_or(0);
+    ensure!(epochs(&status) == epochs(&before) + 10, "a freeze and a thaw each: {status}");
+    scene.end_proven(client)
+}
+
 #[test]
 fn moves_under_load_lose_nothing() -> Result<()> {
     let scene = Scene::new()?.joined()?;

@@ -7,7 +7,7 @@ use mirror_common::{
     abi::{Endpoint, Entry, Service, Tuple, nat},
     flow::{
         Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state, on_client,
-        on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
+        on_client_syn, on_dialled, on_leg, on_sweep, open, sweep, tcp,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -381,11 +381,11 @@ impl Gateway {
             clear(&mut step);
             let tuple = self.flows[slot as usize].tuple;
             let heard = self.flows[slot as usize].authority();
-            let mut due =
-                self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, false, terms, &mut step));
+            let mut due = self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, 0, terms, &mut step));
             if due == Due::Emit {
                 clear(&mut step);
-                due = self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, true, terms, &mut step));
+                due =
+                    self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, sweep::ACT, terms, &mut step));
             }
             if due == Due::Free {
                 self.flows[slot as usize].set(Flow::COUNTED, false);
