@@ -39,8 +39,8 @@ pub mod sweep {
     pub const GIVE_UP: u32 = 2;
 }
 
-/// Looks at a flow without a packet. Without [`sweep::ACT`] nothing changes where the answer is [`Due::Emit`]: the caller comes back
-/// with a packet in hand.
+/// Looks at a flow without a packet. Without [`sweep::ACT`] nothing changes where the answer is [`Due::Emit`]: the caller comes
+/// back with a packet in hand.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, step: &mut Step) -> Due {
     let now_ms = terms.now_ms;
