@@ -1,52 +1,71 @@
-//! Health checks of our own: a GET, or a TCP connection, from the gateway to a side's server.
+//! Asks a server whether it is well: by a GET, or by a TCP connection.
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use mirror_control::driver::Check;
+use tokio::{net::TcpStream, time::timeout};
 
-/// A check that takes longer has failed.
-const PATIENCE: Duration = Duration::from_millis(900);
-
-/// Checks both sides, at the same time.
+/// Asks servers, from wherever a thread may block.
 pub struct Checker {
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
-    path: Option<String>,
+    check: Check,
+    patience: Duration,
 }
 
 impl Checker {
-    /// A checker that asks for `path`; without one it only connects.
+    /// A checker to which an answer that takes longer than `patience` is none.
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn new(path: Option<String>) -> Result<Self> {
-        let http =
-            reqwest::Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).no_proxy().build()?;
+    pub fn new(check: Check, patience: Duration) -> Result<Self> {
+        let redirects = reqwest::redirect::Policy::none();
+        let http = reqwest::Client::builder()
+            .timeout(patience)
+            .pool_max_idle_per_host(0)
+            .redirect(redirects)
+            .no_proxy()
+            .build()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, http, path })
+        Ok(Self { runtime, http, check, patience })
     }
 
-    /// Whether each server is well; nothing where there is no server.
-    pub fn check(&self, servers: [Option<SocketAddrV4>; 2]) -> [Option<bool>; 2] {
+    /// Asks one.
+    ///
+    /// # Errors
+    /// Why it isn't well.
+    pub fn ask(&self, server: SocketAddrV4) -> Result<()> {
+        self.runtime.block_on(self.one(server))
+    }
+
+    /// Asks both sides' servers at the same time; nothing where there is none.
+    pub fn ask_both(&self, servers: [Option<SocketAddrV4>; 2]) -> [Option<bool>; 2] {
+        let well = async |server: Option<SocketAddrV4>| match server {
+            Some(server) => Some(self.one(server).await.is_ok()),
+            None => None,
+        };
         let [primary, shadow] = servers;
-        self.runtime.block_on(async {
-            let both = tokio::join!(self.one(primary), self.one(shadow));
-            [both.0, both.1]
-        })
+        let both = self.runtime.block_on(async { tokio::join!(well(primary), well(shadow)) });
+        [both.0, both.1]
     }
 
-    async fn one(&self, server: Option<SocketAddrV4>) -> Option<bool> {
-        let server = server?;
-        Some(match &self.path {
-            Some(path) => {
-                let answer = self.http.get(format!("http://{server}{path}")).send().await;
-                answer.is_ok_and(|answer| answer.status().is_success())
+    async fn one(&self, server: SocketAddrV4) -> Result<()> {
+        match &self.check {
+            Check::Tcp => {
+                let connected = timeout(self.patience, TcpStream::connect(server)).await;
+                let connected = connected.with_context(|| format!("{server} doesn't answer"))?;
+                connected.map(drop).with_context(|| format!("{server} takes no connection"))
             }
-            None => {
-                let connected = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(server)).await;
-                connected.is_ok_and(|connected| connected.is_ok())
+            Check::Http(path) => {
+                let url = format!("http://{server}{path}");
+                let answer =
+                    self.http.get(&url).send().await.with_context(|| format!("{url} doesn't answer"))?;
+                let status = answer.status();
+                ensure!(status.is_success() || status.is_redirection(), "{url} answers {status}");
+                Ok(())
             }
-        })
+        }
     }
 }
 
@@ -74,10 +93,12 @@ mod tests {
         let well = server(b"HTTP/1.1 204 No Content\r\n\r\n");
         let ill = server(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
         let nobody = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1);
-        let asks = Checker::new(Some("/health".into())).unwrap();
-        assert_eq!(asks.check([Some(well), Some(ill)]), [Some(true), Some(false)]);
-        assert_eq!(asks.check([Some(nobody), None]), [Some(false), None]);
-        let connects = Checker::new(None).unwrap();
-        assert_eq!(connects.check([Some(ill), Some(nobody)]), [Some(true), Some(false)]);
+        let patience = Duration::from_secs(5);
+        let asks = Checker::new(Check::Http("/health".into()), patience).unwrap();
+        assert_eq!(asks.ask_both([Some(well), Some(ill)]), [Some(true), Some(false)]);
+        assert_eq!(asks.ask_both([Some(nobody), None]), [Some(false), None]);
+        assert!(asks.ask(ill).unwrap_err().to_string().contains("503"));
+        let connects = Checker::new(Check::Tcp, patience).unwrap();
+        assert_eq!(connects.ask_both([Some(ill), Some(nobody)]), [Some(true), Some(false)]);
     }
 }

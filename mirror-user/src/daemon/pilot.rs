@@ -31,6 +31,9 @@ mod sight;
 /// It looks this often.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A health check that takes longer has failed.
+const HEALTH: Duration = Duration::from_millis(900);
+
 /// What is asked of the thread.
 pub(super) enum Ask {
     /// Begin a migration; by whom.
@@ -91,7 +94,7 @@ pub(super) fn start(
     let policy = &shared.mover.policy;
     let mut thread = Thread {
         shared: Arc::clone(shared),
-        checker: Checker::new(policy.migration.health.clone())?,
+        checker: Checker::new(policy.migration.check(), HEALTH)?,
         journal: None,
         folder: state_folder.to_owned(),
         running: None,
@@ -227,7 +230,7 @@ impl Thread {
         }
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
-        let healthy = self.checker.check(servers(&self.shared.mover.policy));
+        let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
         self.event(Event::Tick(Seen { seconds, word, verdict, healthy }))
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mirror_control::{
+    driver::Check,
     evidence::JudgePolicy,
     migration::{MovePolicy, Plan},
     weight::WeightPolicy,
@@ -77,6 +78,11 @@ impl Default for Migration {
 }
 
 impl Migration {
+    /// How a side's health is checked.
+    pub fn check(&self) -> Check {
+        self.health.clone().map_or(Check::Tcp, Check::Http)
+    }
+
     /// The plan that it makes.
     ///
     /// # Errors

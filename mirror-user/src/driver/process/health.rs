@@ -1,14 +1,15 @@
 //! Asks an instance whether it serves.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4, TcpStream},
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use mirror_control::driver::Check;
 
 use super::record::Mark;
+use crate::health::Checker;
 
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -20,25 +21,7 @@ const REST: Duration = Duration::from_millis(20);
 /// # Errors
 /// Why it doesn't serve.
 pub(super) fn ask(address: SocketAddrV4, check: &Check) -> Result<()> {
-    match check {
-        Check::Tcp => {
-            let connected = TcpStream::connect_timeout(&SocketAddr::V4(address), ANSWER);
-            connected.map(drop).with_context(|| format!("{address} takes no connection"))
-        }
-        Check::Http(path) => {
-            let url = format!("http://{address}{path}");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let status = runtime.block_on(async {
-                let redirects = reqwest::redirect::Policy::none();
-                let client =
-                    reqwest::Client::builder().no_proxy().redirect(redirects).timeout(ANSWER).build()?;
-                Ok::<_, reqwest::Error>(client.get(&url).send().await?.status())
-            });
-            let status = status.with_context(|| format!("{url} doesn't answer"))?;
-            ensure!(status.is_success() || status.is_redirection(), "{url} answers {status}");
-            Ok(())
-        }
-    }
+    Checker::new(check.clone(), ANSWER)?.ask(address)
 }
 
 /// Asks until it serves.
