@@ -221,7 +221,8 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         flows: state.swept.live,
         two_legs: state.swept.two_legs,
         open_writes: shared.mover.words.open_writes(0),
-        in_doubt: shared.mover.words.in_doubt(0),
+        // A mirror that is out of sync is so for those, too.
+        in_doubt: if word.member(word.authority().other()) { shared.mover.words.in_doubt(0) } else { 0 },
         held: shared.counts.load(),
         primary: side_status(&turns, &state, Side::Primary),
         shadow: side_status(&turns, &state, Side::Shadow),
