@@ -19,8 +19,10 @@ pub use policy::{Budget, ScalerPolicy, ScalerPolicyError};
 
 use margin::Margin;
 
-/// The load's trend is drawn on for so long at most: farther out it is noise.
+/// The load's trend is that of a minute, and drawn on for so long at most: of less it is noise, farther out too.
 const TREND: f64 = 60.0;
+/// Loads that the trend is taken from, at most.
+const MAX_RECENT: usize = 120;
 /// Days and hours, in seconds.
 const DAY: f64 = 86_400.0;
 const HOUR: f64 = 3_600.0;
@@ -48,8 +50,8 @@ pub struct Scaler {
     policy: ScalerPolicy,
     lead: f64,
     margin: Margin,
-    /// The last load, and when it was.
-    last: Option<(f64, f64)>,
+    /// The last minute's loads with their times, oldest first.
+    recent: VecDeque<(f64, f64)>,
     /// The newest time seen.
     at: Option<f64>,
     /// What was wanted and when, within the hold time: falling, newest last.
@@ -71,7 +73,7 @@ impl Scaler {
             policy,
             lead,
             margin: Margin::new(lead),
-            last: None,
+            recent: VecDeque::new(),
             at: None,
             held: VecDeque::new(),
             spare,
@@ -92,7 +94,6 @@ impl Scaler {
             self.margin.learn(seen.at, load);
         }
         let reacting = load.map(|load| self.reacting(seen.at, load));
-        self.last = load.map(|load| (seen.at, load)).or(self.last);
         let Some(expected) = forecast.into_iter().chain(reacting).reduce(f64::max) else {
             return self.keep(seen, Cause::NoLoad);
         };
@@ -110,11 +111,12 @@ impl Scaler {
         };
         let mut wanted = units(ahead);
         let needed = load.map_or(0, units);
-        if let Some(budget) = self.policy.budget
-            && !self.afford(budget, elapsed, seen.current.saturating_sub(needed))
-            && wanted > needed
-        {
-            (wanted, cause) = (needed, Cause::Budget);
+        if let Some(budget) = self.policy.budget {
+            let most =
+                needed.saturating_add(self.afford(budget, elapsed, seen.current.saturating_sub(needed)));
+            if wanted > most {
+                (wanted, cause) = (most, Cause::Budget);
+            }
         }
         let (wanted, cause) = self.bounded(wanted, cause);
         // What isn't measured is no reason to take capacity away.
@@ -127,16 +129,22 @@ impl Scaler {
     }
 
     /// The load now and its trend, a lead time ahead or as far as a trend goes. A falling one counts as level.
-    fn reacting(&self, at: f64, load: f64) -> f64 {
-        let rise = self.last.map_or(0.0, |(then, before)| (load - before) / (at - then));
+    fn reacting(&mut self, at: f64, load: f64) -> f64 {
+        while self.recent.front().is_some_and(|(then, _)| at - then > TREND)
+            || self.recent.len() == MAX_RECENT
+        {
+            self.recent.pop_front();
+        }
+        let rise = self.recent.front().map_or(0.0, |(then, before)| (load - before) / (at - then));
+        self.recent.push_back((at, load));
         load + rise.max(0.0) * self.lead.min(TREND)
     }
 
-    /// Pays for the units that were ahead; false when the budget is spent.
-    fn afford(&mut self, budget: Budget, elapsed: f64, ahead: u32) -> bool {
+    /// Pays for the units that were ahead, and returns how many may be: what is wanted once is kept for a hold time.
+    fn afford(&mut self, budget: Budget, elapsed: f64, ahead: u32) -> u32 {
         let a_day = budget.unit_hours_a_day * HOUR;
         self.spare = (self.spare + elapsed * (a_day / DAY - f64::from(ahead))).clamp(0.0, a_day);
-        self.spare > 0.0
+        (self.spare / self.policy.hold_seconds.max(1.0)) as u32
     }
 
     fn bounded(&self, wanted: u32, cause: Cause) -> (u32, Cause) {

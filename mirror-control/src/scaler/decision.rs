@@ -37,7 +37,9 @@ impl Cause {
         match self {
             Self::Forecast => "the forecast asks for it",
             Self::Load => "the load and its trend ask for it",
-            Self::Untried => "expectations aren't compared for an hour yet: a fixed factor of the load",
+            Self::Untried => {
+                "expectations aren't compared for an hour yet: a fixed factor of the load, or the forecast if that is more"
+            }
             Self::Held => "less would do, but not for long enough",
             Self::Least => "the policy's fewest",
             Self::Most => "the policy's most",

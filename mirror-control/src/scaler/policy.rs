@@ -94,8 +94,7 @@ impl ScalerPolicy {
             ("unit_hours_a_day", spare, 0.0, 1e9),
         ];
         let wrong = ranges.into_iter().find(|(_, value, from, to)| !(*from..=*to).contains(value));
-        wrong.map_or(Ok(()), |(name, value, from, to)| {
-            Err(ScalerPolicyError::Range { name, value, from, to })
-        })
+        wrong
+            .map_or(Ok(()), |(name, value, from, to)| Err(ScalerPolicyError::Range { name, value, from, to }))
     }
 }

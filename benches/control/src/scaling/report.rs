@@ -63,9 +63,8 @@ impl Report {
             by_lead.collect()
         };
         let series = self.series.iter();
-        let series: Value = series
-            .map(|series| (series.name.clone(), figures(&|lead| series.leads[lead][ours])))
-            .collect();
+        let series: Value =
+            series.map(|series| (series.name.clone(), figures(&|lead| series.leads[lead][ours]))).collect();
         json!({ "series": series, "mean": figures(&|lead| self.mean(lead, ours)) })
     }
 }
@@ -75,7 +74,7 @@ const HEAD: &str =
     "| policy | lead 60 s: % under-provisioned @ capacity to oracle | lead 10 min |\n|---|---|---|";
 
 fn table_row(name: &str, row: [Score; LEADS.len()]) -> String {
-    let [short, long] = row
-        .map(|score| format!("{:.2} @ {:.2}", 100.0 * score.under_share, score.capacity_to_oracle));
+    let [short, long] =
+        row.map(|score| format!("{:.2} @ {:.2}", 100.0 * score.under_share, score.capacity_to_oracle));
     format!("| {name} | {short} | {long} |")
 }
