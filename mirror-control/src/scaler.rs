@@ -1,7 +1,7 @@
 //! How much capacity is wanted, a driver's lead time ahead.
 //!
 //! ```text
-//!  expected = max(forecast at now + lead, load now + its trend)
+//!  expected = max(forecast at now + lead, load now + its trend); the latter alone for leads of a minute or less
 //!  wanted   = (headroom x expected + margin) / what a unit carries, rounded up
 //!  margin   = surprises x root mean square of (load - what was expected of it), where that is above 0
 //! ```
@@ -85,7 +85,9 @@ impl Scaler {
         let known = |value: Option<f64>| value.filter(|value| value.is_finite() && *value >= 0.0);
         let unit = known(seen.unit).filter(|unit| *unit > 0.0);
         let is_new = seen.at.is_finite() && self.at.is_none_or(|at| seen.at > at);
-        let (load, forecast) = (known(seen.load), known(seen.forecast));
+        // As far as the trend reaches it tells more than a forecast, whose steps are longer.
+        let load = known(seen.load);
+        let forecast = known(seen.forecast).filter(|_| load.is_none() || self.lead > TREND);
         if !is_new {
             return self.keep(seen, Cause::Clock);
         }

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Forecasts are made each so many values; the scaler sees the last one
-    #[arg(long, value_name = "VALUES", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=72))]
+    #[arg(long, value_name = "VALUES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=72))]
     every: u16,
     /// Writes the figures to FILE
     #[arg(long, value_name = "FILE")]

@@ -53,7 +53,7 @@ impl Method {
     }
 }
 
-/// A method at work: wants units before the hold time is applied, which all share.
+/// A method at work. But for ours it wants units before the hold time is applied.
 pub(crate) struct Chooser<'a> {
     load: &'a Load,
     method: Method,

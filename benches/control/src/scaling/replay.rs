@@ -25,7 +25,9 @@ pub(crate) struct Score {
 /// If nothing could be scored.
 pub(crate) fn replay(load: &Load, method: Method, lead: u32) -> Result<Score> {
     let mut chooser = Chooser::new(load, method, lead)?;
-    let (lead, hold) = ((lead / TICK) as usize, (HOLD / TICK) as usize);
+    let lead = (lead / TICK) as usize;
+    // Ours holds by itself.
+    let hold = if method == Method::Ours { 0 } else { (HOLD / TICK) as usize };
     // The newest of `recent` are the last wishes, before holding; `coming` holds what is on its way.
     let (mut recent, mut coming) = (VecDeque::new(), VecDeque::new());
     let mut ordered = load.at(0).map_or(1, |now| load.units(now));
