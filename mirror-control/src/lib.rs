@@ -7,4 +7,5 @@ pub mod journal;
 pub mod migration;
 pub mod moves;
 pub mod restart;
+pub mod scaler;
 pub mod weight;

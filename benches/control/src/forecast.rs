@@ -3,7 +3,6 @@
 mod method;
 mod report;
 mod score;
-mod series;
 
 use std::path::PathBuf;
 
@@ -13,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use method::Method;
 use report::{Report, SeriesReport};
 use score::Scores;
-use series::Series;
+
+use crate::series::{self, Series};
 
 /// Origins that are scored, and earlier ones that a method may learn from.
 const ORIGINS: usize = 50;

@@ -3,6 +3,8 @@
 
 mod decisions;
 mod forecast;
+mod scaling;
+mod series;
 
 use clap::{Parser, Subcommand};
 
@@ -20,11 +22,14 @@ enum Bench {
     Decisions(decisions::Args),
     /// What will be needed? Errors and coverage of the forecasts by rolling origins
     Forecast(forecast::Args),
+    /// How much capacity? Time under-provisioned and capacity, beside Kubernetes' rule and an oracle
+    Scaling(scaling::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Decisions(args) => decisions::run(&args),
         Bench::Forecast(args) => forecast::run(&args),
+        Bench::Scaling(args) => scaling::run(&args),
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use augurs::{Fit as _, Predict as _, ets::AutoETS, mstl::MSTLModel};
 use mirror_forecast::Forecaster;
 
-use super::series::Series;
+use crate::series::Series;
 
 /// Levels of the quantiles scored.
 pub(crate) const LEVELS: [f64; 3] = [0.5, 0.9, 0.95];

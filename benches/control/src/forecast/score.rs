@@ -1,9 +1,7 @@
 //! Errors, scaled so that series compare.
 
-use super::{
-    method::{LEVELS, Prediction},
-    series::Series,
-};
+use super::method::{LEVELS, Prediction};
+use crate::series::Series;
 
 /// What a method did on a series, a horizon each.
 #[derive(Debug, Clone, Copy, Default)]
