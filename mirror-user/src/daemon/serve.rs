@@ -207,9 +207,10 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
 }
 
 async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> {
-    let word = shared.mover.words.load(0);
     let turns = shared.datapath.lock().map_err(poisoned)?.turns()?;
     let mut state = shared.state.lock().map_err(poisoned)?;
+    // Under the lock: an older word would tell of a side what isn't so any more.
+    let word = shared.mover.words.load(0);
     state.follow(word);
     let app = AppStatus {
         name: shared.mover.policy.name.as_str().into(),

@@ -162,6 +162,7 @@ mod tests {
             .current_dir(folder.path())
             .stdin(Stdio::piped())
             .stdout(log)
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         // Spawning returns after exec: what is read is the program's.
