@@ -71,7 +71,7 @@ fn a_level_shift_is_followed() {
 #[test]
 fn the_interval_covers_what_it_says() {
     for name in ["day", "gaps"] {
-        let values = series(name, 12);
+        let values = series(name, 16);
         let mut forecaster = Forecaster::fit(STEP, &values[..8 * DAY]).expect("a forecaster");
         let (mut inside, mut known) = (0_u32, 0_u32);
         for origin in 8 * DAY..values.len() - 12 {
