@@ -57,6 +57,11 @@ fn stage(status: &Value, wanted: &str) -> bool {
     status["migration"]["stage"] == wanted
 }
 
+/// One at least: what isn't gross goes back step by step.
+fn steps_back(status: &Value) -> u64 {
+    status["migration"]["steps_back"].as_u64().unwrap_or(0)
+}
+
 /// What the journal says, a line each.
 fn told(scene: &Scene) -> Result<Vec<String>> {
     let history = scene.ctl(&["history", "shop", "--limit", "1000"])?;
@@ -96,7 +101,7 @@ fn a_shadow_that_errs_at_a_step_loses_its_reads_again() -> Result<()> {
     wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
     scene.ail(Host::Shadow, "")?;
     let status = scene.gateway.status()?;
-    ensure!(status["migration"]["steps_back"] == 1 && status["authority"] == "primary", "{status}");
+    ensure!(steps_back(&status) >= 1 && status["authority"] == "primary", "{status}");
     let shown = status["shadow"]["errors"].as_u64();
     let summary = client.stop()?;
     ensure!(
@@ -116,7 +121,7 @@ fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails(
     wait(&scene, "the first step", |status| status["weight"] == 50.0)?;
     scene.ail(Host::Shadow, "delay_ms=2")?;
     wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
-    ensure!(scene.gateway.status()?["migration"]["steps_back"] == 1, "{}", scene.gateway.status()?);
+    ensure!(steps_back(&scene.gateway.status()?) >= 1, "{}", scene.gateway.status()?);
     all_answered(&client.stop()?)
 }
 
@@ -128,7 +133,7 @@ fn a_shadow_that_errs_from_the_start_gets_no_read() -> Result<()> {
     scene.ctl(&["migrate", "shop"])?;
     wait(&scene, "compared", |status| status["compared"].as_u64() > Some(2_000))?;
     scene.ail(Host::Shadow, "errors=0.3")?;
-    wait(&scene, "found", |status| status["migration"]["steps_back"] == 1)?;
+    wait(&scene, "found", |status| steps_back(status) >= 1)?;
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["answered"][0] == 0 && status["weight"] == 0.0, "{status}");
     all_answered(&client.stop()?)
