@@ -12,11 +12,11 @@ use axum::{
     routing::{get, post},
     serve::IncomingStream,
 };
-use mirror_common::{
-    hist,
-    switch_word::{Side, SwitchWord},
+use mirror_common::switch_word::{Side, SwitchWord};
+use mirror_control::{
+    evidence::Histogram,
+    moves::{Move, Refusal, plan},
 };
-use mirror_control::moves::{Move, Refusal, plan};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
@@ -176,16 +176,7 @@ pub(super) fn poisoned<T>(_: T) -> Refused {
 
 /// The smallest latency that is at or above a quantile, in microseconds.
 fn quantile(buckets: &[u64], q: f64) -> u64 {
-    let total: u64 = buckets.iter().sum();
-    let wanted = (total as f64 * q).ceil() as u64;
-    let mut seen = 0;
-    for (bucket, count) in buckets.iter().enumerate() {
-        seen += count;
-        if seen >= wanted && total > 0 {
-            return hist::lowest(bucket as u32);
-        }
-    }
-    0
+    Histogram::from_buckets(buckets).quantile_us(q).unwrap_or(0)
 }
 
 fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
@@ -342,6 +333,7 @@ async fn rollback(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mirror_common::hist;
 
     #[test]
     fn root_and_the_owner_may_ask_and_nobody_else() {
