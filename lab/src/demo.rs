@@ -9,6 +9,7 @@ use anyhow::Result;
 
 mod happening;
 mod keys;
+pub mod migration;
 mod result;
 mod script;
 mod stage;

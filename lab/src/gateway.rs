@@ -21,6 +21,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The application in [`policy`].
 pub const APP: &str = "shop";
+/// The gateway's address on the link to a shadow that was provisioned on it.
+pub const PROVISIONED_NAT: &str = "10.0.3.201";
 
 /// A policy for the lab's addresses, whose join hook copies the lists of the side with authority. `more` stands in front
 /// of its tables: settings of the whole application. `shadow` stands in the shadow's table.
@@ -28,20 +30,50 @@ pub const APP: &str = "shop";
 /// # Errors
 /// If the program `lists` wasn't built.
 pub fn policy(more: &str, shadow: &str) -> Result<String> {
-    let lists = binary("lists")?;
     Ok(format!(
         "name = \"{APP}\"\n\
-         join_hook = [\"sh\", \"-c\", \"exec {} copy --from http://$MIRROR_FROM --to http://$MIRROR_TO\"]\n\
+         {}\n\
          {more}\n\
          [service]\nvip = \"{VIP}:{SERVICE_PORT}\"\n\
          [primary]\naddress = \"{}\"\nnat = \"{}\"\n\
          [shadow]\naddress = \"{}\"\nnat = \"{}\"\n{shadow}\n",
-        lists.display(),
+        join_hook()?,
         Host::Primary.service(),
         Host::Primary.nat_pool()[0],
         Host::Shadow.service(),
         Host::Shadow.nat_pool()[0],
     ))
+}
+
+/// Copies the lists of the side with authority to the other.
+fn join_hook() -> Result<String> {
+    let copies =
+        format!("exec {} copy --from http://$MIRROR_FROM --to http://$MIRROR_TO", binary("lists")?.display());
+    Ok(format!("join_hook = [\"sh\", \"-c\", \"{copies}\"]"))
+}
+
+/// A policy that `mirror policy init` makes from a running `lists` server: the shadow is to be provisioned on the gateway,
+/// at the address of the lab's own. What no process knows is filled in: `more`, settings of the whole application, how
+/// the state is copied, and what says that a server is well.
+///
+/// # Errors
+/// If the binary wasn't built, or refuses; or what is to be filled in isn't in its answer.
+pub fn policy_from_process(lab: &Lab, pid: u32, more: &str) -> Result<String> {
+    let (vip, shadow) = (format!("{VIP}:{SERVICE_PORT}"), Host::Shadow.service().to_string());
+    let (pid, nat) = (pid.to_string(), Host::Primary.nat_pool()[0].to_string());
+    let mut init = Command::new(binary("mirror")?);
+    init.args(["policy", "init", "--from-pid", &pid, "--name", APP, "--vip", &vip, "--primary-nat", &nat]);
+    init.args(["--shadow", &shadow, "--shadow-nat", PROVISIONED_NAT, "--cpu", "1", "--memory", "64MiB"]);
+    let made = lab.host(Host::Gateway).check(&mut init)?;
+    let open =
+        [("# join_hook", format!("{}\n{more}", join_hook()?)), ("# health", "health = \"/ping\"".to_owned())];
+    let line = |line: &str| {
+        let filled = open.iter().find(|(begin, _)| line.starts_with(begin));
+        filled.map_or(line, |(_, with)| with).to_owned() + "\n"
+    };
+    let missing = open.iter().find(|(begin, _)| !made.lines().any(|line| line.starts_with(begin)));
+    ensure!(missing.is_none(), "no line {:?} in:\n{made}", missing.map(|(begin, _)| begin));
+    Ok(made.lines().map(line).collect())
 }
 
 /// A running daemon; dropped, it is killed, and all that it pinned is removed.

@@ -1,7 +1,6 @@
 //! A shadow that `mirror provision` brings up beside the gateway, from what the primary's own process says.
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
@@ -13,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    gateway::{Gateway, policy},
+    gateway::{Gateway, PROVISIONED_NAT, policy_from_process},
     lists::Lists,
     net::{Host, Lab, Namespace, SERVICE_PORT, VIP},
     programs::{ListsServer, binary},
@@ -22,10 +21,6 @@ use lab::{
 use netns_tests::{SOON, all_answered, hook, lab_builder, nothing_sent_again};
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// The gateway's address on the link to the provisioned shadow, which has the address of the lab's own one: what asks the
-/// lab's shadow asks it.
-const NAT: &str = "10.0.3.201";
 
 /// A lab with a primary, and what is provisioned from it; dropped, that is removed.
 struct Stage {
@@ -43,37 +38,8 @@ impl Stage {
         let file = folder.path().join("data/lists");
         fs::create_dir(folder.path().join("data"))?;
         let mut primary = ListsServer::on(&lab, Host::Primary, &["--file", &file.display().to_string()])?;
-        let pid = primary.process().id().to_string();
-        let shadow = Host::Shadow.service().to_string();
-        let vip = format!("{VIP}:{SERVICE_PORT}");
-        let nat = Host::Primary.nat_pool()[0].to_string();
-        let mut init = Command::new(binary("mirror")?);
-        init.args([
-            "policy",
-            "init",
-            "--from-pid",
-            &pid,
-            "--name",
-            "shop",
-            "--vip",
-            &vip,
-            "--primary-nat",
-            &nat,
-        ]);
-        init.args(["--shadow", &shadow, "--shadow-nat", NAT, "--cpu", "1", "--memory", "64MiB"]);
-        let made = lab.host(Host::Gateway).check(&mut init)?;
-        // What no process knows: how the state is copied, and what says that it serves.
-        let whole = policy("", "")?;
-        let copies = whole.lines().find(|line| line.starts_with("join_hook")).context("no join hook")?;
-        let hook = hook()?;
-        let mut text = String::new();
-        for line in made.lines() {
-            match line {
-                line if line.starts_with("# join_hook") => write!(text, "{copies}\nhook = \"{hook}\"\n")?,
-                line if line.starts_with("# health") => text += "health = \"/ping\"\n",
-                line => writeln!(text, "{line}")?,
-            }
-        }
+        let hook = format!("hook = \"{}\"", hook()?);
+        let text = policy_from_process(&lab, primary.process().id(), &hook)?;
         Ok(Self { primary, folder, text, lab })
     }
 
@@ -355,7 +321,7 @@ fn a_step_that_fails_leaves_nothing_and_says_why_and_what_to_do() -> Result<()> 
     let said = stage.refused(&["provision", "shop"])?;
     ensure!(said.contains("within 0.3 s") && said.contains("404"), "{said}");
     stage.nothing_left()?;
-    stage.text = right.replace(NAT, &Host::Shadow.nat_pool()[0].to_string());
+    stage.text = right.replace(PROVISIONED_NAT, &Host::Shadow.nat_pool()[0].to_string());
     let said = stage.refused(&["provision", "shop", "--dry-run"])?;
     ensure!(said.contains("is an address of shadow0"), "{said}");
     stage.text = right;
