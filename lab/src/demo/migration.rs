@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const CONNECTIONS: usize = 32;
 /// The client's pause between an answer and the next request at first, and in the end, in milliseconds.
 const PAUSE_MS: [f64; 2] = [30.0, 10.0];
+/// Requests to a primary that has taken over again.
+const REQUESTS: u64 = 1_000;
 /// The load rises for so long.
 const RISE: Duration = Duration::from_secs(40);
 
@@ -73,7 +75,8 @@ struct Play<'a> {
     scenario: Scenario,
     view: &'a View,
     happenings: &'a Receiver<Happening>,
-    client: Background,
+    /// Nothing once the authority has died under its connections.
+    client: Option<Background>,
     stage: Stage,
     began: Instant,
     /// When the load was raised last.
@@ -91,12 +94,9 @@ impl<'a> Play<'a> {
         happenings: &'a Receiver<Happening>,
     ) -> Result<Self> {
         let stage = Stage::set(options.hook)?;
-        let mut config = Config::new((VIP, SERVICE_PORT).into());
-        config.connections = CONNECTIONS;
-        config.think = Duration::from_secs_f64(PAUSE_MS[0] / 1e3);
+        let mut config = client(&stage);
         // The play ends long before.
         config.duration = Some(Duration::from_secs(3600));
-        (config.log, config.control) = (Some(stage.journals()), Some(stage.control()));
         let sender = sender.clone();
         let say = move |event: &Event| {
             if let Event::Failure { what, reason, detail, .. } = event {
@@ -104,7 +104,7 @@ impl<'a> Play<'a> {
                 let _ = sender.send(Happening::Failure(format!("{what}: {reason}: {detail}")));
             }
         };
-        let client = Background::start(&stage.lab.host(Host::Client), config, say)?;
+        let client = Some(Background::start(&stage.lab.host(Host::Client), config, say)?);
         let now = Instant::now();
         Ok(Self {
             options,
@@ -161,13 +161,15 @@ impl<'a> Play<'a> {
                 self.rest()?;
                 let proof = self.stage.prove(&sides)?;
                 ensure!(proof.is_ok(), "behind the cutover: {proof:#?}");
-                self.client.command("resume")?;
+                self.client()?.command("resume")?;
                 self.view.say("behind the cutover both sides have the same lists");
                 sides.remove(0);
             }
             Scenario::Dies => {
                 self.stage.kill(shadow)?;
                 self.view.say("the shadow, which has the authority, is killed");
+                // Its connections go with it.
+                self.client.take().context("the client has ended")?.stop()?;
                 sides.remove(1);
             }
             Scenario::Slow | Scenario::Errs | Scenario::Differs => {}
@@ -176,7 +178,10 @@ impl<'a> Play<'a> {
         if !ill {
             self.until("the end", |status| status["migration"]["over"] == true)?;
         }
-        self.rest()?;
+        match self.client {
+            Some(_) => self.rest()?,
+            None => self.ask_again()?,
+        }
         let report = self.stage.prove(&sides)?;
         if ill {
             self.stage.ask("abort")?;
@@ -186,9 +191,23 @@ impl<'a> Play<'a> {
         Ended::of(self.scenario, self.began.elapsed(), &status, &report, &self.stage, &self.reasons)
     }
 
+    /// New connections, to who has the authority now.
+    fn ask_again(&mut self) -> Result<()> {
+        let mut config = client(&self.stage);
+        (config.requests, config.run) = (Some(REQUESTS), "after".into());
+        let summary = self.stage.lab.host(Host::Client).run(|| crate::checker::run(config, |_| ()))??;
+        ensure!(summary.is_ok(), "not all requests were answered again: {summary:#?}");
+        self.view.say(&format!("{REQUESTS} requests over new connections: all answered"));
+        Ok(())
+    }
+
+    fn client(&self) -> Result<&Background> {
+        self.client.as_ref().context("the client has ended")
+    }
+
     /// Lets the client and both sides come to rest.
     fn rest(&mut self) -> Result<()> {
-        self.client.command("pause")?;
+        self.client()?.command("pause")?;
         self.until("every write to be finished", |status| status["open_writes"] == 0)
     }
 
@@ -223,12 +242,22 @@ impl<'a> Play<'a> {
 
     /// The load by the clock.
     fn raise(&mut self) -> Result<()> {
+        let Some(client) = &self.client else { return Ok(()) };
         if self.raised.elapsed() < Duration::from_secs(1) {
             return Ok(());
         }
         self.raised = Instant::now();
         let part = (self.began.elapsed().as_secs_f64() / RISE.as_secs_f64()).min(1.0);
         let pause = PAUSE_MS[0] + part * (PAUSE_MS[1] - PAUSE_MS[0]);
-        self.client.command(&format!("think {pause:.1}"))
+        client.command(&format!("think {pause:.1}"))
     }
+}
+
+/// The checking client's settings.
+fn client(stage: &Stage) -> Config {
+    let mut config = Config::new((VIP, SERVICE_PORT).into());
+    config.connections = CONNECTIONS;
+    config.think = Duration::from_secs_f64(PAUSE_MS[0] / 1e3);
+    (config.log, config.control) = (Some(stage.journals()), Some(stage.control()));
+    config
 }

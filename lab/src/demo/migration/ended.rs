@@ -106,7 +106,8 @@ impl Ended {
             misordered_writes: report.misordered_writes,
             unconfirmed: unconfirmed as u64,
             reasons: reasons.to_vec(),
-            faults: report.faults.clone(),
+            // What failed is counted above.
+            faults: if report.state_is_ok() { Vec::new() } else { report.faults.clone() },
         };
         let wrong = ended.wrong(scenario, report);
         ended.faults.extend(wrong);
