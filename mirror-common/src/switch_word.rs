@@ -219,9 +219,53 @@ impl SwitchWord {
     }
 }
 
+/// A freeze as the datapath knows it: until when it lasts, which word it is of, and what ends it. Armed before the word is
+/// frozen; only then does its deadline count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Freeze {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub deadline_ns: u64,
+    /// Epoch of the frozen word.
+    pub epoch: u32,
+    /// Low half of the word that ends it.
+    pub thaw: u32,
+}
+
+impl Freeze {
+    /// The freeze that begins by a swap of `word`, and leaves `thawed` behind.
+    pub const fn of(word: SwitchWord, deadline_ns: u64, thawed: SwitchWord) -> Freeze {
+        Freeze { deadline_ns, epoch: word.epoch().wrapping_add(1), thaw: thawed.state() }
+    }
+
+    /// The word that ends the freeze of `word`; `None` where it isn't frozen, or by another freeze than this one.
+    #[inline(always)]
+    pub const fn ended(self, word: SwitchWord) -> Option<SwitchWord> {
+        if word.frozen() && self.epoch == word.epoch() { Some(word.next(self.thaw)) } else { None }
+    }
+
+    /// What the first packet past the deadline swaps in for `word`: [`Freeze::ended`], once it is time.
+    #[inline(always)]
+    pub const fn passed(self, word: SwitchWord, now_ns: u64) -> Option<SwitchWord> {
+        if now_ns < self.deadline_ns { None } else { self.ended(word) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deadline_counts_for_the_freeze_that_it_was_armed_for_alone() {
+        let word = SwitchWord::initial().with_weight(2_500);
+        let freeze = Freeze::of(word, 1_000, word);
+        let frozen = word.next(word.with_frozen(true).state());
+        assert_eq!(freeze.passed(frozen, 999), None);
+        let thawed = freeze.passed(frozen, 1_000).unwrap();
+        assert_eq!((thawed.state(), thawed.epoch()), (word.state(), 2));
+        assert_eq!(freeze.passed(thawed, 2_000), None, "it isn't frozen");
+        let again = thawed.next(thawed.with_frozen(true).state());
+        assert_eq!(freeze.passed(again, 2_000), None, "it is the next one");
+    }
 
     #[test]
     fn every_field_comes_back_and_touches_no_other() {

@@ -3,6 +3,7 @@
 
 pub mod driver;
 pub mod evidence;
+pub mod executor;
 pub mod journal;
 pub mod migration;
 pub mod moves;

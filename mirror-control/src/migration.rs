@@ -359,9 +359,12 @@ fn shifting(plan: &Plan, mut state: State, seen: Seen) -> Next {
         Judging::BeginStep => actions.push(Action::BeginStep),
         Judging::Restart => actions.push(Action::NewJudge),
     }
-    // Also where somebody else changed it, or a swap was lost.
+    // Also where somebody else changed it, or a swap was lost: then what was counted since is of another share.
     if action.change != Change::Hold || action.weight != seen.word.weight() {
         actions.insert(0, Action::Weigh(action.weight));
+        if action.judging == Judging::Continue {
+            actions.push(Action::BeginStep);
+        }
     }
     let whole = action.reason == weight::Reason::LastStep;
     state.stage = match (whole, action.weight) {
@@ -412,6 +415,15 @@ fn cutting_over(plan: &Plan, mut state: State, seen: &Seen) -> Next {
 }
 
 fn moved(plan: &Plan, mut state: State, made: Move, result: Result<(), String>) -> Next {
+    let awaited = match made {
+        Move::Join => Stage::Joining,
+        Move::Cutover => Stage::CuttingOver,
+        Move::Rollback => Stage::RollingBack,
+    };
+    if state.stage != awaited {
+        // Told twice, or behind a tick that has found by the word what became of it.
+        return (state, Vec::new(), Why::Late(made.name().into()));
+    }
     let error = match (result, made) {
         (Ok(()), Move::Join) => return mirror(state, Why::Made(made.name().into())),
         (Ok(()), Move::Cutover) => return standby::begin(plan, state),

@@ -11,8 +11,12 @@
 //! While a move waits, the phase is Joining or Freezing and writes are frozen. Whoever finds the freeze's deadline passed
 //! swaps the thawed word in: the word before the move, unfrozen.
 
-use mirror_common::switch_word::{Phase, Side, SwitchWord};
+use mirror_common::switch_word::{Freeze, Phase, Side, SwitchWord};
 use mirror_common::weight::ALL;
+
+mod course;
+
+pub use course::{Course, Do, Failed, Saw, Swap, Terms};
 
 /// What an operator can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub enum Refusal {
 }
 
 /// A move as it will be carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// The word that it begins with.
     pub from: SwitchWord,
@@ -101,6 +105,23 @@ pub fn plan(word: SwitchWord, wanted: Move) -> Result<Plan, Refusal> {
     };
     let phase = if wanted == Move::Join { Phase::Joining } else { Phase::Freezing };
     Ok(Plan { from: word, frozen: word.with_phase(phase).with_frozen(true), thawed: word, done })
+}
+
+impl Plan {
+    /// The same with nobody's authority changed: it freezes, drains, and thaws.
+    pub const fn rehearsal(self) -> Plan {
+        Plan { done: self.thawed, ..self }
+    }
+}
+
+/// What ends a freeze that a daemon left behind which is no more: its move never happened. `None` where nothing is frozen.
+pub const fn left_frozen(word: SwitchWord, armed: Freeze) -> Option<SwitchWord> {
+    match (word.frozen(), armed.ended(word)) {
+        (false, _) => None,
+        (true, Some(thawed)) => Some(thawed),
+        // Frozen by nobody that armed a deadline: all but that stays.
+        (true, None) => Some(word.next(word.with_frozen(false).state())),
+    }
 }
 
 /// The word with another read weight, in basis points.

@@ -6,7 +6,7 @@ use mirror_common::{
     flow::{
         Due, Flow, Step, Switch, Terms, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
     },
-    switch_word::{Side, SwitchWord},
+    switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
 };
 
@@ -45,13 +45,15 @@ impl Switch for Words {
         // SAFETY: as above; the deadline's fields are written before the freezing swap alone.
         unsafe {
             let word = SwitchWord(atomic::load(self.word));
-            if !word.frozen()
-                || (*self.app).freeze_epoch != word.epoch()
-                || self.now_ns < (*self.app).freeze_deadline
-            {
+            if !word.frozen() {
                 return word;
             }
-            let thawed = word.next((*self.app).thaw_state);
+            let freeze = Freeze {
+                deadline_ns: (*self.app).freeze_deadline,
+                epoch: (*self.app).freeze_epoch,
+                thaw: (*self.app).thaw_state,
+            };
+            let Some(thawed) = freeze.passed(word, self.now_ns) else { return word };
             if atomic::compare_and_swap(self.word, word.0, thawed.0) {
                 thawed
             } else {

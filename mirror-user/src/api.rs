@@ -192,6 +192,9 @@ pub struct Moved {
     /// How long each phase took.
     #[serde(default)]
     pub phases: Option<Phases>,
+    /// It was only rehearsed: nothing moved.
+    #[serde(default)]
+    pub rehearsed: bool,
 }
 
 /// Answer of what was refused.

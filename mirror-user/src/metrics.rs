@@ -207,7 +207,7 @@ impl Snapshot {
             ),
             counter("sweeps", "Visits of all flows", one(self.sweeps.0 as f64)),
             counter("sweep_seconds", "Time that they took", one(self.sweeps.1)),
-            counter("moves", "Joins, cutovers and rollbacks by how they ended", moves.collect()),
+            counter("moves", "Joins, cutovers, rehearsals and rollbacks by how they ended", moves.collect()),
         ]
     }
 }

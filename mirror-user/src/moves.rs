@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mirror_common::switch_word::SwitchWord;
-use mirror_control::moves::{Move, Plan, plan, weigh};
+use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -51,7 +51,7 @@ impl Mover {
     /// # Errors
     /// When it can't be made, or its deadline passed.
     pub fn carry_out(&self, wanted: Move) -> Result<Phases> {
-        self.follow(wanted, plan(self.words.load(APP), wanted)?, &mut || {})
+        self.follow(plan(self.words.load(APP), wanted)?, self.terms(wanted), &mut || {})
     }
 
     /// The same where the authority may be dead: half of the time that a freeze may last is given to it, then `give_up` is
@@ -60,7 +60,9 @@ impl Mover {
     /// # Errors
     /// As [`Mover::carry_out`].
     pub fn carry_out_without(&self, wanted: Move, give_up: &mut dyn FnMut()) -> Result<Phases> {
-        self.follow(wanted, plan(self.words.load(APP), wanted)?, give_up)
+        let planned = plan(self.words.load(APP), wanted)?;
+        let half = monotonic_ns() + self.policy.freeze.as_nanos() as u64 / 2;
+        self.follow(planned, Terms { give_up_ns: Some(half), ..self.terms(wanted) }, give_up)
     }
 
     /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
@@ -68,87 +70,87 @@ impl Mover {
     /// # Errors
     /// As [`Mover::carry_out`].
     pub fn rehearse(&self, wanted: Move) -> Result<Phases> {
-        let planned = plan(self.words.load(APP), wanted)?;
-        self.follow(wanted, Plan { done: planned.thawed, ..planned }, &mut || {})
+        let planned = plan(self.words.load(APP), wanted)?.rehearsal();
+        self.follow(planned, self.terms(wanted), &mut || {})
     }
 
-    fn follow(&self, wanted: Move, planned: Plan, give_up: &mut dyn FnMut()) -> Result<Phases> {
-        let time = if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze };
-        let deadline = Instant::now() + time;
-        self.words.arm(APP, monotonic_ns() + time.as_nanos() as u64, planned.from, planned.thawed);
-        let started = Instant::now();
-        let frozen = self.words.swap(APP, planned.from, planned.frozen).map_err(|_| changed())?;
-        let mut phases = Phases { freeze_us: us(started), ..Phases::default() };
-        fault("frozen");
-        let mut give_up = Some(give_up);
-        let patience = Instant::now() + time / 2;
-        let drained = self.drain(deadline, || {
-            if Instant::now() >= patience
-                && let Some(give_up) = give_up.take()
-            {
-                give_up();
-            }
-        });
-        phases.drain_us = us(started) - phases.freeze_us;
-        let result = drained.and_then(|()| self.flip(wanted, &planned, frozen, deadline, &mut phases));
-        if result.is_err() {
-            // Whoever came first, the datapath past its deadline or another daemon: then there is nothing to thaw.
-            let _ = self.words.swap(APP, frozen, planned.thawed);
+    fn follow(&self, planned: Plan, terms: Terms, give_up: &mut dyn FnMut()) -> Result<Phases> {
+        let mut work = Work { began: Instant::now(), phases: Phases::default(), hook: None, counts: 0 };
+        let (mut course, mut todo) = Course::new(planned, terms);
+        let result = loop {
+            let saw = match todo {
+                Do::End(result) => break result,
+                Do::Arm(freeze) => {
+                    self.words.arm(APP, freeze);
+                    work.began = Instant::now();
+                    Saw::Done
+                }
+                Do::Freeze(_) | Do::Flip(_) | Do::Thaw(_) => self.swap(&todo, &mut work),
+                Do::Count => self.count(&mut work),
+                Do::CountDoubts => Saw::InDoubt(self.words.in_doubt(APP)),
+                Do::GiveUp => {
+                    give_up();
+                    Saw::Done
+                }
+                Do::StartHook => match self.start_hook(&planned) {
+                    Ok(child) => {
+                        work.hook = Some((child, Instant::now()));
+                        Saw::HookRuns
+                    }
+                    Err(error) => Saw::HookEnded(Err(format!("{error:#}"))),
+                },
+                Do::PollHook | Do::KillHook => look_after(&mut work, todo == Do::KillHook),
+                Do::EndDoubt => {
+                    self.words.end_doubt(APP);
+                    Saw::Done
+                }
+            };
+            todo = course.next(saw, monotonic_ns());
+        };
+        if result.is_ok() {
+            fault("flipped");
         }
-        phases.frozen_us = us(started);
+        work.phases.frozen_us = us(work.began);
         let _ = rustix::io::write(&self.thaw, &1_u64.to_ne_bytes());
-        result.map(|()| phases)
+        result?;
+        Ok(work.phases)
     }
 
-    fn flip(
-        &self,
-        wanted: Move,
-        planned: &Plan,
-        frozen: SwitchWord,
-        deadline: Instant,
-        phases: &mut Phases,
-    ) -> Result<()> {
-        if wanted == Move::Join && !self.policy.join_hook.is_empty() {
-            let started = Instant::now();
-            let hook = self.start_hook(planned)?;
-            if !planted("flip-early") {
-                wait_for_hook(hook, deadline)?;
-            }
-            phases.hook_us = us(started);
+    fn swap(&self, todo: &Do, work: &mut Work) -> Saw {
+        let (Do::Freeze(swap) | Do::Flip(swap) | Do::Thaw(swap)) = todo else { return Saw::Done };
+        if matches!(todo, Do::Flip(_)) {
+            fault("drained");
         }
-        fault("drained");
         let started = Instant::now();
-        self.words.swap(APP, frozen, planned.done).map_err(|_| {
-            anyhow::anyhow!(
-                "aborted: the word changed meanwhile (the deadline passed, or a side fell out of sync)"
-            )
-        })?;
-        phases.flip_us = us(started);
-        if planned.done != planned.thawed {
-            self.words.end_doubt(APP);
+        let swapped = self.words.swap(APP, swap.old, swap.state).ok();
+        match todo {
+            Do::Freeze(_) => {
+                work.phases.freeze_us = us(work.began);
+                if swapped.is_some() {
+                    fault("frozen");
+                }
+            }
+            Do::Flip(_) => work.phases.flip_us = us(started),
+            _ => {}
         }
-        fault("flipped");
-        Ok(())
+        Saw::Swapped(swapped)
     }
 
-    /// Waits until every begun write is finished; `waits` is called all the while.
-    fn drain(&self, deadline: Instant, mut waits: impl FnMut()) -> Result<()> {
-        let mut spins = 0_u32;
-        while self.words.open_writes(APP) > 0 {
-            if Instant::now() >= deadline {
-                let open = self.words.open_writes(APP);
-                bail!(
-                    "aborted: {open} writes weren't finished within the freeze's deadline; nothing has changed"
-                );
-            }
-            waits();
-            spins += 1;
-            if spins > 100 {
-                // Writes finish in packets' time; the other core needs this one's turn to finish them.
-                std::thread::sleep(Duration::from_micros(20));
-            }
+    fn count(&self, work: &mut Work) -> Saw {
+        work.counts += 1;
+        if work.counts > 100 {
+            // Writes finish in packets' time; the other core needs this one's turn to finish them.
+            std::thread::sleep(Duration::from_micros(20));
         }
-        Ok(())
+        let open = self.words.open_writes(APP);
+        work.phases.drain_us = us(work.began) - work.phases.freeze_us;
+        Saw::Open(open)
+    }
+
+    fn terms(&self, wanted: Move) -> Terms {
+        let time = if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze };
+        let hook = wanted == Move::Join && !self.policy.join_hook.is_empty();
+        Terms { deadline_ns: monotonic_ns() + time.as_nanos() as u64, give_up_ns: None, hook }
     }
 
     fn start_hook(&self, planned: &Plan) -> Result<Child> {
@@ -164,7 +166,7 @@ impl Mover {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("aborted: can't start the join hook {program}"))
+            .with_context(|| format!("can't start the join hook {program}"))
     }
 
     /// Sets the share of the reads that the shadow answers, in basis points.
@@ -179,41 +181,55 @@ impl Mover {
                 return Ok(new);
             }
         }
-        Err(changed())
+        Err(Failed::Changed.into())
     }
 
     /// Ends a freeze that a daemon left behind which is no more: its move never happened.
     pub fn recover(&self) -> bool {
         let word = self.words.load(APP);
-        if !word.frozen() {
-            return false;
-        }
-        let thawed = self.words.thaw_state(APP, word).unwrap_or_else(|| word.with_frozen(false));
+        let Some(thawed) = left_frozen(word, self.words.armed(APP)) else { return false };
         let ended = self.words.swap(APP, word, thawed).is_ok();
         let _ = rustix::io::write(&self.thaw, &1_u64.to_ne_bytes());
         ended
     }
 }
 
-fn wait_for_hook(mut child: Child, deadline: Instant) -> Result<()> {
-    loop {
-        if let Some(status) = child.try_wait()? {
-            if status.success() {
-                return Ok(());
-            }
-            bail!("aborted: the join hook failed ({status}); nothing has changed");
-        }
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("aborted: the join hook outlasted the deadline and was killed; nothing has changed");
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
+/// What a move under way keeps.
+struct Work {
+    /// When the freeze began.
+    began: Instant,
+    phases: Phases,
+    /// The hook, and when it was started.
+    hook: Option<(Child, Instant)>,
+    counts: u32,
 }
 
-fn changed() -> anyhow::Error {
-    anyhow::anyhow!("the switch word changed meanwhile; look at `mirror status` and try again")
+/// Looks whether the hook has ended, or kills it.
+fn look_after(work: &mut Work, kill: bool) -> Saw {
+    let Some((child, started)) = &mut work.hook else {
+        return Saw::HookEnded(Err("the join hook is gone".into()));
+    };
+    let saw = if kill {
+        let _ = child.kill();
+        let _ = child.wait();
+        Saw::Done
+    } else if planted("flip-early") {
+        Saw::HookEnded(Ok(()))
+    } else {
+        match child.try_wait() {
+            Ok(None) => {
+                std::thread::sleep(Duration::from_micros(500));
+                Saw::HookRuns
+            }
+            Ok(Some(status)) if status.success() => Saw::HookEnded(Ok(())),
+            Ok(Some(status)) => {
+                Saw::HookEnded(Err(format!("the join hook failed ({status}); nothing has changed")))
+            }
+            Err(error) => Saw::HookEnded(Err(format!("the join hook can't be waited for: {error}"))),
+        }
+    };
+    work.phases.hook_us = us(*started);
+    saw
 }
 
 fn us(since: Instant) -> f64 {

@@ -256,6 +256,9 @@ impl Show for Moved {
             "{}  authority {}  weight {} %  epoch {}\n",
             self.phase, self.authority, self.weight, self.epoch
         );
+        if self.rehearsed {
+            text.insert_str(0, "rehearsed, nothing moved: ");
+        }
         if let Some(p) = &self.phases {
             let _ = writeln!(
                 text,

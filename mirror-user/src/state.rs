@@ -48,7 +48,7 @@ pub struct State {
     pub sweeps: u64,
     /// The time that they took.
     pub sweep_time: Duration,
-    /// Moves so far: which, and how it ended.
+    /// Moves and rehearsals so far: which, and how it ended.
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
     pending: Option<String>,
     losses: [Losses; 2],
@@ -114,14 +114,15 @@ impl State {
         }
     }
 
-    /// A move has ended.
-    pub fn moved<T>(&mut self, wanted: Move, result: &anyhow::Result<T>) {
+    /// A move has ended; or, where nothing was to be moved, its rehearsal.
+    pub fn moved<T>(&mut self, wanted: Move, rehearsed: bool, result: &anyhow::Result<T>) {
         let result = match result {
             Ok(_) => "done",
             Err(error) if error.is::<Refusal>() => "refused",
             Err(_) => "aborted",
         };
-        *self.moves.entry((wanted.name(), result)).or_default() += 1;
+        let what = if rehearsed { "rehearsal" } else { wanted.name() };
+        *self.moves.entry((what, result)).or_default() += 1;
     }
 
     /// Takes in what a sweep found, and how long it took.
@@ -224,12 +225,15 @@ mod tests {
     #[test]
     fn moves_are_counted_by_how_they_ended() {
         let (mut state, _) = mirrored();
-        state.moved(Move::Join, &Ok(()));
-        state.moved::<()>(Move::Join, &Err(Refusal::UnderWay.into()));
-        state.moved::<()>(Move::Cutover, &Err(anyhow::anyhow!("too late")));
-        state.moved::<()>(Move::Cutover, &Err(anyhow::anyhow!("too late")));
-        let moves: Vec<_> = state.moves.into_iter().collect();
+        state.moved(Move::Join, false, &Ok(()));
+        state.moved::<()>(Move::Join, false, &Err(Refusal::UnderWay.into()));
+        state.moved::<()>(Move::Cutover, false, &Err(anyhow::anyhow!("too late")));
+        state.moved::<()>(Move::Cutover, false, &Err(anyhow::anyhow!("too late")));
+        let moves: Vec<_> = state.moves.clone().into_iter().collect();
         assert_eq!(moves, [(("cutover", "aborted"), 2), (("join", "done"), 1), (("join", "refused"), 1)]);
+        state.moved(Move::Cutover, true, &Ok(()));
+        assert_eq!(state.moves.get(&("rehearsal", "done")), Some(&1));
+        assert_eq!(state.moves.get(&("cutover", "done")), None, "a rehearsal is no cutover");
     }
 
     #[test]

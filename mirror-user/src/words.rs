@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use mirror_common::{
     abi::{App, MAX_APPS},
-    switch_word::SwitchWord,
+    switch_word::{Freeze, SwitchWord},
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
@@ -83,18 +83,20 @@ impl Words {
         self.apps.at(app as usize * APP_WORDS).load(Ordering::SeqCst) as i64
     }
 
-    /// Says until when a freeze of the word's next epoch lasts, and what the first packet past it swaps in.
-    pub fn arm(&self, app: u32, deadline_ns: u64, word: SwitchWord, thaw: SwitchWord) {
+    /// Says what the next freeze is.
+    pub fn arm(&self, app: u32, freeze: Freeze) {
         let base = app as usize * APP_WORDS;
-        let epoch = u64::from(word.epoch().wrapping_add(1));
-        self.apps.at(base + 1).store(deadline_ns, Ordering::SeqCst);
-        self.apps.at(base + 2).store(epoch | u64::from(thaw.state()) << 32, Ordering::SeqCst);
+        self.apps.at(base + 1).store(freeze.deadline_ns, Ordering::SeqCst);
+        self.apps
+            .at(base + 2)
+            .store(u64::from(freeze.epoch) | u64::from(freeze.thaw) << 32, Ordering::SeqCst);
     }
 
-    /// The word that ends the freeze that stands there; `None` if it was armed for another one.
-    pub fn thaw_state(&self, app: u32, word: SwitchWord) -> Option<SwitchWord> {
-        let armed = self.apps.at(app as usize * APP_WORDS + 2).load(Ordering::SeqCst);
-        (armed as u32 == word.epoch()).then_some(SwitchWord(armed >> 32))
+    /// The freeze that was armed last.
+    pub fn armed(&self, app: u32) -> Freeze {
+        let word = |offset: usize| self.apps.at(app as usize * APP_WORDS + offset).load(Ordering::SeqCst);
+        let armed = word(2);
+        Freeze { deadline_ns: word(1), epoch: armed as u32, thaw: (armed >> 32) as u32 }
     }
 
     /// Writes of which nobody knows whether the authority, whose leg was lost, has done them ([`App::in_doubt`]).

@@ -23,6 +23,8 @@ pub enum Why {
     Made(String),
     /// A move failed: which, why, which attempt of how many.
     Failed(String, String, u32, u32),
+    /// The end of a move that isn't waited for any more.
+    Late(String),
     /// Seconds until a move is tried again.
     Retry(f64),
     /// An operator asked: what, who.
@@ -54,6 +56,7 @@ impl fmt::Display for Why {
             Why::InSync => write!(f, "the shadow is in sync"),
             Why::Made(made) => write!(f, "{made} done"),
             Why::Failed(made, error, attempt, of) => write!(f, "{made} failed ({attempt} of {of}): {error}"),
+            Why::Late(made) => write!(f, "{made} has ended; what became of it was known"),
             Why::Retry(left) => write!(f, "the next attempt is in {left:.0} s"),
             Why::Asked(command, who) => write!(f, "{} by {who}", format!("{command:?}").to_lowercase()),
             Why::AwaitsOperator => write!(f, "ready: an operator makes the cutover"),

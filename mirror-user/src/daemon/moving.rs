@@ -12,7 +12,7 @@ impl Shared {
     /// # Errors
     /// When it is refused or aborted.
     pub(super) fn make(&self, wanted: Move) -> Result<Phases> {
-        self.one(wanted, |mover| mover.carry_out(wanted))
+        self.one(wanted, false, |mover| mover.carry_out(wanted))
     }
 
     /// Gives the authority to the other side though the one that has it is dead: connections that wait for a write's answer from
@@ -28,7 +28,7 @@ impl Shared {
                 tracing::error!("what waits for a dead authority can't be ended: {error:#}");
             }
         };
-        self.one(wanted, |mover| mover.carry_out_without(wanted, &mut give_up))
+        self.one(wanted, false, |mover| mover.carry_out_without(wanted, &mut give_up))
     }
 
     /// Freezes and drains for a cutover, and doesn't flip.
@@ -36,18 +36,28 @@ impl Shared {
     /// # Errors
     /// As [`Shared::make`].
     pub(super) fn rehearse(&self) -> Result<Phases> {
-        self.one(Move::Cutover, |mover| mover.rehearse(Move::Cutover))
+        self.one(Move::Cutover, true, |mover| mover.rehearse(Move::Cutover))
     }
 
-    fn one(&self, wanted: Move, carry_out: impl FnOnce(&Mover) -> Result<Phases>) -> Result<Phases> {
+    fn one(
+        &self,
+        wanted: Move,
+        rehearsed: bool,
+        carry_out: impl FnOnce(&Mover) -> Result<Phases>,
+    ) -> Result<Phases> {
         let _one = self.moving.try_lock().map_err(|_| anyhow!("another move is under way; wait for it"))?;
         let result = carry_out(&self.mover);
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        state.moved(wanted, &result);
+        state.moved(wanted, rehearsed, &result);
         if let Ok(phases) = &result {
             state.follow(self.mover.words.load(0));
+            let what = if rehearsed {
+                format!("{} rehearsed, nothing moved", wanted.name())
+            } else {
+                format!("{} done", wanted.name())
+            };
             state.say(format!(
-                "{wanted:?}: frozen for {:.0} µs, drained in {:.0} µs",
+                "{what}: frozen for {:.0} µs, drained in {:.0} µs",
                 phases.frozen_us, phases.drain_us
             ));
         }

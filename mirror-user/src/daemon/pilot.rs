@@ -15,8 +15,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use mirror_common::switch_word::Side;
 use mirror_control::{
     evidence::{History, Judge},
+    executor::{Decision, Executor, Task},
     journal::{Entry, What},
-    migration::{Action, Command, Event, Plan, Seen, Stage, State, Why, step},
+    migration::{Action, Command, Event, Seen, Stage, State},
     moves::Move,
 };
 
@@ -116,18 +117,12 @@ fn clock_rate() -> f64 {
     std::env::var("MIRROR_CLOCK_RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(1.0)
 }
 
-struct Running {
-    plan: Plan,
-    state: State,
-    why: Option<Why>,
-}
-
 struct Thread {
     shared: Arc<Shared>,
     checker: Checker,
     journal: Option<JournalFile>,
     folder: std::path::PathBuf,
-    running: Option<Running>,
+    running: Option<Executor>,
     history: History,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
@@ -167,13 +162,13 @@ impl Thread {
     fn take_up(&mut self) -> Result<()> {
         let (file, journal) = JournalFile::open(&self.folder, self.shared.mover.policy.name.as_str())?;
         self.journal = Some(file);
-        if let Some((plan, state)) = journal.last() {
-            if !state.stage.is_over() {
-                self.say(format!("migration: taken up at {}", state.stage.name()));
+        if let Some(executor) = Executor::take_up(&journal) {
+            let stage = executor.state().stage;
+            if !stage.is_over() {
+                self.say(format!("migration: taken up at {}", stage.name()));
                 self.history = sight::read_history(&self.history_file());
             }
-            let why = journal.entries.last().and_then(|entry| entry.why.clone());
-            self.running = Some(Running { plan, state, why });
+            self.running = Some(executor);
             self.tell();
         }
         Ok(())
@@ -184,7 +179,7 @@ impl Thread {
             Ask::Begin(who) => self.begin(who).map(|()| Vec::new()),
             Ask::Command(command, who) => {
                 ensure!(self.under_way(), "no migration is under way: mirror migrate APP");
-                let stage = self.running.as_ref().map(|running| running.state.stage);
+                let stage = self.running.as_ref().map(|running| running.state().stage);
                 if command == Command::Finalize && stage != Some(Stage::Standby) {
                     bail!("only a migration in standby can be finalized");
                 }
@@ -198,7 +193,7 @@ impl Thread {
     }
 
     fn under_way(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.state.stage.is_over())
+        self.running.as_ref().is_some_and(|running| !running.state().stage.is_over())
     }
 
     fn begin(&mut self, who: String) -> Result<()> {
@@ -217,7 +212,7 @@ impl Thread {
         let state = State::new(&plan);
         let journal = self.journal.as_mut().context("the journal is open")?;
         journal.append(What::Begun(Box::new(plan.clone()), who), None, &state)?;
-        self.running = Some(Running { plan, state, why: None });
+        self.running = Some(Executor::new(plan, state, None));
         self.judge = None;
         self.history = History::default();
         self.last = None;
@@ -237,64 +232,53 @@ impl Thread {
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.
     fn event(&mut self, event: Event) -> Result<()> {
-        let mut next = Some(event);
-        while let Some(event) = next.take() {
-            let Some(running) = &self.running else { return Ok(()) };
-            let (state, actions, why) = step(&running.plan, running.state.clone(), event.clone());
-            self.keep(&event, &state, &actions, &why)?;
-            for action in actions {
-                next = self.act(action)?.or(next);
-                fault("acted");
+        if let Some(running) = &mut self.running {
+            running.event(event);
+        }
+        while let Some(task) = self.running.as_mut().and_then(Executor::next) {
+            match task {
+                Task::Keep(decision) => self.keep(&decision)?,
+                Task::Act(action) => {
+                    let result = self.act(action).map_err(|error| format!("{error:#}"));
+                    if let (Err(error), false) = (&result, matches!(action, Action::Make(_) | Action::Rescue))
+                    {
+                        // Of a move its own line tells.
+                        self.say(format!("migration: {action:?}: {error}"));
+                    }
+                    if let Some(running) = &mut self.running {
+                        running.acted(result);
+                    }
+                    fault("acted");
+                }
             }
         }
         Ok(())
     }
 
-    /// Nothing is done that the journal doesn't have; but for what goes back, which a full disk mustn't hinder.
-    fn keep(&mut self, event: &Event, state: &State, actions: &[Action], why: &Why) -> Result<()> {
-        let running = self.running.as_mut().context("a migration is under way")?;
-        let changes = !actions.is_empty() || state.stage != running.state.stage;
-        let what = match event {
-            Event::Asked(command, who) => Some(What::Asked(*command, who.clone())),
-            Event::Moved(..) => Some(What::Moved),
-            Event::Tick(_) => changes.then(|| What::Decided(actions.to_vec())),
+    fn keep(&mut self, decision: &Decision) -> Result<()> {
+        let Decision { what, why, state, .. } = decision;
+        let written = match &mut self.journal {
+            Some(journal) => journal.append(what.clone(), Some(why), state),
+            None => Ok(()),
         };
-        if let (Some(what), Some(journal)) = (what, &mut self.journal)
-            && let Err(error) = journal.append(what, Some(why), state)
-        {
-            let word = self.shared.mover.words.load(0);
-            let back = |action: &Action| match action {
-                Action::Make(made) => *made == Move::Rollback,
-                Action::Weigh(share) => *share <= word.weight(),
-                Action::BeginStep | Action::NewJudge | Action::Rescue => true,
-                Action::Release => false,
-            };
-            let told = matches!(event, Event::Moved(..));
-            ensure!(told || actions.iter().all(back), "nothing is decided: {error:#}");
+        let word = self.shared.mover.words.load(0);
+        let running = self.running.as_mut().context("a migration is under way")?;
+        let kept = running.kept(written.is_ok(), word);
+        if let Err(error) = written {
+            ensure!(kept, "nothing is decided: {error:#}");
             tracing::error!("carried out without a line in the journal: {error:#}");
         }
-        if changes {
+        if decision.changes {
             fault("kept");
         }
-        let line = format!("migration: {}: {why}", state.stage.name());
-        (running.state, running.why) = (state.clone(), Some(why.clone()));
-        if changes || !matches!(event, Event::Tick(_)) {
-            self.say(line);
-        }
+        self.say(format!("migration: {}: {why}", state.stage.name()));
         Ok(())
     }
 
-    fn act(&mut self, action: Action) -> Result<Option<Event>> {
+    fn act(&mut self, action: Action) -> Result<()> {
         match action {
-            Action::Rescue => {
-                let result =
-                    self.shared.rescue(Move::Rollback).map(drop).map_err(|error| format!("{error:#}"));
-                return Ok(Some(Event::Moved(Move::Rollback, result)));
-            }
-            Action::Make(wanted) => {
-                let result = self.shared.make(wanted).map(drop).map_err(|error| format!("{error:#}"));
-                return Ok(Some(Event::Moved(wanted, result)));
-            }
+            Action::Rescue => drop(self.shared.rescue(Move::Rollback)?),
+            Action::Make(wanted) => drop(self.shared.make(wanted)?),
             Action::Weigh(share) => {
                 if self.shared.mover.words.load(0).weight() != share {
                     self.shared.mover.weigh(share)?;
@@ -314,7 +298,7 @@ impl Thread {
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 }
 

@@ -275,6 +275,7 @@ fn moved(word: SwitchWord, phases: Option<Phases>) -> Json<Moved> {
         weight: f64::from(word.weight()) / 100.0,
         epoch: word.epoch(),
         phases,
+        rehearsed: false,
     })
 }
 
@@ -307,7 +308,8 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
     tokio::task::spawn_blocking(move || {
         let made = if body.rehearse { shared.rehearse() } else { shared.make(wanted) };
         let phases = made.map_err(|error| explained(&shared, error))?;
-        Ok(moved(shared.mover.words.load(0), Some(phases)))
+        let Json(answer) = moved(shared.mover.words.load(0), Some(phases));
+        Ok(Json(Moved { rehearsed: body.rehearse, ..answer }))
     })
     .await?
 }

@@ -126,10 +126,13 @@ fn a_rehearsal_costs_what_the_cutover_would_and_moves_nothing() -> Result<()> {
         let made = scene.ctl(&["cutover", "shop", "--rehearse"])?;
         ensure!(made["phases"]["frozen_us"].as_f64() > Some(0.0), "{made}");
         ensure!(made["authority"] == "primary" && made["weight"] == 50.0, "{made}");
+        ensure!(made["rehearsed"] == true, "{made}");
         client.tick()?;
     }
     let status = scene.gateway.status()?;
     ensure!(status["phase"] == "Shifting" && status["frozen"] == false, "{status}");
+    let notices = status["notices"].to_string();
+    ensure!(notices.contains("cutover rehearsed") && !notices.contains("cutover done"), "{notices}");
     let epochs = |status: &serde_json::Value| status["epoch"].as_u64().unwrap_or(0);
     ensure!(epochs(&status) == epochs(&before) + 10, "a freeze and a thaw each: {status}");
     scene.end_proven(client)

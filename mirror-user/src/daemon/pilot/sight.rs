@@ -50,7 +50,7 @@ impl Thread {
             None => (now, Turns::default()),
         };
         let seconds = (now - before).as_secs_f64() * self.rate;
-        let stage = self.running.as_ref().map(|running| running.state.stage);
+        let stage = self.running.as_ref().map(|running| running.state().stage);
         let word = self.shared.mover.words.load(0);
         let [primary, shadow] = [counts(&seen.compared[0]), counts(&seen.compared[1])];
         // What a fallen-out shadow answers isn't compared, and behind the cutover the primary isn't the measure any more.
@@ -68,7 +68,7 @@ impl Thread {
                 (Some(judge), _) => judge.observe(&tick),
                 (None, Some(running)) => {
                     // Until the primary's past is long enough there is none.
-                    self.judge = Judge::new(running.plan.judge.clone(), &self.history).ok();
+                    self.judge = Judge::new(running.plan().judge.clone(), &self.history).ok();
                 }
                 (None, None) => {}
             }
@@ -96,12 +96,12 @@ impl Thread {
     /// Publishes how the migration stands.
     pub(super) fn tell(&self) {
         let Some(running) = &self.running else { return };
-        let (state, plan) = (&running.state, &running.plan);
+        let (state, plan) = (running.state(), running.plan());
         let findings =
             self.judge.as_ref().map(|judge| judge.findings().iter().map(ToString::to_string).collect());
         let status = MigrationStatus {
             stage: state.stage.name().into(),
-            why: running.why.as_ref().map(ToString::to_string).unwrap_or_default(),
+            why: running.why().map(ToString::to_string).unwrap_or_default(),
             over: state.stage.is_over(),
             weight: f64::from(state.weight.weight(&plan.weight)) / 100.0,
             steps: plan.weight.steps.iter().map(|step| f64::from(*step) / 100.0).collect(),
