@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+mod allowance;
 mod clear;
 mod histogram;
 mod history;
@@ -102,19 +103,25 @@ pub struct JudgePolicy {
     pub alpha_parts: [f64; 3],
     /// Probability that a step is cleared though the shadow is worse by more than a margin below, a step and margin each.
     pub clear_alpha: f64,
-    /// Share of errors that the shadow may make beyond the primary's (0.001 is 0.1 points).
+    /// Share of errors beyond the allowance: it has to be shown that there are fewer (0.001 is 0.1 points).
     pub error_margin: f64,
-    /// How many times the primary's share of requests beyond its usual p99 the shadow's may be.
+    /// Times the primary's share of requests beyond its usual p99, the allowance taken off: below this has to be shown.
     pub p99_margin: f64,
     /// The same for its median.
     pub p50_margin: f64,
+    /// Share of errors that the shadow may make beyond the primary's and still be as good (0.001 is 0.1 points).
+    pub error_allowance: f64,
+    /// Times the primary's latency that the shadow may take and still be as good: slower machines.
+    pub latency_allowance_factor: f64,
+    /// Microseconds that it may take on top of that: a longer way.
+    pub latency_allowance_us: f64,
     /// Share of compared answers that may differ.
     pub divergence_allowance: f64,
     /// Share of compared answers that must not differ: below this has to be shown.
     pub divergence_margin: f64,
-    /// Errors beyond the primary's that count as gross.
+    /// Errors beyond what is allowed that count as gross.
     pub gross_errors: f64,
-    /// Times the p99 exceedances that count as gross.
+    /// Times the p99 exceedances, the allowance taken off, that count as gross.
     pub gross_p99: f64,
     /// Requests of the primary that must have been seen before anything is judged.
     pub history_requests: u64,
@@ -131,6 +138,9 @@ impl Default for JudgePolicy {
             error_margin: 0.001,
             p99_margin: 1.25,
             p50_margin: 1.1,
+            error_allowance: 0.000_01,
+            latency_allowance_factor: 1.0,
+            latency_allowance_us: 200.0,
             divergence_allowance: 0.0002,
             divergence_margin: 0.001,
             gross_errors: 0.003,
@@ -183,6 +193,11 @@ impl JudgePolicy {
         share("gross_errors", self.gross_errors)?;
         share("divergence_allowance", self.divergence_allowance)?;
         share("divergence_margin", self.divergence_margin)?;
+        let (errors, factor, us) =
+            (self.error_allowance, self.latency_allowance_factor, self.latency_allowance_us);
+        check("error_allowance", errors, (0.0..=0.5).contains(&errors), "from 0 to 0.5")?;
+        check("latency_allowance_factor", factor, (1.0..=100.0).contains(&factor), "from 1 to 100")?;
+        check("latency_allowance_us", us, (0.0..=1e7).contains(&us), "from 0 to 10,000,000")?;
         let ratio = |name, value: f64| check(name, value, value > 1.0 && value < 1e3, "between 1 and 1,000");
         ratio("p99_margin", self.p99_margin)?;
         ratio("p50_margin", self.p50_margin)?;
@@ -215,8 +230,10 @@ pub struct Finding {
     pub evidence: f64,
     /// From here on it is called worse.
     pub threshold: f64,
-    /// The primary's number since the step began: a share of errors, the p99 in ms, the allowed share of differences.
+    /// The primary's number since the step began: a share of errors, the p99 in ms. 0 for differences.
     pub primary: f64,
+    /// What is allowed beside that, in the same unit.
+    pub allowed: f64,
     /// The shadow's.
     pub shadow: f64,
     /// Requests of the shadow (compared turns, for divergence) since the step began.
@@ -228,14 +245,17 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let odds = 10_f64.powf((self.evidence / std::f64::consts::LN_10).min(99.0));
-        let bound = self.threshold.exp();
+        let (bound, allowed) = (self.threshold.exp(), self.allowed);
         match self.metric {
-            Metric::Latency => write!(f, "p99 {:.1} ms beside {:.1} ms", self.shadow, self.primary)?,
+            Metric::Latency => {
+                write!(f, "p99 {:.1} ms beside {:.1} ms, {allowed:.1} ms allowed", self.shadow, self.primary)?;
+            }
             Metric::Errors => {
-                write!(f, "errors {:.3} % beside {:.3} %", self.shadow * 100.0, self.primary * 100.0)?;
+                let [shadow, primary, allowed] = [self.shadow, self.primary, allowed].map(|share| share * 100.0);
+                write!(f, "errors {shadow:.3} % beside {primary:.3} %, {allowed:.3} % allowed")?;
             }
             Metric::Divergence => {
-                write!(f, "{:.3} % differ, {:.3} % allowed", self.shadow * 100.0, self.primary * 100.0)?;
+                write!(f, "{:.3} % differ, {:.3} % allowed", self.shadow * 100.0, allowed * 100.0)?;
             }
         }
         write!(f, " ({} requests; evidence {odds:.3e} : 1, bound {bound:.0})", self.samples)
@@ -289,10 +309,10 @@ impl Judge {
                 need_requests: policy.history_requests,
             });
         }
-        let scale = Scale::new(&history.latency());
+        let scale = Scale::new(&history.latency(), &policy);
         let noise = Noise::learn(&scale, &history.blocks(&scale));
         let step = Step::new(&scale, noise.error_rate);
-        let runs = vec![(FIRST_WEIGHT.ln(), Run::new())];
+        let runs = vec![(FIRST_WEIGHT.ln(), Run::new(&scale))];
         Ok(Self { policy, scale, noise, runs, begun: 0, step })
     }
 
@@ -305,19 +325,18 @@ impl Judge {
         }
         let begun = f64::from(self.begun);
         let weight = (1.0 - FIRST_WEIGHT) / (begun * (begun + 1.0));
-        self.runs.push((weight.ln(), Run::new()));
+        self.runs.push((weight.ln(), Run::new(&self.scale)));
     }
 
     /// Takes a tick in. A length that is no length counts as 0, one of over an hour as an hour.
     pub fn observe(&mut self, tick: &Tick) {
-        let allowance = self.policy.divergence_allowance;
-        let logs = run::by_tick(&self.scale, allowance, tick);
+        let logs = run::by_tick(&self.scale, &self.policy, tick);
         let seconds = if tick.seconds.is_nan() { 0.0 } else { tick.seconds.clamp(0.0, 3_600.0) };
-        let mut block = Block::of(&self.scale, seconds, &tick.shadow);
+        let mut block = Block::of(self.scale.bin_allowed(&tick.shadow.latency), seconds, &tick.shadow);
         block.compared = tick.pairs.compared as f64;
         block.diverged = tick.pairs.diverged as f64;
         for (_, run) in &mut self.runs {
-            run.observe(&self.scale, &self.noise, allowance, &logs, &block);
+            run.observe(&self.scale, &self.noise, &self.policy, &logs, &block);
         }
         self.step.observe(&self.policy, &self.scale, tick, &block);
     }
@@ -327,11 +346,10 @@ impl Judge {
     pub fn evidence(&self) -> [f64; 3] {
         let enough =
             Metric::ALL.map(|metric| self.policy.threshold(metric)).into_iter().fold(f64::MAX, f64::min);
-        let allowance = self.policy.divergence_allowance;
         let each: Vec<(f64, [f64; 3])> = self
             .runs
             .iter()
-            .map(|(weight, run)| (*weight, run.evidence(&self.scale, &self.noise, allowance, enough)))
+            .map(|(weight, run)| (*weight, run.evidence(&self.scale, &self.noise, &self.policy, enough)))
             .collect();
         Metric::ALL.map(|metric| run::log_sum_exp(each.iter().map(|(weight, e)| weight + e[metric as usize])))
     }

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Only this kind of noise: iid, noisy, noisy_10min or noisy_60min. May be given more than once
     #[arg(long = "noise", value_name = "KIND", value_parser = KINDS.map(|kind| kind.0))]
     kinds: Vec<String>,
+    /// Only this fault: errors_1pct, errors_0_1pct, p99_50pct, p99_10pct or all_10pct. May be given more than once
+    #[arg(long = "fault", value_name = "FAULT", value_parser = Fault::ALL.map(Fault::name))]
+    faults: Vec<String>,
     /// 200 honest migrations and 40 of each fault
     #[arg(long)]
     quick: bool,
@@ -221,7 +224,8 @@ fn faulty(args: &Args, honest: &Shape) -> Value {
     println!("|---|---|---|---|---|---|---|");
     let (mut all, mut bounds) = (serde_json::Map::new(), serde_json::Map::new());
     let mut usual = serde_json::Map::new();
-    for fault in Fault::ALL {
+    let wanted = |fault: &Fault| args.faults.is_empty() || args.faults.iter().any(|f| f == fault.name());
+    for fault in Fault::ALL.into_iter().filter(wanted) {
         let bound = bound::bound(fault, honest, JudgePolicy::default().alpha, 1_000.0);
         let shape = Shape::new(fault);
         let mut figures = serde_json::Map::new();
@@ -303,7 +307,8 @@ fn served(outcomes: &[Outcome], judge: usize) -> Served {
 /// # Errors
 /// When the file can't be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut args = Args { json: args.json.clone(), kinds: args.kinds.clone(), ..*args };
+    let (json, kinds, faults) = (args.json.clone(), args.kinds.clone(), args.faults.clone());
+    let mut args = Args { json, kinds, faults, ..*args };
     if args.quick {
         (args.migrations, args.faulty) = (200, 40);
     }

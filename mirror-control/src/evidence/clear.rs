@@ -108,11 +108,11 @@ impl Step {
 
     pub(super) fn progress(&self, policy: &JudgePolicy, scale: &Scale, noise: &Noise) -> Progress {
         let threshold = -policy.clear_alpha.ln();
-        let (base, shadow) = (self.errors_expected(), &self.shadow);
+        let (base, shadow) = (self.errors_expected() + policy.error_allowance, &self.shadow);
         let limit = (base + policy.error_margin).min(0.99);
         let (hits, all) = (shadow.errors as f64, shadow.requests as f64);
         // A quiet time of the shadow's own is no good news either, where errors are known to come in bursts.
-        let burst = noise.sure_bursts[Noise::scale_of(self.seconds)];
+        let burst = noise.lasting(self.seconds).sure_bursts();
         let errors = against_rate(hits, all, base, limit).min(-log_ratio_of_counts(
             hits,
             all * base,
@@ -144,30 +144,34 @@ impl Step {
 
     pub(super) fn finding(&self, policy: &JudgePolicy, metric: Metric, evidence: f64) -> Finding {
         let rate = |hits: u64, all: u64| hits as f64 / all.max(1) as f64;
-        let (primary, shadow, samples, gross) = match metric {
+        let (primary, allowed, shadow, samples, gross) = match metric {
             Metric::Errors => {
                 let shadow = rate(self.shadow.errors, self.shadow.requests);
                 let primary = self.errors_expected();
-                (primary, shadow, self.shadow.requests, shadow - primary > policy.gross_errors)
+                let allowed = primary + policy.error_allowance;
+                (primary, allowed, shadow, self.shadow.requests, shadow - allowed > policy.gross_errors)
             }
             Metric::Latency => {
                 let beyond = |k: usize, latency: &Histogram| self.hits[k] / latency.total().max(1) as f64;
                 let (theirs, mine) = (beyond(0, &self.primary.latency), beyond(1, &self.shadow.latency));
-                let p99 = |latency: &Histogram| latency.quantile_us(0.99).unwrap_or(0) as f64 / 1e3;
-                let samples = self.shadow.latency.total();
+                let p99 = |latency: &Histogram| latency.quantile_us(0.99).unwrap_or(0) as f64;
+                let primary = p99(&self.primary.latency);
                 (
-                    p99(&self.primary.latency),
-                    p99(&self.shadow.latency),
-                    samples,
+                    primary / 1e3,
+                    policy.allowed_us(primary) / 1e3,
+                    p99(&self.shadow.latency) / 1e3,
+                    self.shadow.latency.total(),
                     mine > theirs * policy.gross_p99,
                 )
             }
             Metric::Divergence => {
                 let share = rate(self.pairs.diverged, self.pairs.compared);
-                (policy.divergence_allowance, share, self.pairs.compared, share > policy.divergence_margin)
+                let allowed = policy.divergence_allowance;
+                (0.0, allowed, share, self.pairs.compared, share > policy.divergence_margin)
             }
         };
-        Finding { metric, evidence, threshold: policy.threshold(metric), primary, shadow, samples, gross }
+        let threshold = policy.threshold(metric);
+        Finding { metric, evidence, threshold, primary, allowed, shadow, samples, gross }
     }
 }
 

@@ -80,7 +80,7 @@ impl History {
                 for &(bucket, count) in &minute.latency {
                     counts.latency.add(usize::from(bucket).min(BUCKETS - 1), count);
                 }
-                Block::of(scale, 60.0, &counts)
+                Block::of(scale.bin(&counts.latency), 60.0, &counts)
             })
             .collect()
     }

@@ -12,6 +12,9 @@ use super::{Counts, scale::Scale};
 
 /// Lengths of blocks, in minutes.
 pub(super) const SCALES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// With so many blocks of a length the past is long beside it. Then a mean over it is known to wander no more than one over half
+/// of it, as any stationary noise does. With fewer blocks the noise may outlast the past, and be any.
+const KNOWN_BLOCKS: usize = 16;
 /// Blocks that the noise taken for granted counts as.
 const PRIOR_BLOCKS: f64 = 1.0;
 /// Relative variance of errors that is taken for granted: bursts as of an exponential distribution.
@@ -32,8 +35,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn of(scale: &Scale, seconds: f64, counts: &Counts) -> Self {
-        let bins = scale.bin(&counts.latency);
+    /// Of counts, with their latencies in the scale's bins.
+    pub(super) fn of(bins: Vec<f64>, seconds: f64, counts: &Counts) -> Self {
         Self {
             seconds,
             requests: counts.requests as f64,
@@ -75,6 +78,8 @@ pub(super) struct Noise {
     pub(super) sure_bursts: Vec<f64>,
     /// Variance of the mean score of each way to be slower: `[scale][way]`.
     pub(super) wander: Vec<Vec<f64>>,
+    /// The same of the body's mean score, a scale each.
+    pub(super) body_wander: Vec<f64>,
 }
 
 impl Noise {
@@ -83,7 +88,13 @@ impl Noise {
         let requests: f64 = minutes.iter().map(|m| m.requests).sum();
         let errors: f64 = minutes.iter().map(|m| m.errors).sum();
         let error_rate = (errors + 0.5) / (requests + 1.0);
-        let mut noise = Self { error_rate, bursts: Vec::new(), sure_bursts: Vec::new(), wander: Vec::new() };
+        let mut noise = Self {
+            error_rate,
+            bursts: Vec::new(),
+            sure_bursts: Vec::new(),
+            wander: Vec::new(),
+            body_wander: Vec::new(),
+        };
         for length in SCALES {
             let blocks: Vec<Block> = minutes.chunks_exact(length as usize).map(joined).collect();
             let bursts: Vec<(f64, f64)> = blocks
@@ -94,25 +105,72 @@ impl Noise {
                     (b.errors / expected - 1.0, 1.0 / expected)
                 })
                 .collect();
-            let (least, most) = variance(&bursts, PRIOR_BURSTS);
+            let known = blocks.len() >= KNOWN_BLOCKS;
+            let shorter = noise.bursts.last().filter(|_| known).copied();
+            let (least, most) = variance(&bursts, shorter, PRIOR_BURSTS);
             noise.sure_bursts.push(least);
             noise.bursts.push(most);
-            let wander = scale.alternatives.iter().map(|way| {
-                let means: Vec<(f64, f64)> = blocks
-                    .iter()
-                    .filter(|b| b.timed > 0.0)
-                    .map(|b| (b.mean(&way.score), way.variance / b.timed))
-                    .collect();
-                variance(&means, way.prior_noise).1
-            });
-            noise.wander.push(wander.collect());
+            let wander = |score: &[f64], counting: f64, shorter: Option<f64>, prior: f64| {
+                let timed = blocks.iter().filter(|b| b.timed > 0.0);
+                let means: Vec<(f64, f64)> =
+                    timed.map(|b| (b.mean(score), counting / b.timed)).collect();
+                variance(&means, shorter.filter(|_| known), prior).1
+            };
+            let ways = scale.alternatives.iter().enumerate();
+            let shorter = |k: usize| noise.wander.last().map(|wander| wander[k]);
+            let wander_of_ways = ways.map(|(k, w)| wander(&w.score, w.variance, shorter(k), w.prior_noise));
+            let wander_of_ways = wander_of_ways.collect();
+            let (body, shorter) = (&scale.body, noise.body_wander.last().copied());
+            noise.body_wander.push(wander(&body.score, body.variance, shorter, body.prior_noise));
+            noise.wander.push(wander_of_ways);
         }
         noise
     }
 
-    /// The index of the longest scale that a block of so many seconds fills.
-    pub(super) fn scale_of(seconds: f64) -> usize {
-        SCALES.iter().rposition(|&minutes| f64::from(minutes) * 60.0 <= seconds + 1.0).unwrap_or(0)
+    /// The noise of a block of so many seconds.
+    pub(super) fn lasting(&self, seconds: f64) -> Lasting<'_> {
+        let minutes = seconds / 60.0;
+        let longer = SCALES.iter().position(|&scale| f64::from(scale) > minutes).unwrap_or(SCALES.len() - 1);
+        let shorter = longer.saturating_sub(1);
+        let (from, to) = (f64::from(SCALES[shorter]), f64::from(SCALES[longer]));
+        let part = if to > from { ((minutes / from).ln() / (to / from).ln()).clamp(0.0, 1.0) } else { 0.0 };
+        Lasting { noise: self, shorter, longer, part }
+    }
+}
+
+/// Noise between two learned lengths. Its variance goes as a power of the length.
+#[derive(Clone, Copy)]
+pub(super) struct Lasting<'a> {
+    noise: &'a Noise,
+    shorter: usize,
+    longer: usize,
+    part: f64,
+}
+
+impl Lasting<'_> {
+    fn between(&self, of: impl Fn(usize) -> f64) -> f64 {
+        let (from, to) = (of(self.shorter), of(self.longer));
+        if from > 0.0 && to > 0.0 { from * (to / from).powf(self.part) } else { from }
+    }
+
+    /// At most this relative variance of the rate of errors.
+    pub(super) fn bursts(&self) -> f64 {
+        self.between(|length| self.noise.bursts[length])
+    }
+
+    /// At least this.
+    pub(super) fn sure_bursts(&self) -> f64 {
+        self.between(|length| self.noise.sure_bursts[length])
+    }
+
+    /// Variance of the mean score of a way to be slower.
+    pub(super) fn wander(&self, way: usize) -> f64 {
+        self.between(|length| self.noise.wander[length][way])
+    }
+
+    /// Variance of the body's mean score.
+    pub(super) fn body_wander(&self) -> f64 {
+        self.between(|length| self.noise.body_wander[length])
     }
 }
 
@@ -123,10 +181,11 @@ fn joined(minutes: &[Block]) -> Block {
 }
 
 /// Bounds of the variance of deviations beyond that of the counting, from (deviation, variance of counting) a block. The upper
-/// one takes a prior variance for granted.
+/// one takes a prior variance for granted, and where that of a shorter length is a bound, it.
 ///
 /// Blocks count by how well they are known, so that a night without traffic doesn't hide the noise of the day.
-fn variance(blocks: &[(f64, f64)], prior: f64) -> (f64, f64) {
+fn variance(blocks: &[(f64, f64)], shorter: Option<f64>, prior: f64) -> (f64, f64) {
+    let prior = shorter.unwrap_or(prior);
     let typical = median(blocks.iter().map(|b| b.1));
     let (mut weights, mut squares_of_weights, mut squares, mut counting) = (0.0, 0.0, 0.0, 0.0);
     for &(deviation, variance) in blocks {
@@ -146,7 +205,7 @@ fn variance(blocks: &[(f64, f64)], prior: f64) -> (f64, f64) {
     let freedom = effective + PRIOR_BLOCKS;
     let with_prior = spread * effective + (prior + counting) * PRIOR_BLOCKS;
     let most = with_prior / quantile(freedom, BOUND) - counting;
-    (least.max(0.0), most.max(0.0))
+    (least.max(0.0), most.max(0.0).min(shorter.unwrap_or(f64::MAX)))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -7,16 +7,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Metric, Tick,
+    JudgePolicy, Metric, Tick,
     noise::{Block, Noise, SCALES},
-    scale::Scale,
+    scale::{Alternative, Scale},
 };
 
-/// Ratios of errors, and of differences, that are looked for: 1.8, 3.2, 5.8, … 34
-const RATIOS: i32 = 6;
+/// Ratios of errors, and of differences, that are looked for: 1.8, 3.2, 5.8, 10, 19. More is found at once by the last.
+const RATIOS: i32 = 5;
 const RATIO: f64 = 1.8;
 /// Odds of the shadow being the slower of a pair.
 const PAIR_ODDS: [f64; 4] = [1.1, 1.3, 1.8, 3.0];
+/// Part of the stakes on latency that is set on the order of pairs.
+const ON_PAIRS: f64 = 0.05;
 
 fn ratios() -> impl Iterator<Item = f64> {
     (1..=RATIOS).map(|k| RATIO.powi(k))
@@ -26,29 +28,29 @@ fn ratios() -> impl Iterator<Item = f64> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Logs([Vec<f64>; 3]);
 
-impl Logs {
-    fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            // Nothing yet: as many zeros.
-            mine.resize(theirs.len(), 0.0);
-            mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += t);
+/// What was set on every way to be worse, and what became of it. The stakes of a metric sum to 1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Bets(Logs);
+
+impl Bets {
+    fn new(scale: &Scale) -> Self {
+        let even = |ways: usize, part: f64| std::iter::repeat_n((part / ways as f64).ln(), ways);
+        let latency = even(scale.alternatives.len(), 1.0 - ON_PAIRS).chain(even(PAIR_ODDS.len(), ON_PAIRS));
+        let counts = || even(RATIOS as usize, 1.0).collect();
+        Self(Logs([counts(), latency.collect(), counts()]))
+    }
+
+    fn add(&mut self, logs: &Logs) {
+        for (bets, logs) in self.0.0.iter_mut().zip(&logs.0) {
+            bets.iter_mut().zip(logs).for_each(|(bet, log)| *bet += log);
         }
     }
 
-    fn empty() -> Self {
-        Self([Vec::new(), Vec::new(), Vec::new()])
-    }
-
-    /// The mixture's logarithm. Without any observation 0.
-    fn mixed(&self, metric: Metric, and: Option<&Self>) -> f64 {
-        let logs = &self.0[metric as usize];
+    /// The logarithm of what all are worth; without any observation 0.
+    fn worth(&self, metric: Metric, and: Option<&Logs>) -> f64 {
         let more = and.map_or(&[][..], |and| &and.0[metric as usize]);
-        let length = logs.len().max(more.len());
-        if length == 0 {
-            return 0.0;
-        }
-        let at = |k: usize| logs.get(k).unwrap_or(&0.0) + more.get(k).unwrap_or(&0.0);
-        log_sum_exp((0..length).map(at)) - (length as f64).ln()
+        let bets = self.0.0[metric as usize].iter().enumerate();
+        log_sum_exp(bets.map(|(way, bet)| bet + more.get(way).unwrap_or(&0.0)))
     }
 }
 
@@ -70,19 +72,41 @@ pub(super) fn conditional(hits: f64, all: f64, share: f64, log_ratio: f64) -> f6
     hits * log_ratio - all * (share * log_ratio.exp_m1()).ln_1p()
 }
 
+/// The log of an e-value for "the shadow's rate is at most the primary's and `allowance`", from `hits` of the shadow's and
+/// `others` of the primary's among `trials` of both, of which the shadow has its `share`.
+///
+/// A bet on each trial: a hit of the shadow's wins `won`, one of the primary's loses as much as keeps the bet fair whatever the
+/// common rate is, and each trial costs what the allowance alone would win. Averaged over the trials that expects 1 at most,
+/// and a product is at most the average (of logarithms), so that rates may change within the tick. Without an allowance it
+/// is Turner and Grünwald's conditional e-variable, with Poisson's limit at small shares.
+pub(super) fn bet_on_rate(hits: f64, others: f64, trials: f64, share: f64, ratio: f64, allowance: f64) -> f64 {
+    if share <= 0.0 || share >= 1.0 {
+        return 0.0;
+    }
+    let won = (1.0 - share) * (ratio - 1.0) / (1.0 + share * (ratio - 1.0));
+    // Where nearly all is staked on a large allowance the primary's hits could cost more than there is.
+    let won = won.min(0.99 / (share * allowance + share / (1.0 - share)));
+    let cost = 1.0 - share * won * allowance;
+    let lost = share * won / (1.0 - share);
+    hits * (won / cost).ln_1p() + others * (-lost / cost).ln_1p() + trials * cost.ln()
+}
+
 /// What one tick says, a way to be worse each, if requests are independent within the tick.
-pub(super) fn by_tick(scale: &Scale, allowance: f64, tick: &Tick) -> Logs {
+pub(super) fn by_tick(scale: &Scale, policy: &JudgePolicy, tick: &Tick) -> Logs {
     let (primary, shadow) = (&tick.primary, &tick.shadow);
-    let share = share(shadow.requests as f64, primary.requests as f64);
     let pairs = &tick.pairs;
+    let excess = policy.error_allowance;
     let errors = if tick.moved {
-        let (hits, all) = (shadow.errors as f64, (shadow.errors + primary.errors) as f64);
-        ratios().map(|r| conditional(hits, all, share, r.ln())).collect()
+        let (mine, theirs) = (shadow.requests as f64, primary.requests as f64);
+        let (hits, others, share) = (shadow.errors as f64, primary.errors as f64, share(mine, theirs));
+        ratios().map(|r| bet_on_rate(hits, others, mine + theirs, share, r, excess)).collect()
     } else {
         let (hits, others) = (pairs.errors_shadow_only as f64, pairs.errors_primary_only as f64);
-        ratios().map(|r| conditional(hits, hits + others, 0.5, r.ln())).collect()
+        // A pair is one trial with both in it.
+        let trials = pairs.compared as f64;
+        ratios().map(|r| bet_on_rate(hits, others, trials, 0.5, r, 2.0 * excess)).collect()
     };
-    let (theirs, mine) = (scale.bin(&primary.latency), scale.bin(&shadow.latency));
+    let (theirs, mine) = (scale.bin(&primary.latency), scale.bin_allowed(&shadow.latency));
     let of_latency = share_of(&mine, &theirs);
     let mut latency: Vec<f64> = scale
         .alternatives
@@ -94,7 +118,8 @@ pub(super) fn by_tick(scale: &Scale, allowance: f64, tick: &Tick) -> Logs {
         .collect();
     let (slower, faster) = (pairs.shadow_slower as f64, pairs.primary_slower as f64);
     latency.extend(PAIR_ODDS.iter().map(|odds| conditional(slower, slower + faster, 0.5, odds.ln())));
-    let (diverged, compared) = (pairs.diverged as f64, pairs.compared as f64);
+    let (diverged, compared, allowance) =
+        (pairs.diverged as f64, pairs.compared as f64, policy.divergence_allowance);
     let divergence = ratios()
         .map(|r| {
             let rate = (allowance * r).min(0.99);
@@ -114,27 +139,40 @@ fn share_of(mine: &[f64], theirs: &[f64]) -> f64 {
 }
 
 /// What a block of the shadow says beside the primary's usual, if the block has one noise of its own.
-fn by_block(scale: &Scale, noise: &Noise, allowance: f64, block: &Block) -> Logs {
-    let length = Noise::scale_of(block.seconds);
-    let burst = noise.bursts[length];
+fn by_block(scale: &Scale, noise: &Noise, policy: &JudgePolicy, block: &Block) -> Logs {
+    let noise_of_block = noise.lasting(block.seconds);
+    let burst = noise_of_block.bursts();
     let counted = |count: f64, expected: f64| {
         ratios().map(|ratio| log_ratio_of_counts(count, expected, ratio, burst)).collect::<Vec<f64>>()
     };
     let latency = if block.timed > 0.0 {
-        let ways = scale.alternatives.iter().zip(&noise.wander[length]);
-        ways.map(|(way, wander)| {
-            let variance = (way.half_way / block.timed + wander).max(1e-12);
-            way.shift * (block.mean(&way.score) - way.shift / 2.0) / variance
-        })
-        .collect()
+        let body_wander = noise_of_block.body_wander();
+        let ways = scale.alternatives.iter().enumerate();
+        ways.map(|(k, way)| tempered(scale, block, way, noise_of_block.wander(k), body_wander)).collect()
     } else {
         Vec::new()
     };
     Logs([
-        counted(block.errors, block.requests * noise.error_rate),
+        counted(block.errors, block.requests * (noise.error_rate + policy.error_allowance)),
         latency,
-        counted(block.diverged, block.compared * allowance),
+        counted(block.diverged, block.compared * policy.divergence_allowance),
     ])
+}
+
+/// The log of an e-value for a way to be slower, where the block's mean scores wander by so much (variances) beside their
+/// counting: the way's likelihood ratio, tempered as much as its noise drowns it.
+///
+/// The exponent's expectation under the primary's usual latencies is taken off exactly, and half the variance that the
+/// wandering gives it (as of a normal distribution). Without noise that is the likelihood ratio itself.
+fn tempered(scale: &Scale, block: &Block, way: &Alternative, wander: f64, body_wander: f64) -> f64 {
+    let (n, body) = (block.timed, &scale.body);
+    let temper = |variance: f64, wander: f64| if variance > 0.0 { variance / (variance + n * wander) } else { 0.0 };
+    let (own, follows) = (temper(way.variance, wander), way.follows * temper(body.variance, body_wander));
+    let exponent: Vec<f64> =
+        way.score.iter().zip(&body.score).map(|(score, body)| own * score + follows * body).collect();
+    let expected: f64 = exponent.iter().zip(&scale.share).map(|(s, p)| s.exp() * p).sum();
+    let wandering = own * own * wander + follows * follows * body_wander;
+    n * (block.mean(&exponent) - expected.ln()) - n * n * wandering / 2.0
 }
 
 /// Log likelihood ratio of a count whose rate wanders as a gamma distribution of mean 1 and variance `burst` does (so that the
@@ -151,32 +189,32 @@ pub(super) fn log_ratio_of_counts(count: f64, expected: f64, ratio: f64, burst: 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Track {
     seconds: f64,
-    complete: Logs,
+    complete: Bets,
     current: Block,
 }
 
 /// All evidence since a start.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Run {
-    by_tick: Logs,
+    by_tick: Bets,
     tracks: Vec<Track>,
 }
 
 impl Run {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(scale: &Scale) -> Self {
         let track = |minutes: &u32| Track {
             seconds: f64::from(*minutes) * 60.0,
-            complete: Logs::empty(),
+            complete: Bets::new(scale),
             current: Block::default(),
         };
-        Self { by_tick: Logs::empty(), tracks: SCALES.iter().map(track).collect() }
+        Self { by_tick: Bets::new(scale), tracks: SCALES.iter().map(track).collect() }
     }
 
     pub(super) fn observe(
         &mut self,
         scale: &Scale,
         noise: &Noise,
-        allowance: f64,
+        policy: &JudgePolicy,
         logs: &Logs,
         tick: &Block,
     ) {
@@ -184,23 +222,29 @@ impl Run {
         for track in &mut self.tracks {
             track.current.add(tick);
             if track.current.seconds + 1e-6 >= track.seconds {
-                track.complete.add(&by_block(scale, noise, allowance, &track.current));
+                track.complete.add(&by_block(scale, noise, policy, &track.current));
                 track.current = Block::default();
             }
         }
     }
 
     /// Log evidence that the shadow is worse. Noise is only asked where chance alone doesn't explain it: beyond `enough`.
-    pub(super) fn evidence(&self, scale: &Scale, noise: &Noise, allowance: f64, enough: f64) -> [f64; 3] {
-        let mut least = Metric::ALL.map(|metric| self.by_tick.mixed(metric, None));
+    pub(super) fn evidence(
+        &self,
+        scale: &Scale,
+        noise: &Noise,
+        policy: &JudgePolicy,
+        enough: f64,
+    ) -> [f64; 3] {
+        let mut least = Metric::ALL.map(|metric| self.by_tick.worth(metric, None));
         if least.iter().all(|&evidence| evidence < enough) {
             return least;
         }
         for track in &self.tracks {
             let current =
-                (track.current.seconds > 0.0).then(|| by_block(scale, noise, allowance, &track.current));
+                (track.current.seconds > 0.0).then(|| by_block(scale, noise, policy, &track.current));
             for metric in Metric::ALL {
-                let evidence = track.complete.mixed(metric, current.as_ref());
+                let evidence = track.complete.worth(metric, current.as_ref());
                 least[metric as usize] = least[metric as usize].min(evidence);
             }
         }

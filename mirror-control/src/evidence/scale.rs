@@ -9,21 +9,24 @@ use mirror_common::hist::{BUCKETS, bucket, lowest};
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::Histogram;
+use super::{Histogram, JudgePolicy};
 
 /// Where the scale is cut, as shares of the primary's requests. Denser where the tail is.
 const CUTS: [f64; 23] = [
     0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.975, 0.98,
     0.985, 0.99, 0.993, 0.996, 0.999,
 ];
+/// Few ways cost little: each has to be paid for with its share of the stakes. What lies between two is found nearly as soon, and
+/// less than half of the smallest never is.
+///
 /// Tilts by the normal score: in standard deviations of the (normal scores of the) latency.
-const TILTS: [f64; 4] = [0.1, 0.22, 0.5, 1.1];
+const TILTS: [f64; 3] = [0.1, 0.25, 0.6];
 /// Tails that are stretched: beyond this quantile `q`, a latency `x` becomes `q (x / q)^(1 + stretch)`.
 const STRETCHED: [f64; 2] = [0.9, 0.97];
-const STRETCHES: [f64; 2] = [0.3, 0.8];
-/// Quantiles beyond which more requests are looked for, and how many times as many.
-const STEPPED: [f64; 2] = [0.95, 0.99];
-const STEPS: [f64; 3] = [1.35, 2.2, 4.5];
+const STRETCHES: [f64; 2] = [0.15, 0.5];
+/// The quantile beyond which more requests are looked for, and how many times as many.
+const STEPPED: f64 = 0.99;
+const STEPS: [f64; 2] = [1.35, 2.5];
 /// Normal scores beyond this count as this: the ends of a histogram are noise.
 const MAX_SCORE: f64 = 2.5;
 /// Nor is a bin's ratio of densities believed beyond this.
@@ -38,48 +41,62 @@ pub(super) struct Alternative {
     /// Logarithm of the ratio of densities, shadow to primary, a bin each.
     pub(super) log_ratio: Vec<f64>,
     /// A score whose mean shows it, a bin each. Its mean over the primary's usual requests is 0, and for a tail it doesn't move
-    /// with the body: noise of one side mostly moves everything at once.
+    /// with the body: noise of one side mostly moves everything at once, and is weighed apart.
     pub(super) score: Vec<f64>,
     /// Variance of a request's score.
     pub(super) variance: f64,
     /// Variance that noise adds to a block's mean score, taken for granted while little is learned.
     pub(super) prior_noise: f64,
-    /// The shift that this way to be slower makes in the mean score.
-    pub(super) shift: f64,
-    /// The variance of a request's score, half way there.
-    pub(super) half_way: f64,
+    /// How much of the body's score the log ratio has beside `score`.
+    pub(super) follows: f64,
+}
+
+/// The body: normal scores of the quantiles, centred.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Body {
+    /// A bin each.
+    pub(super) score: Vec<f64>,
+    /// Variance of a request's score.
+    pub(super) variance: f64,
+    /// Variance that noise adds to a block's mean score, taken for granted while little is learned.
+    pub(super) prior_noise: f64,
 }
 
 /// Quantile bins of a primary's latencies, and what is looked for in them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Scale {
     bin_of: Vec<u8>,
+    /// The bins that the shadow's requests of a bucket belong to once the allowance is taken off, and which part of them.
+    allowed_bins_of: Vec<Vec<(u8, f64)>>,
     /// The primary's usual share of requests, a bin each.
     pub(super) share: Vec<f64>,
+    pub(super) body: Body,
     pub(super) alternatives: Vec<Alternative>,
 }
 
 impl Scale {
     /// Cuts the scale. `usual` must hold requests.
-    pub(super) fn new(usual: &Histogram) -> Self {
+    pub(super) fn new(usual: &Histogram, policy: &JudgePolicy) -> Self {
         let (bin_of, share) = cut(usual);
-        let body = centred(&normal_scores(&share), &share);
-        let mut scale = Self { bin_of, share, alternatives: Vec::new() };
-        for tilt in TILTS {
-            scale.look_for(body.iter().map(|score| tilt * score).collect(), None);
-        }
         let below = Below::new(usual);
+        let allowed_bins_of = (0..BUCKETS).map(|k| allowed_bins(k, &bin_of, &below, policy)).collect();
+        let score = centred(&normal_scores(&share), &share);
+        let mut scale =
+            Self { bin_of, allowed_bins_of, share, body: Body::default(), alternatives: Vec::new() };
+        let variance = scale.mean_product(&score, &score);
+        scale.body = Body { score, variance, prior_noise: BODY_NOISE * BODY_NOISE * variance };
+        for tilt in TILTS {
+            scale.look_for(scale.body.score.iter().map(|score| tilt * score).collect(), false);
+        }
         for quantile in STRETCHED {
             let from = usual.quantile_us(quantile).unwrap_or(1).max(1) as f64;
             for stretch in STRETCHES {
-                scale.look_for(scale.stretched(&below, from, stretch), Some(&body));
+                scale.look_for(scale.stretched(&below, from, stretch), true);
             }
         }
-        for quantile in STEPPED {
-            let beyond = scale.beyond(quantile);
-            for ratio in STEPS {
-                scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), Some(&body));
-            }
+        let beyond = scale.beyond(STEPPED);
+        for ratio in STEPS {
+            scale.look_for(beyond.iter().map(|b| b * f64::ln(ratio)).collect(), true);
         }
         scale
     }
@@ -90,6 +107,17 @@ impl Scale {
         for (&bin, &count) in self.bin_of.iter().zip(histogram.buckets()) {
             if count > 0 {
                 bins[usize::from(bin)] += count as f64;
+            }
+        }
+        bins
+    }
+
+    /// The same of the shadow, less what is allowed.
+    pub(super) fn bin_allowed(&self, histogram: &Histogram) -> Vec<f64> {
+        let mut bins = vec![0.0; self.share.len()];
+        for (parts, &count) in self.allowed_bins_of.iter().zip(histogram.buckets()) {
+            if count > 0 {
+                parts.iter().for_each(|&(bin, part)| bins[usize::from(bin)] += part * count as f64);
             }
         }
         bins
@@ -119,39 +147,26 @@ impl Scale {
         rising(&share, &self.share).map(|ratio| ratio.clamp(1.0 / MAX_RATIO, MAX_RATIO).ln()).collect()
     }
 
-    /// Adds a way to be slower. Its score is the log ratio itself, less what follows from a body that moved.
-    fn look_for(&mut self, mut log_ratio: Vec<f64>, body: Option<&[f64]>) {
+    /// Adds a way to be slower. Its score is the log ratio itself; a tail's is split off from what follows from a body that
+    /// moved.
+    fn look_for(&mut self, mut log_ratio: Vec<f64>, tail: bool) {
         let total: f64 = log_ratio.iter().zip(&self.share).map(|(r, p)| r.exp() * p).sum();
         log_ratio.iter_mut().for_each(|r| *r -= total.ln());
         let mut score = centred(&log_ratio, &self.share);
-        if let Some(body) = body {
-            let (spread, shared) = (self.mean_product(body, body), self.mean_product(body, &score));
-            let follows = if spread > 0.0 { shared / spread } else { 0.0 };
-            score.iter_mut().zip(body).for_each(|(s, b)| *s -= follows * b);
+        let body = &self.body;
+        let mut follows = 0.0;
+        if tail && body.variance > 0.0 {
+            follows = self.mean_product(&body.score, &score) / body.variance;
+            score.iter_mut().zip(&body.score).for_each(|(s, b)| *s -= follows * b);
         }
         let variance = self.mean_product(&score, &score);
-        let noise = if body.is_some() { TAIL_NOISE } else { BODY_NOISE };
-        let (shift, _) = self.moments(&score, &log_ratio, 1.0);
-        let (_, half_way) = self.moments(&score, &log_ratio, 0.5);
+        let noise = if tail { TAIL_NOISE } else { BODY_NOISE };
         let prior_noise = noise * noise * variance;
-        self.alternatives.push(Alternative { log_ratio, score, variance, prior_noise, shift, half_way });
+        self.alternatives.push(Alternative { log_ratio, score, variance, prior_noise, follows });
     }
 
     fn mean_product(&self, a: &[f64], b: &[f64]) -> f64 {
         a.iter().zip(b).zip(&self.share).map(|((a, b), p)| a * b * p).sum()
-    }
-
-    /// Mean and variance of a score where the densities are tilted by a part of a log ratio.
-    fn moments(&self, score: &[f64], log_ratio: &[f64], part: f64) -> (f64, f64) {
-        let (mut total, mut sum, mut squares) = (0.0, 0.0, 0.0);
-        for ((s, r), p) in score.iter().zip(log_ratio).zip(&self.share) {
-            let weight = p * (part * r).exp();
-            total += weight;
-            sum += weight * s;
-            squares += weight * s * s;
-        }
-        let mean = sum / total;
-        (mean, squares / total - mean * mean)
     }
 }
 
@@ -203,6 +218,37 @@ fn cut(usual: &Histogram) -> (Vec<u8>, Vec<f64>) {
         below += p;
     }
     (bin_of, share)
+}
+
+/// The bins, and the part in each, of what the shadow answers within a bucket, once the allowance is taken off.
+///
+/// A bucket that is torn apart is divided as the primary's usual requests are: if the shadow is as the primary but for the
+/// allowance, then each bin gets its due on average. That parts are counted instead of whole requests makes evidence smaller
+/// (the logarithm is concave).
+fn allowed_bins(k: usize, bin_of: &[u8], below: &Below, policy: &JudgePolicy) -> Vec<(u8, f64)> {
+    let less = |edge: usize| policy.less_allowed_us(lowest(edge as u32) as f64).max(0.0);
+    let (low, high) = (less(k), less(k + 1));
+    let first = (bucket(low as u32) as usize).min(BUCKETS - 1);
+    let mut parts: Vec<(u8, f64)> = Vec::new();
+    for (at, &bin) in bin_of.iter().enumerate().skip(first) {
+        let (from, to) = (lowest(at as u32) as f64, lowest(at as u32 + 1) as f64);
+        if from >= high {
+            break;
+        }
+        let part = (below.at(high.min(to)) - below.at(low.max(from))).max(0.0);
+        match parts.last_mut().filter(|last| last.0 == bin) {
+            Some(last) => last.1 += part,
+            None => parts.push((bin, part)),
+        }
+    }
+    let total: f64 = parts.iter().map(|(_, part)| part).sum();
+    if total <= 0.0 {
+        // Where the primary has none, all goes to the fastest.
+        return vec![(bin_of[first], 1.0)];
+    }
+    parts.retain(|(_, part)| *part > 0.0);
+    parts.iter_mut().for_each(|(_, part)| *part /= total);
+    parts
 }
 
 /// The normal score of each bin's middle.

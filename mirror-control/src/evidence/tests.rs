@@ -10,13 +10,16 @@ const SIGMA: f64 = 0.5;
 
 /// A side's behaviour in a tick.
 #[derive(Clone, Copy)]
-struct Side {
-    requests: f64,
-    errors: f64,
-    slower: f64,
+pub(super) struct Side {
+    pub(super) requests: f64,
+    pub(super) errors: f64,
+    /// Times the honest latency.
+    pub(super) slower: f64,
+    /// Microseconds on top.
+    pub(super) later: f64,
 }
 
-const HONEST: Side = Side { requests: 500.0, errors: 0.005, slower: 1.0 };
+pub(super) const HONEST: Side = Side { requests: 500.0, errors: 0.005, slower: 1.0, later: 0.0 };
 
 fn counts(side: Side, rng: &mut StdRng) -> Counts {
     let requests = Poisson::new(side.requests).unwrap().sample(rng) as u64;
@@ -25,12 +28,12 @@ fn counts(side: Side, rng: &mut StdRng) -> Counts {
     let slower = (MEDIAN * side.slower).ln();
     for _ in 0..requests {
         let z: f64 = rng.sample(StandardNormal);
-        latency.record((slower + SIGMA * z).exp() as u32, 1);
+        latency.record(((slower + SIGMA * z).exp() + side.later) as u32, 1);
     }
     Counts { requests, errors: errors.min(requests), latency }
 }
 
-fn tick(primary: Side, shadow: Side, rng: &mut StdRng) -> Tick {
+pub(super) fn tick(primary: Side, shadow: Side, rng: &mut StdRng) -> Tick {
     Tick {
         seconds: 5.0,
         moved: true,
@@ -47,11 +50,11 @@ fn noisy(side: Side, rng: &mut StdRng) -> Side {
     Side { errors: side.errors * burst, slower: side.slower * (0.05 * z).exp(), ..side }
 }
 
-fn calm(side: Side, _: &mut StdRng) -> Side {
+pub(super) fn calm(side: Side, _: &mut StdRng) -> Side {
     side
 }
 
-fn history(minutes: u32, noise: fn(Side, &mut StdRng) -> Side, rng: &mut StdRng) -> History {
+pub(super) fn history(minutes: u32, noise: fn(Side, &mut StdRng) -> Side, rng: &mut StdRng) -> History {
     let mut history = History::default();
     for _ in 0..minutes {
         let side = noise(HONEST, rng);
@@ -187,7 +190,7 @@ fn low_traffic_is_no_good_news() {
     assert!(matches!(judge.verdict(), Verdict::LowTraffic(_)));
     for _ in 0..120 {
         // Ten minutes of perfect answers, but few.
-        let few = Side { requests: 10.0, errors: 0.0, slower: 0.5 };
+        let few = Side { requests: 10.0, errors: 0.0, slower: 0.5, later: 0.0 };
         judge.observe(&tick(HONEST, few, &mut rng));
         let verdict = judge.verdict();
         let Verdict::LowTraffic(progress) = verdict else { panic!("{verdict:?}") };
@@ -226,6 +229,15 @@ fn a_short_past_and_a_policy_without_sense_are_refused() {
     );
     let policy = JudgePolicy { alpha: f64::NAN, ..JudgePolicy::default() };
     assert!(policy.validate().is_err());
+}
+
+#[test]
+fn no_way_to_be_slower_counts_against_a_faster_shadow() {
+    let mut rng = StdRng::seed_from_u64(1);
+    let judge = Judge::new(JudgePolicy::default(), &history(60, noisy, &mut rng)).unwrap();
+    for way in &judge.scale.alternatives {
+        assert!(way.log_ratio.is_sorted(), "{:?}", way.log_ratio);
+    }
 }
 
 #[test]

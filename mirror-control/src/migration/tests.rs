@@ -20,6 +20,7 @@ fn worse(gross: bool) -> Verdict {
         evidence: 20.0,
         threshold: 7.0,
         primary,
+        allowed: primary,
         shadow,
         samples: 900,
         gross,

@@ -13,6 +13,7 @@ fn worse(gross: bool) -> Verdict {
         evidence: 9.0,
         threshold: 7.7,
         primary: 0.0005,
+        allowed: 0.0005,
         shadow: 0.0105,
         samples: 600,
         gross,
@@ -68,7 +69,7 @@ fn a_small_difference_goes_back_by_one_and_a_gross_one_to_0() {
     let (state, action) = step(&policy, at, 5.0, worse(true));
     assert_eq!((state.weight(&policy), action.change), (0, Change::ToZero));
     assert!(
-        action.reason.to_string().contains("errors 1.050 % beside 0.050 % (600 requests"),
+        action.reason.to_string().contains("errors 1.050 % beside 0.050 %, 0.050 % allowed (600 requests"),
         "{}",
         action.reason
     );

@@ -1,9 +1,9 @@
 //! The simulated work: latencies, errors, load, noise of each side alone, and faults of the shadow.
 
-use mirror_common::hist::{self, BUCKETS};
-use mirror_control::evidence::{Counts, Histogram, Pairs, Tick};
-use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use rand_distr::{Binomial, Distribution, Gamma, Poisson, StandardNormal};
+use mirror_common::hist::{self, BUCKETS, RATIOS};
+use mirror_control::evidence::{Counts, Histogram, JudgePolicy, Pairs, Tick};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand_distr::{Distribution, Gamma, Poisson, StandardNormal};
 use statrs::distribution::{ContinuousCDF, Normal};
 
 /// Length of a tick.
@@ -290,31 +290,32 @@ impl<'a> World<'a> {
         let primary = self.primary.sample(requests, &mut self.rng);
         let shadow = self.shadow.sample(requests, &mut self.rng);
         let compared = primary.requests.min(shadow.requests);
-        let (slower, faster) = self.order();
+        let ratios: Vec<u64> = self
+            .ratios()
+            .iter()
+            .map(|share| poisson(share * compared as f64, &mut self.rng))
+            .collect();
+        let (shadow_slower, primary_slower) = JudgePolicy::default().order(&ratios, &primary.latency);
         let pairs = Pairs {
             compared,
             errors_primary_only: primary.errors,
             errors_shadow_only: shadow.errors,
-            shadow_slower: binomial(compared, slower, &mut self.rng),
-            primary_slower: binomial(compared, faster, &mut self.rng),
+            shadow_slower,
+            primary_slower,
             diverged: poisson(compared as f64 * DIVERGED, &mut self.rng),
         };
         Tick { seconds: TICK, moved: false, primary, shadow, pairs }
     }
 
-    /// Probability that the shadow is the slower of a pair, and that the primary is. The latencies are independent.
-    fn order(&self) -> (f64, f64) {
-        let (mut below_primary, mut below_shadow, mut slower, mut faster) = (0.0, 0.0, 0.0, 0.0);
-        for (p, s) in self.primary.buckets.iter().zip(&self.shadow.buckets) {
-            slower += s * below_primary;
-            faster += p * below_shadow;
-            below_primary += p;
-            below_shadow += s;
+    /// The share of the pairs, by how many buckets the shadow's latency is above the primary's. The latencies are independent.
+    fn ratios(&self) -> [f64; RATIOS] {
+        let mut ratios = [0.0; RATIOS];
+        let held = |side: &Side<'_>| side.buckets.iter().enumerate().filter(|(_, share)| **share > 0.0);
+        for (k, p) in held(&self.primary) {
+            for (j, s) in held(&self.shadow) {
+                ratios[(j + RATIOS / 2).saturating_sub(k).min(RATIOS - 1)] += p * s;
+            }
         }
-        (slower, faster)
+        ratios
     }
-}
-
-fn binomial(n: u64, p: f64, rng: &mut impl Rng) -> u64 {
-    Binomial::new(n, p.clamp(0.0, 1.0)).map_or(0, |binomial| binomial.sample(rng))
 }

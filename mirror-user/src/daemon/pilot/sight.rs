@@ -5,7 +5,7 @@ use std::{fs, path::Path, path::PathBuf, time::Instant};
 use anyhow::{Result, anyhow};
 use mirror_common::{hist::RATIOS, switch_word::Side};
 use mirror_control::{
-    evidence::{Counts, Histogram, History, Judge, Pairs, Tick},
+    evidence::{Counts, Histogram, History, Judge, JudgePolicy, Pairs, Tick},
     migration::Stage,
 };
 
@@ -25,18 +25,17 @@ fn counts(answers: &[Answers; 2]) -> Counts {
     Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
 }
 
-fn pairs(turns: &Turns) -> Pairs {
+fn pairs(turns: &Turns, policy: &JudgePolicy, primary: &Counts) -> Pairs {
     let mut all = Pairs::default();
+    let mut ratios = vec![0; RATIOS];
     for class in &turns.pairs {
-        let (faster, slower) = class.ratios.split_at(class.ratios.len().min(RATIOS / 2));
+        ratios.iter_mut().zip(&class.ratios).for_each(|(sum, count)| *sum += count);
         all.compared += class.compared;
         all.errors_primary_only += class.primary_erred;
         all.errors_shadow_only += class.shadow_erred;
         all.diverged += class.status_differs;
-        all.primary_slower += faster.iter().sum::<u64>();
-        // The bucket in the middle is a tie.
-        all.shadow_slower += slower.iter().skip(1).sum::<u64>();
     }
+    (all.shadow_slower, all.primary_slower) = policy.order(&ratios, &primary.latency);
     all
 }
 
@@ -63,14 +62,16 @@ impl Thread {
         }
         if word.member(Side::Primary) && word.member(Side::Shadow) {
             let moved = word.weight() > 0;
-            let tick = Tick { seconds, moved, primary, shadow, pairs: pairs(&seen) };
             match (&mut self.judge, &self.running) {
-                (Some(judge), _) => judge.observe(&tick),
+                (Some(judge), Some(running)) => {
+                    let pairs = pairs(&seen, &running.plan.judge, &primary);
+                    judge.observe(&Tick { seconds, moved, primary, shadow, pairs });
+                }
                 (None, Some(running)) => {
                     // Until the primary's past is long enough there is none.
                     self.judge = Judge::new(running.plan().judge.clone(), &self.history).ok();
                 }
-                (None, None) => {}
+                (_, None) => {}
             }
         }
         Ok(seconds)
