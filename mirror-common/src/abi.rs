@@ -2,10 +2,11 @@
 //!
 //! Addresses and ports are in network byte order, as they lie in a packet; everything else is the host's.
 
-use crate::flow::Flow;
+use crate::flow::{Compared, Flow};
+use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -43,6 +44,12 @@ pub mod maps {
     pub const RATIOS: &str = "RATIOS";
     /// Ring buffer of [`super::Event`].
     pub const EVENTS: &str = "EVENTS";
+    /// Ring buffer of [`super::Turn`].
+    pub const TURNS: &str = "TURNS";
+    /// LRU hash of [`crate::protocol::http1::Target::prefix`] to [`super::Prefix`]: how it reads.
+    pub const PREFIXES: &str = "PREFIXES";
+    /// Per-CPU array of one [`super::Recorded`].
+    pub const RECORDED: &str = "RECORDED";
     /// Array of one [`super::Config`].
     pub const CONFIG: &str = "CONFIG";
     /// Array of one [`super::SweepState`]: what the daemon asks of a sweep, and what it found.
@@ -54,7 +61,7 @@ pub mod maps {
     /// Array of `u64`, one for each [`super::BLOCK`] slots: how many of them are in use.
     pub const BUSY: &str = "BUSY";
     /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 24] = [
         ABI,
         APPS,
         SWITCH,
@@ -71,6 +78,9 @@ pub mod maps {
         PAIRS,
         RATIOS,
         EVENTS,
+        TURNS,
+        PREFIXES,
+        RECORDED,
         CONFIG,
         SWEEP,
         TODO,
@@ -95,6 +105,11 @@ pub const BLOCK: u32 = 64;
 pub const SWEEP_SLOTS: u32 = 4_096;
 /// Bytes of the event ring.
 pub const EVENT_RING_BYTES: u32 = 1 << 20;
+
+/// Bytes of the ring of compared turns.
+pub const TURN_RING_BYTES: u32 = 1 << 20;
+/// Prefixes whose text is kept at most.
+pub const MAX_PREFIXES: u32 = 1_024;
 
 /// Key of [`maps::SERVICES`]: 8 bytes.
 #[repr(C)]
@@ -145,6 +160,19 @@ impl Service {
     pub const SHADOWED: u32 = 1;
     /// A restarted server still knows what was written to it.
     pub const DURABLE: u32 = 2;
+    /// The text of prefixes is kept in [`maps::PREFIXES`].
+    pub const CAPTURES: u32 = 4;
+
+    /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
+    #[inline(always)]
+    pub const fn segments(&self) -> u32 {
+        self.flags >> 8 & 15
+    }
+
+    /// The flags that say so.
+    pub const fn with_segments(segments: u32) -> u32 {
+        (segments & 15) << 8
+    }
 }
 
 /// One application: element of [`maps::APPS`], 48 bytes.
@@ -323,6 +351,83 @@ pub enum EventKind {
     TableFull = 6,
 }
 
+/// A compared turn that is told: 72 bytes of [`maps::TURNS`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub at: u64,
+    /// Index in [`maps::APPS`].
+    pub app: u32,
+    /// The flow's slot and generation.
+    pub slot: u32,
+    /// See `slot`.
+    pub generation: u32,
+    /// The client's address, ...
+    pub client: u32,
+    /// ... and port.
+    pub port: u16,
+    /// Zero.
+    pub pad: [u16; 3],
+    /// What was compared.
+    pub compared: Compared,
+}
+
+/// How a prefix reads: 64 bytes of [`maps::PREFIXES`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// Method, blank, and path without its query; zeros behind it.
+    pub text: [u64; PREFIX_BYTES as usize / 8],
+}
+
+/// What a CPU has told of compared turns in a while: 24 bytes of [`maps::RECORDED`]. Writer: the datapath.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// `CLOCK_MONOTONIC`, nanoseconds, at which the while began.
+    pub since: u64,
+    /// Differences told.
+    pub different: u32,
+    /// Turns without a difference told.
+    pub same: u32,
+    /// Such turns not told since the last one that was.
+    pub unrecorded: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Recorded {
+    /// A while, in nanoseconds.
+    pub const WHILE_NS: u64 = 100_000_000;
+    /// Differences that a CPU tells of in it at most.
+    pub const DIFFERENT: u32 = 256;
+    /// Other turns.
+    pub const SAME: u32 = 32;
+
+    /// Whether a turn is told of, and how many of its kind weren't before it.
+    #[inline(always)]
+    pub fn tells(&mut self, different: bool, now_ns: u64) -> Option<u32> {
+        if now_ns.wrapping_sub(self.since) >= Self::WHILE_NS {
+            self.since = now_ns;
+            self.different = 0;
+            self.same = 0;
+        }
+        if different {
+            self.different += 1;
+            return if self.different <= Self::DIFFERENT { Some(0) } else { None };
+        }
+        self.same += 1;
+        if self.same > Self::SAME {
+            self.unrecorded += 1;
+            return None;
+        }
+        let unrecorded = self.unrecorded;
+        self.unrecorded = 0;
+        Some(unrecorded)
+    }
+}
+
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
@@ -332,6 +437,11 @@ const _: () = {
     assert!(size_of::<SweepState>() == 32);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
+    assert!(size_of::<Turn>() == 72);
+    assert!(size_of::<Prefix>() == 64);
+    assert!(size_of::<Recorded>() == 24);
+    // A million flows in 512 MiB.
+    assert!(1_000_000 * BYTES_A_FLOW <= 512 << 20);
 };
 
 /// Bytes that one flow costs in all maps: its slot, and three tuples in a preallocated hash (key, value, link and
@@ -355,6 +465,12 @@ mod pod {
     unsafe impl aya::Pod for super::Tuple {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Event {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Turn {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Prefix {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Recorded {}
     // SAFETY: as above; `Flow` is checked in its own module.
     unsafe impl aya::Pod for super::Flow {}
 }

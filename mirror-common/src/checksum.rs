@@ -34,15 +34,43 @@ pub const fn update(field: u16, diff: u64) -> u16 {
     !fold(!field as u64 + diff)
 }
 
+/// The sum of a body to which a piece is appended whose own sum is `piece`; `odd`: behind an odd number of bytes, where every
+/// byte of the piece stands in the other half of its word (RFC 1071, 2).
+///
+/// However a body is cut, its sum is the same.
+#[inline(always)]
+pub const fn append(sum: u16, piece: u16, odd: bool) -> u16 {
+    let shift = (odd as u32) << 3;
+    // Swapping the bytes of a word is rotating it by eight bits.
+    fold(sum as u64 + piece.rotate_left(shift) as u64)
+}
+
+/// What is left of a sum without a piece of what it sums, as in [`append`].
+#[inline(always)]
+pub const fn without(sum: u16, piece: u16, odd: bool) -> u16 {
+    append(sum, !piece, odd)
+}
+
+/// A sum as it is compared: there are two ways to write zero.
+#[inline(always)]
+pub const fn digest(sum: u16) -> u16 {
+    if sum == 0xffff { 0 } else { sum }
+}
+
 /// The checksum of `bytes`, for host tests and for frames made from nothing. A lone last byte is padded.
 pub fn of(bytes: &[u8]) -> u16 {
+    !sum(bytes)
+}
+
+/// The sum of `bytes`.
+pub fn sum(bytes: &[u8]) -> u16 {
     let mut sum = 0;
     for pair in bytes.chunks(2) {
         let low = pair.first().copied().unwrap_or(0);
         let high = pair.get(1).copied().unwrap_or(0);
         sum += u64::from(u16::from_ne_bytes([low, high]));
     }
-    !fold(sum)
+    fold(sum)
 }
 
 #[cfg(test)]
@@ -57,5 +85,16 @@ mod tests {
         let to = 0xdead_beef_u32;
         bytes[4..8].copy_from_slice(&to.to_ne_bytes());
         assert_eq!(update(field, diff32(from, to)), of(&bytes));
+    }
+
+    #[test]
+    fn a_sum_is_put_together_and_taken_apart_at_any_place() {
+        let bytes: [u8; 41] = core::array::from_fn(|i| (i * 73 + 5) as u8);
+        for cut in 0..bytes.len() {
+            let (head, tail) = bytes.split_at(cut);
+            let whole = append(sum(head), sum(tail), cut % 2 == 1);
+            assert_eq!(digest(whole), digest(sum(&bytes)), "at {cut}");
+            assert_eq!(digest(without(whole, sum(tail), cut % 2 == 1)), digest(sum(head)), "at {cut}");
+        }
     }
 }

@@ -24,7 +24,7 @@ pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;
-pub use measure::{Measured, pair};
+pub use measure::{Compared, Measured, outcome, pair, to_sum};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 
@@ -58,7 +58,7 @@ pub struct bpf_spin_lock {
     pub val: u32,
 }
 
-/// How far a stream has been read: 24 bytes.
+/// How far a stream has been read: 20 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parse {
@@ -66,8 +66,6 @@ pub struct Parse {
     pub scanner: Scanner,
     /// Sequence number of the next byte that must be looked at; what lies before it is body, or has been read.
     pub at: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
 /// States of a [`Leg`].
@@ -131,6 +129,10 @@ pub struct Leg {
     pub dialled_ms: u32,
     /// When the server sent the last time, in milliseconds.
     pub heard_ms: u32,
+    /// The sum of the compared answer's body, as far as it has come.
+    pub body_sum: u16,
+    /// The compared answer's status.
+    pub status: u16,
 }
 
 impl Leg {
@@ -198,6 +200,8 @@ pub struct Flow {
     pub write_turn: u32,
     /// Turns whose request's head is complete.
     pub completed: u32,
+    /// What the compared turn asks for, hashed: [`crate::protocol::http1::Target`]; 0: not known.
+    pub target: u32,
     /// Bit n modulo 64: the n-th request is a HEAD.
     pub heads: u64,
     /// How far the requests have been read.
@@ -216,12 +220,12 @@ pub struct Flow {
     pub compared_turn: u32,
     /// When it began, in microseconds.
     pub compared_us: u32,
-    /// How long the leg took that answered it first, in microseconds.
-    pub first_us: u32,
-    /// The status that it answered with.
-    pub first_status: u16,
-    /// Zero.
-    pub pad: u16,
+    /// How long each side took to its answer's head, in microseconds.
+    pub answer_us: [u32; 2],
+    /// How long each side's body is, in bytes.
+    pub lengths: [u32; 2],
+    /// The prefix of what it asks for, hashed; 0: not known.
+    pub prefix: u32,
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -263,6 +267,14 @@ impl Flow {
     pub const COMPARED_WRITES: u32 = 32768;
     /// The client was told that its connection closes: by an answer, or by a FIN. No server does what it sends behind that.
     pub const CLOSING: u32 = 65536;
+    /// The primary's answer to the compared turn is being summed.
+    pub const PRIMARY_SUMMED: u32 = 1 << 17;
+    /// The shadow's is.
+    pub const SHADOW_SUMMED: u32 = 1 << 18;
+    /// Either is.
+    pub const SUMMING: u32 = Flow::PRIMARY_SUMMED | Flow::SHADOW_SUMMED;
+    /// The compared turn's bodies can't be compared: a length isn't known, or a part went by uncounted.
+    pub const UNSUMMED: u32 = 1 << 19;
 
     /// The leg of a side.
     #[inline(always)]
@@ -323,8 +335,20 @@ pub struct Reading {
     pub status: u16,
     /// Status of the first.
     pub first_status: u16,
-    /// Zero.
-    pub pad: u16,
+    /// Answers: the sum of [`Reading::summed`] bytes of body.
+    pub sum: u16,
+    /// Answers: number of the first byte of the first one's body, ...
+    pub body_at: u32,
+    /// ... and its length, [`crate::protocol::http1::UNKNOWN_LENGTH`] where it isn't known.
+    pub body_length: u32,
+    /// Answers: number of the first byte that was summed.
+    pub sum_at: u32,
+    /// How many were; 0: none.
+    pub summed: u32,
+    /// Requests: what the first one that begins here asks for, hashed; 0: not known.
+    pub target: u32,
+    /// The same of its prefix.
+    pub prefix: u32,
 }
 
 impl Reading {

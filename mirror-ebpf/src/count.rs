@@ -2,13 +2,16 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
-    abi::{Event, EventKind},
-    flow::{Measured, Step, pair},
+    abi::{Event, EventKind, Turn},
+    flow::{Compared, Measured, Step, outcome, pair},
     hist,
     verdict::Verdict,
 };
 
-use crate::maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS};
+use crate::{
+    decide::Target,
+    maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, Scratch, TURNS},
+};
 
 /// Counts a packet's end.
 #[inline(always)]
@@ -54,10 +57,49 @@ fn measured(measured: &Measured) {
         return;
     }
     let class = row & 1;
-    for kind in 0..pair::COUNTERS {
+    for kind in 0..pair::EQUAL {
         raise(PAIRS.get_ptr_mut(class * pair::COUNTERS + kind), u64::from(measured.pair >> kind & 1));
     }
     raise(RATIOS.get_ptr_mut(class * hist::RATIOS as u32 + u32::from(measured.ratio)), 1);
+}
+
+/// Counts how a compared turn came out, and tells of it: of each difference, and of some of the others.
+#[inline(never)]
+pub fn turn(scratch: &Scratch, app: u32, target: Target) {
+    let compared = &scratch.step.measured.turn;
+    let row = u32::from(compared.class & 1) * pair::COUNTERS;
+    match compared.outcome {
+        outcome::EQUAL => raise(PAIRS.get_ptr_mut(row + pair::EQUAL), 1),
+        outcome::LENGTH => raise(PAIRS.get_ptr_mut(row + pair::LENGTH_DIFFERS), 1),
+        outcome::DIGEST => raise(PAIRS.get_ptr_mut(row + pair::DIGEST_DIFFERS), 1),
+        _ => {}
+    }
+    let Some(recorded) = RECORDED.get_ptr_mut(0) else { return };
+    let different = compared.outcome != outcome::EQUAL && compared.outcome != outcome::UNKNOWN;
+    // SAFETY: a helper without preconditions.
+    let at = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: this CPU's own value, and bottom halves are off.
+    let told = unsafe { (*recorded).tells(different, at) };
+    let place = match told {
+        Some(_) => TURNS.reserve_untyped::<Turn>(0),
+        None => None,
+    };
+    let Some(mut place) = place else {
+        raise(PAIRS.get_ptr_mut(row + pair::RECORDS_LOST), different.into());
+        return;
+    };
+    let client = &scratch.client;
+    place.write(Turn {
+        at,
+        app,
+        slot: target.slot,
+        generation: target.generation,
+        client: client.saddr,
+        port: client.sport,
+        pad: [0; 3],
+        compared: Compared { unrecorded: told.unwrap_or(0), ..*compared },
+    });
+    place.submit(0);
 }
 
 /// Tells the daemon. A full ring loses the event; the daemon looks at the words and at what it holds anyway.

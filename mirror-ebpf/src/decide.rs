@@ -116,6 +116,8 @@ pub fn clear(step: &mut Step) {
     step.measured.ended = 0;
     step.measured.errors = 0;
     step.measured.compared = 0;
+    step.measured.pair = 0;
+    step.measured.turn.outcome = 0;
 }
 
 /// A segment of a flow; a SYN only where `P` makes handshakes. `scratch.step` says what leaves.

@@ -148,17 +148,20 @@ fn decide<P: Packet>(
     let service = lookup::service(vip, port)?;
     let words = Words::of(service.app, now_ns)?;
     if scratch.seg.payload > 0 && scratch.seg.flags & (tcp::SYN | tcp::RST) == 0 {
-        classify::classify(packet, scratch, target.flow, target.from);
+        classify::classify(packet, scratch, target.flow, target.from, service);
     }
     decide::decide::<P>(scratch, target, service, words);
     Some(service)
 }
 
-/// Events and latencies of a step.
-#[inline(always)]
+/// Events and latencies of a step. With a stack of its own.
+#[inline(never)]
 fn tell(scratch: &Scratch, app: u32, target: Target) {
     if scratch.step.events != 0 || scratch.step.measured.any() {
         count::step(&scratch.step, app, target.slot, target.generation);
+    }
+    if scratch.step.measured.turn.outcome != 0 {
+        count::turn(scratch, app, target);
     }
 }
 

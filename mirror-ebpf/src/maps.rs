@@ -1,18 +1,18 @@
 //! Every map: who writes it, who reads it, and why that kind.
 
 use aya_ebpf::{
-    btf_maps::{Array, DevMapHash, HashMap, PerCpuArray, Queue, RingBuf},
+    btf_maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
     macros::btf_map,
 };
 use mirror_common::{
     abi::{
-        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_SERVICES, Service,
-        ServiceKey, SweepState, Tuple,
+        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
+        MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
     },
     flow::{Dialled, Flow, Measured, Opening, Segment, Step, pair},
     hist,
     options::SynOptions,
-    protocol::http1::Walk,
+    protocol::http1::{Target, Walk},
     verdict,
 };
 
@@ -88,6 +88,18 @@ pub static RATIOS: PerCpuArray<u64, { 2 * hist::RATIOS }> = PerCpuArray::new();
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { EVENT_RING_BYTES as usize }> = RingBuf::new();
 
+/// Writer: the datapath. Reader: the daemon. Compared turns: each that differs, and of the others a sample.
+#[btf_map]
+pub static TURNS: RingBuf<u8, { TURN_RING_BYTES as usize }> = RingBuf::new();
+
+/// Writer: the datapath, where the policy allows it. Reader: the daemon. Least recently used: prefixes are the clients' to make.
+#[btf_map]
+pub static PREFIXES: LruHashMap<u32, Prefix, { MAX_PREFIXES as usize }> = LruHashMap::new();
+
+/// Writer and reader: the datapath. What this CPU has told of turns lately.
+#[btf_map]
+pub static RECORDED: PerCpuArray<Recorded, 1> = PerCpuArray::new();
+
 /// Writer: the daemon, before it attaches.
 #[btf_map]
 pub static CONFIG: Array<Config, 1> = Array::new();
@@ -110,6 +122,10 @@ pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 #[repr(C)]
 pub struct Scratch {
     pub walk: Walk,
+    pub target: Target,
+    pub prefix: Prefix,
+    /// Bytes of the request that `target` may look at.
+    pub target_bytes: u32,
     pub seg: Segment,
     pub step: Step,
     pub opening: Opening,

@@ -15,6 +15,7 @@ use mirror_common::{
 
 pub use frame::Frame;
 pub use skb::Skb;
+pub use sum::body;
 
 use crate::maps::Scratch;
 
@@ -164,6 +165,7 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     seg.pad = 0;
     seg.reading.flags = 0;
     seg.reading.begun = 0;
+    seg.reading.summed = 0;
     if P::HANDSHAKES && seg.flags & tcp::SYN != 0 && tcp_len > 20 {
         let to = (&raw mut scratch.option_bytes).cast();
         // SAFETY: `option_bytes` has room for 40.
@@ -222,7 +224,7 @@ pub fn sum_kept(skb: Skb, scratch: &mut Scratch, payload: u32) -> bool {
         return false;
     }
     let kept = behind_headers(&scratch.header, payload);
-    match sum::behind(skb, scratch, kept) {
+    match sum::pieces(skb, scratch, HEADERS, kept) {
         Some(sum) => {
             scratch.cut_sum = u32::from(sum);
             true

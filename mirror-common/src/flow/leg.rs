@@ -4,7 +4,7 @@ use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown
 use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
-use super::measure::{note_end, note_heads};
+use super::measure::{note_body, note_end, note_heads};
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
 use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -284,8 +284,12 @@ fn read<S: Switch>(
     if opaque
         || leg.flags & Leg::UNKNOWN != 0
         || leg.parse.scanner.until_close()
-        || !seq::lt(leg.parse.at, data_end)
     {
+        return Read::Done;
+    }
+    let bound = leg.parse.at;
+    if !seq::lt(bound, data_end) {
+        note_body(flow, side, seg, bound, step);
         return Read::Done;
     }
     if seq::lt(leg.parse.at, seg.seq) {
@@ -307,6 +311,7 @@ fn read<S: Switch>(
         make_opaque(flow, terms);
     }
     let now = flow.leg(side).answered;
+    note_body(flow, side, seg, bound, step);
     note_heads(flow, side, seg, [before, now], step);
     Read::Done
 }

@@ -1,13 +1,17 @@
-//! What turns are measured by: how long the client waited for an answer, whether it was an error, and how the two legs
-//! compare.
+//! What turns are measured by: how long the client waited for an answer, whether it was an error, and how the two legs'
+//! answers compare: statuses, lengths, and the sums of their bodies.
 
 use super::settled::answered;
 use super::{Flow, Reading, Segment, Step, leg_state};
+use crate::protocol::http1::UNKNOWN_LENGTH;
 use crate::switch_word::Side;
-use crate::{hist, seq};
+use crate::{checksum, hist, seq};
 
 /// Statuses from here on are the server's own errors (RFC 9110, 15.6).
 const SERVER_ERROR: u16 = 500;
+
+/// Longer bodies aren't summed, in bytes: where a card would make the checksums, each byte has to be read.
+const MAX_SUMMED: u32 = 1 << 18;
 
 /// What is counted of compared turns: bits of [`Measured::pair`] and elements of [`crate::abi::maps::PAIRS`].
 pub mod pair {
@@ -19,11 +23,61 @@ pub mod pair {
     pub const SHADOW_ERRED: u32 = 2;
     /// The statuses differ.
     pub const STATUS_DIFFERS: u32 = 3;
+    /// Statuses, lengths and sums of the bodies are the same.
+    pub const EQUAL: u32 = 4;
+    /// The statuses are the same, the lengths differ.
+    pub const LENGTH_DIFFERS: u32 = 5;
+    /// Statuses and lengths are the same, the sums differ.
+    pub const DIGEST_DIFFERS: u32 = 6;
+    /// Records of differences that were not sent, being too many at once.
+    pub const RECORDS_LOST: u32 = 7;
     /// How many there are.
-    pub const COUNTERS: u32 = 4;
+    pub const COUNTERS: u32 = 8;
 }
 
-/// What a packet had to tell of turns: 16 bytes.
+/// How a compared turn came out, all of it: [`Compared::outcome`].
+pub mod outcome {
+    /// As [`super::pair::EQUAL`].
+    pub const EQUAL: u8 = 1;
+    /// As [`super::pair::LENGTH_DIFFERS`].
+    pub const LENGTH: u8 = 2;
+    /// As [`super::pair::DIGEST_DIFFERS`].
+    pub const DIGEST: u8 = 3;
+    /// As [`super::pair::STATUS_DIFFERS`].
+    pub const STATUS: u8 = 4;
+    /// The statuses are the same, and that is all that can be known.
+    pub const UNKNOWN: u8 = 5;
+}
+
+/// A compared turn: 40 bytes. Pairs are by [`Side`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// What was asked for, hashed ([`crate::protocol::http1::Target`]); 0: not known.
+    pub target: u32,
+    /// The same of its prefix.
+    pub prefix: u32,
+    /// From the request's first packet to each answer's head, in microseconds.
+    pub us: [u32; 2],
+    /// Bytes of each body; [`crate::protocol::http1::UNKNOWN_LENGTH`] where it isn't known.
+    pub lengths: [u32; 2],
+    /// Sums of the bodies, where both were summed.
+    pub digests: [u16; 2],
+    /// Statuses.
+    pub statuses: [u16; 2],
+    /// 0: a read; 1: a write.
+    pub class: u8,
+    /// [`outcome`]; 0: there is none here.
+    pub outcome: u8,
+    /// Zero.
+    pub pad: u16,
+    /// Turns of the same outcome, not recorded since the last record of it on this CPU.
+    pub unrecorded: u32,
+}
+
+const _: () = assert!(size_of::<Compared>() == 40);
+
+/// What a packet had to tell of turns: 56 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -45,6 +99,8 @@ pub struct Measured {
     pub pair: u8,
     /// [`hist::ratio`] of the two legs' times, where it is.
     pub ratio: u16,
+    /// How a comparison ended here, if one did.
+    pub turn: Compared,
 }
 
 impl Measured {
@@ -66,7 +122,7 @@ impl Measured {
     /// Whether there is anything to count.
     #[inline(always)]
     pub const fn any(&self) -> bool {
-        (self.ended | self.errors | self.compared) != 0
+        (self.ended | self.errors | self.compared | self.turn.outcome) != 0
     }
 }
 
@@ -78,16 +134,48 @@ pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u3
     flow.turn_us = now_us;
     let open = |side: Side| flow.leg(side).state == leg_state::OPEN;
     if !open(Side::Primary) || !open(Side::Shadow) {
-        flow.set(Flow::COMPARING, false);
+        flow.set(Flow::COMPARING | Flow::SUMMING, false);
         return;
     }
-    if flow.has(Flow::COMPARING) || reading.begun != 1 {
+    if flow.has(Flow::COMPARING | Flow::SUMMING) || reading.begun != 1 {
         return;
     }
     flow.set(Flow::COMPARING, true);
+    flow.set(Flow::UNSUMMED, false);
     flow.set(Flow::COMPARED_WRITES, writes);
     flow.compared_turn = flow.turns;
     flow.compared_us = now_us;
+    flow.target = reading.target;
+    flow.prefix = reading.prefix;
+}
+
+/// A leg is gone: what is missing of its body comes from no other.
+#[inline(always)]
+pub(super) fn forget(flow: &mut Flow) {
+    flow.set(Flow::SUMMING, false);
+    flow.set(Flow::UNSUMMED, true);
+}
+
+/// Which bytes of a server's segment must be summed before the lock is taken: the number of the first, and how many. What the
+/// flow says may have changed when the lock is had: then the sum doesn't fit, and isn't used.
+#[inline(always)]
+pub fn to_sum(flow: &Flow, side: Side, seg: &Segment) -> (u32, u32) {
+    let leg = flow.leg(side);
+    let reading = &seg.reading;
+    let (from, to) = if flow.has(summed(side)) {
+        (leg.sent_max, leg.parse.at)
+    } else if flow.has(awaited(side))
+        && reading.flags & Reading::DONE != 0
+        && reading.first_status != 0
+        && leg.answered.wrapping_add(1) == flow.compared_turn
+        && reading.body_length <= MAX_SUMMED
+    {
+        (reading.body_at, reading.body_at.wrapping_add(reading.body_length))
+    } else {
+        return (seg.seq, 0);
+    };
+    let to = seq::min(to, seg.seq.wrapping_add(seg.payload));
+    if seq::lt(from, seg.seq) || !seq::lt(from, to) { (from, 0) } else { (from, to.wrapping_sub(from)) }
 }
 
 /// Measures the answer that the client was waiting for, if its last byte is among those that it is shown now.
@@ -119,14 +207,31 @@ pub(super) fn note_heads(flow: &mut Flow, side: Side, seg: &Segment, answered: [
         compare(flow, side, seg, step);
     } else if (answered[1].wrapping_sub(flow.compared_turn) as i32) >= 0 {
         // Several answers came at once, and this was a later one of them.
-        flow.set(Flow::COMPARING, false);
+        flow.set(Flow::COMPARING | Flow::SUMMING, false);
     }
+}
+
+/// Sums what a segment brings of the compared answer's body, which ends at `bound`, before it counts as sent.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn note_body(flow: &mut Flow, side: Side, seg: &Segment, bound: u32, step: &mut Step) -> u8 {
+    let (next, data_end) = (flow.leg(side).sent_max, seg.seq.wrapping_add(seg.payload));
+    if flow.has(summed(side)) && seq::lt(next, data_end) {
+        add(flow, side, seg, next, bound);
+        conclude(flow, step);
+    }
+    step.measured.turn.outcome
 }
 
 /// The flag that says that a side's answer to the compared turn is yet to come.
 #[inline(always)]
 fn awaited(side: Side) -> u32 {
     if side as u8 == Side::Primary as u8 { Flow::PRIMARY_COMPARED } else { Flow::SHADOW_COMPARED }
+}
+
+/// The flag that says that its body has begun and not ended.
+#[inline(always)]
+fn summed(side: Side) -> u32 {
+    if side as u8 == Side::Primary as u8 { Flow::PRIMARY_SUMMED } else { Flow::SHADOW_SUMMED }
 }
 
 #[inline(always)]
@@ -139,18 +244,94 @@ fn compare(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
     measured.compared_error = (status >= SERVER_ERROR) as u8;
     measured.pair = 0;
     flow.set(awaited(side), false);
+    flow.answer_us[side as usize & 1] = us;
+    flow.leg_mut(side).status = status;
+    begin_body(flow, side, seg);
     if flow.has(awaited(side.other())) {
-        flow.first_us = us;
-        flow.first_status = status;
         return;
     }
-    let erred = (flow.first_status >= SERVER_ERROR, status >= SERVER_ERROR);
-    let primary_is_last = side as u8 == Side::Primary as u8;
-    let (primary_erred, shadow_erred) = if primary_is_last { (erred.1, erred.0) } else { erred };
-    let (primary, shadow) = if primary_is_last { (us, flow.first_us) } else { (flow.first_us, us) };
+    let (primary, shadow) = (flow.legs[0].status, flow.legs[1].status);
+    let (primary_erred, shadow_erred) = (primary >= SERVER_ERROR, shadow >= SERVER_ERROR);
     measured.pair = 1 << pair::COMPARED
         | ((primary_erred && !shadow_erred) as u8) << pair::PRIMARY_ERRED
         | ((shadow_erred && !primary_erred) as u8) << pair::SHADOW_ERRED
-        | ((status != flow.first_status) as u8) << pair::STATUS_DIFFERS;
-    measured.ratio = hist::ratio(primary, shadow) as u16;
+        | ((primary != shadow) as u8) << pair::STATUS_DIFFERS;
+    measured.ratio = hist::ratio(flow.answer_us[0], flow.answer_us[1]) as u16;
+    conclude(flow, step);
+}
+
+/// A compared answer's body begins, behind the head in this segment.
+#[inline(always)]
+fn begin_body(flow: &mut Flow, side: Side, seg: &Segment) {
+    let reading = &seg.reading;
+    let length = reading.body_length;
+    flow.lengths[side as usize & 1] = length;
+    flow.leg_mut(side).body_sum = 0;
+    if length > MAX_SUMMED {
+        forget(flow);
+    } else if length > 0 && !flow.has(Flow::UNSUMMED) {
+        flow.set(summed(side), true);
+        add(flow, side, seg, reading.body_at, reading.body_at.wrapping_add(length));
+    }
+}
+
+/// Adds the sum of the segment's bytes from `from` on to that of the body, which ends at `bound`. A sum that isn't of just those
+/// bytes ends it: behind a hole, or where another packet came between.
+#[inline(always)]
+fn add(flow: &mut Flow, side: Side, seg: &Segment, from: u32, bound: u32) {
+    let to = seq::min(bound, seg.seq.wrapping_add(seg.payload));
+    let reading = &seg.reading;
+    let bytes = to.wrapping_sub(from);
+    if from == to && from != bound {
+        return;
+    }
+    if !seq::lt(from, to) || reading.sum_at != from || reading.summed != bytes {
+        forget(flow);
+        return;
+    }
+    let before = flow.lengths[side as usize & 1].wrapping_sub(bound.wrapping_sub(from));
+    let leg = flow.leg_mut(side);
+    leg.body_sum = checksum::append(leg.body_sum, reading.sum, before & 1 != 0);
+    if to == bound {
+        flow.set(summed(side), false);
+    }
+}
+
+/// Ends the comparison, where all is known that will be. A subprogram of its own, as its frame is large.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn conclude(flow: &mut Flow, step: &mut Step) -> u8 {
+    if flow.has(Flow::COMPARING) {
+        return 0;
+    }
+    let [primary, shadow] = flow.lengths;
+    let statuses = [flow.legs[0].status, flow.legs[1].status];
+    let digests = [checksum::digest(flow.legs[0].body_sum), checksum::digest(flow.legs[1].body_sum)];
+    let known = primary != UNKNOWN_LENGTH && shadow != UNKNOWN_LENGTH;
+    let outcome = if statuses[0] != statuses[1] {
+        outcome::STATUS
+    } else if known && primary != shadow {
+        outcome::LENGTH
+    } else if flow.has(Flow::UNSUMMED) {
+        outcome::UNKNOWN
+    } else if flow.has(Flow::SUMMING) {
+        return 0;
+    } else if digests[0] != digests[1] {
+        outcome::DIGEST
+    } else {
+        outcome::EQUAL
+    };
+    flow.set(Flow::SUMMING, false);
+    step.measured.turn = Compared {
+        target: flow.target,
+        prefix: flow.prefix,
+        us: flow.answer_us,
+        lengths: flow.lengths,
+        digests,
+        statuses,
+        class: flow.has(Flow::COMPARED_WRITES) as u8,
+        outcome,
+        pad: 0,
+        unrecorded: 0,
+    };
+    outcome
 }

@@ -1,6 +1,7 @@
 //! A leg's life is not the connection's: it is dialled anew under the client's connection.
 
 use super::handshake::{offered, start, syn};
+use super::measure;
 use super::settled::at_boundary;
 use super::{Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
@@ -54,6 +55,7 @@ pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
     leg.parse = Default::default();
     leg.rcv_nxt = 0;
     leg.sent_max = 0;
+    measure::forget(flow);
 }
 
 /// Puts a leg down whose successor begins with the client's next byte, and may be dialled at once.

@@ -36,6 +36,9 @@ mod ends;
 mod step;
 mod swar;
 mod table;
+mod target;
+
+pub use target::{PREFIX_BYTES, TARGET_BYTES, Target};
 
 /// Bytes of a payload that are in view at once. A power of two.
 pub const WINDOW: u32 = 1024;
@@ -44,6 +47,9 @@ const WINDOW_WORDS: usize = WINDOW as usize / 8;
 /// Bodies and chunks are shorter than this, in bytes: a message with a longer one is opaque, so that the sum
 /// of a body's end and a window never wraps in sequence arithmetic.
 pub const MAX_LENGTH: u32 = 1 << 30;
+
+/// In place of a body's length: it is chunked, or ends with the connection.
+pub const UNKNOWN_LENGTH: u32 = u32::MAX;
 
 /// The longest head, or chunk line with its trailers, in bytes; above, the message is opaque.
 pub const MAX_HEAD: u16 = 16 * 1024;
@@ -188,6 +194,10 @@ pub struct Walk {
     pub first_status: u16,
     /// See `first_status`.
     pub last_status: u16,
+    /// Offset in the payload behind the head of the answer that `first_status` is of.
+    pub first_body: u32,
+    /// Bytes of its body; [`UNKNOWN_LENGTH`] where its head doesn't say.
+    pub first_length: u32,
     /// Final answers with a status of 500 and above, by their heads.
     pub errors: u32,
     /// 1 when the server said, in a final answer, that it will close the connection.
@@ -223,6 +233,8 @@ impl Walk {
             interim: 0,
             first_status: 0,
             last_status: 0,
+            first_body: 0,
+            first_length: 0,
             errors: 0,
             close: 0,
         }
@@ -255,6 +267,8 @@ impl Walk {
         self.interim = 0;
         self.first_status = 0;
         self.last_status = 0;
+        self.first_body = 0;
+        self.first_length = 0;
         self.errors = 0;
         self.close = 0;
     }

@@ -5,9 +5,10 @@ mod measure;
 
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
+    checksum,
     flow::{
         Dialled, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, emit, leg_state, on_client,
-        on_client_syn, on_dialled, on_leg, open, tcp,
+        on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     switch_word::{Side, SwitchWord},
@@ -132,6 +133,7 @@ impl Scene {
         let leg = self.flow.leg(side);
         let reading = read(Kind::Response, &leg.parse, leg.answered, seq, payload);
         let segment = Segment { seq, ack, payload: payload.len() as u32, reading, ..self.segment() };
+        let segment = summed(&self.flow, side, segment, payload);
         self.run(|flow, terms, step| {
             on_leg(flow, side, &segment, terms, step);
         })
@@ -149,7 +151,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
     let at = seq.wrapping_add(payload.len() as u32).wrapping_add(walk.rest());
     Reading {
         before: *parse,
-        after: Parse { scanner: walk.scanner(), at, pad: 0 },
+        after: Parse { scanner: walk.scanner(), at },
         base,
         begun: walk.begun,
         completed: walk.completed,
@@ -157,10 +159,21 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         class: walk.class_number(),
         status: walk.last_status,
         first_status: walk.first_status,
+        body_at: seq.wrapping_add(walk.first_body),
+        body_length: walk.first_length,
         errors: walk.errors,
         flags: Reading::DONE | if walk.close != 0 { Reading::CLOSE } else { 0 },
         ..Reading::default()
     }
+}
+
+/// As the kernel sums a server's payload before it takes the lock.
+fn summed(flow: &Flow, side: Side, mut segment: Segment, payload: &[u8]) -> Segment {
+    let (from, bytes) = to_sum(flow, side, &segment);
+    let at = from.wrapping_sub(segment.seq) as usize;
+    let sum = if bytes == 0 { 0 } else { checksum::sum(&payload[at..][..bytes as usize]) };
+    segment.reading = Reading { sum_at: from, summed: bytes, sum, ..segment.reading };
+    segment
 }
 
 fn is(step: &Step, verdict: Verdict) {

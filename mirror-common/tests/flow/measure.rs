@@ -1,13 +1,15 @@
 //! What is measured of a turn, a leg at a time.
 
 use mirror_common::{
-    flow::{Measured, Segment, Step, on_client, on_leg, pair},
+    checksum,
+    flow::{Compared, Measured, Segment, Step, on_client, on_leg, outcome, pair},
     hist,
-    protocol::Kind,
+    protocol::{Kind, http1::UNKNOWN_LENGTH},
     switch_word::Side,
 };
+use proptest::prelude::*;
 
-use super::{ANSWER, READ, SERVER_ISS, Scene, WRITE, read};
+use super::{ANSWER, READ, SERVER_ISS, Scene, WRITE, read, summed};
 
 const ERROR: &[u8] = b"HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno";
 
@@ -34,6 +36,7 @@ fn answer(scene: &mut Scene, side: Side, offset: usize, payload: &[u8], now_us: 
     let reading = read(Kind::Response, &leg.parse, leg.answered, seq, payload);
     let ack = scene.flow.client_next.wrapping_add(leg.offset);
     let segment = Segment { seq, ack, payload: payload.len() as u32, reading, now_us, ..scene.segment() };
+    let segment = summed(&scene.flow, side, segment, payload);
     scene.run(|flow, terms, step| {
         on_leg(flow, side, &segment, terms, step);
     })
@@ -97,4 +100,118 @@ fn a_leg_that_lags_behind_the_clients_next_requests_is_measured_all_the_same() {
     ask(&mut scene, READ, 30_000);
     let next = answer(&mut scene, Side::Shadow, 2 * ANSWER.len() + ERROR.len(), ANSWER, 31_000).measured;
     assert_eq!((next.compared, next.compared_us), (compared(Side::Shadow, 0), 1_000), "the next one is");
+}
+
+/// An answer with a head that says how long its body is.
+fn bodied(body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), body].concat()
+}
+
+/// A side's whole answer, cut at these places. Returns how the comparison came out, where it ended here.
+fn in_pieces(scene: &mut Scene, side: Side, answer_bytes: &[u8], cuts: &[usize]) -> Compared {
+    let mut ended = Compared::default();
+    let mut places: Vec<usize> = cuts.iter().map(|cut| cut % (answer_bytes.len() + 1)).collect();
+    places.extend([0, answer_bytes.len()]);
+    places.sort_unstable();
+    for pair in places.windows(2) {
+        let [from, to] = *pair else { continue };
+        if from < to {
+            let turn = answer(scene, side, from, &answer_bytes[from..to], 2_000).measured.turn;
+            if turn.outcome != 0 {
+                ended = turn;
+            }
+        }
+    }
+    ended
+}
+
+/// How two answers compare that are cut at any places.
+fn compared_turn(answers: [&[u8]; 2], cuts: [&[usize]; 2]) -> Compared {
+    let mut scene = Scene::established(true);
+    ask(&mut scene, READ, 1_000);
+    let first = in_pieces(&mut scene, Side::Primary, answers[0], cuts[0]);
+    let last = in_pieces(&mut scene, Side::Shadow, answers[1], cuts[1]);
+    assert_eq!(first.outcome, 0, "one answer is no comparison");
+    last
+}
+
+#[test]
+fn a_turn_is_compared_by_status_then_length_then_digest() {
+    let outcome_of = |one: &[u8], other: &[u8]| compared_turn([one, other], [&[], &[]]).outcome;
+    assert_eq!(outcome_of(&bodied(b"abc"), &bodied(b"abc")), outcome::EQUAL);
+    assert_eq!(outcome_of(&bodied(b"abc"), &bodied(b"abd")), outcome::DIGEST);
+    assert_eq!(outcome_of(&bodied(b"abc"), &bodied(b"abcd")), outcome::LENGTH);
+    assert_eq!(outcome_of(&bodied(b"abc"), ERROR), outcome::STATUS);
+    assert_eq!(outcome_of(&bodied(b""), &bodied(b"")), outcome::EQUAL);
+    let none = b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n";
+    assert_eq!(outcome_of(none, none), outcome::EQUAL, "it has no body");
+    let turn = compared_turn([&bodied(b"abc"), &bodied(b"abcd")], [&[], &[]]);
+    assert_eq!((turn.lengths, turn.statuses, turn.us, turn.class), ([3, 4], [200, 200], [1_000, 1_000], 0));
+}
+
+/// Chunks may be cut differently though they hold the same: neither equal nor different.
+#[test]
+fn chunked_bodies_are_compared_by_their_statuses_alone() {
+    let chunked = |body: &str| format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{body}0\r\n\r\n");
+    let (one, two) = (chunked("3\r\nabc\r\n"), chunked("1\r\na\r\n2\r\nbc\r\n"));
+    for other in [two.as_bytes(), &bodied(b"abc")] {
+        let turn = compared_turn([one.as_bytes(), other], [&[], &[]]);
+        assert_eq!((turn.outcome, turn.lengths[0]), (outcome::UNKNOWN, UNKNOWN_LENGTH));
+    }
+}
+
+/// What is sent again counts once, and what overlaps it isn't summed: no word of such a body is taken for a difference.
+#[test]
+fn bytes_count_once_and_a_hole_makes_a_digest_unknown() {
+    let whole = bodied(b"0123456789");
+    let half = whole.len() - 5;
+    let mut scene = Scene::established(true);
+    ask(&mut scene, READ, 1_000);
+    in_pieces(&mut scene, Side::Primary, &whole, &[half]);
+    answer(&mut scene, Side::Shadow, 0, &whole[..half], 2_000);
+    answer(&mut scene, Side::Shadow, 0, &whole[..half], 2_100);
+    let turn = answer(&mut scene, Side::Shadow, half - 3, &whole[half - 3..], 2_200).measured.turn;
+    assert_eq!(turn.outcome, outcome::EQUAL, "the overlap is left out");
+    ask(&mut scene, READ, 3_000);
+    let at = whole.len();
+    answer(&mut scene, Side::Primary, at, &whole, 3_100);
+    answer(&mut scene, Side::Shadow, at, &whole[..half], 3_200);
+    let turn = answer(&mut scene, Side::Shadow, at + half + 1, &whole[half + 1..], 3_300).measured.turn;
+    assert_eq!(turn.outcome, outcome::UNKNOWN);
+    answer(&mut scene, Side::Shadow, at + half, &whole[half..], 3_400);
+    ask(&mut scene, READ, 4_000);
+    let turns = Side::BOTH.map(|side| answer(&mut scene, side, 2 * at, &whole, 4_100).measured.turn);
+    assert_eq!(turns[1].outcome, outcome::EQUAL, "the next turn is compared again");
+}
+
+proptest! {
+    /// The sum is the body's, however TCP cuts it: in the head, at odd places, byte by byte.
+    #[test]
+    fn a_digest_is_the_same_however_a_body_is_cut(
+        body in prop::collection::vec(any::<u8>(), 0..400),
+        one in prop::collection::vec(any::<usize>(), 0..12),
+        other in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let whole = bodied(&body);
+        let turn = compared_turn([&whole, &whole], [&one, &other]);
+        prop_assert_eq!(turn.outcome, outcome::EQUAL);
+        let digest = checksum::digest(checksum::sum(&body));
+        prop_assert_eq!((turn.digests, turn.lengths), ([digest; 2], [body.len() as u32; 2]));
+    }
+
+    #[test]
+    fn a_changed_byte_is_a_difference_however_a_body_is_cut(
+        body in prop::collection::vec(any::<u8>(), 1..400),
+        at in any::<usize>(),
+        by in 1..255_u8,
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let mut changed = body.clone();
+        let at = at % changed.len();
+        changed[at] = changed[at].wrapping_add(by);
+        let turn = compared_turn([&bodied(&body), &bodied(&changed)], [&cuts, &[]]);
+        // All ones and all zeros are the same number in one's complement.
+        let same = checksum::digest(checksum::sum(&body)) == checksum::digest(checksum::sum(&changed));
+        prop_assert_eq!(turn.outcome, if same { outcome::EQUAL } else { outcome::DIGEST });
+    }
 }

@@ -1,7 +1,9 @@
 //! What the parser does at the bytes that matter: words, digits, and the ends of things.
 
 use super::table::{LAST_POSITION, LENGTHS, MATCHES, UNDERSCORE, state, word};
-use super::{Class, Kind, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, Walk, flag, start_of};
+use super::{
+    Class, Kind, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, UNKNOWN_LENGTH, Walk, flag, start_of,
+};
 
 /// Switching protocols (RFC 9110, 15.2.2): what follows is no HTTP.
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -220,16 +222,21 @@ impl Walk {
             self.interim += 1;
             return;
         }
-        self.note_answer(status);
         let of_head = self.head_requests >> (self.answered & 63) & 1 != 0;
-        if of_head || status == NO_CONTENT || status == NOT_MODIFIED {
+        let bodiless = of_head || status == NO_CONTENT || status == NOT_MODIFIED;
+        let coded = self.scanner.flags & flag::CODED != 0;
+        let length = match (bodiless, coded || self.scanner.flags & flag::LENGTH == 0) {
+            (true, _) => 0,
+            (false, true) => UNKNOWN_LENGTH,
+            (false, false) => self.scanner.length,
+        };
+        self.note_answer(status, length);
+        if length != UNKNOWN_LENGTH {
             self.answered += 1;
-        } else if self.scanner.flags & flag::CODED != 0 {
+            self.jump(length);
+        } else if coded {
             self.scanner.state = state::CHUNK_SIZE_FIRST;
             self.scanner.head_bytes = 0;
-        } else if self.scanner.flags & flag::LENGTH != 0 {
-            self.answered += 1;
-            self.jump(self.scanner.length);
         } else {
             self.close = 1;
             self.scanner.state = state::UNTIL_CLOSE;
@@ -238,9 +245,11 @@ impl Walk {
 
     /// Counts a final answer's head.
     #[inline(always)]
-    fn note_answer(&mut self, status: u16) {
+    fn note_answer(&mut self, status: u16, length: u32) {
         if self.first_status == 0 {
             self.first_status = status;
+            self.first_body = self.at;
+            self.first_length = length;
         }
         self.last_status = status;
         if status >= 500 {

@@ -24,7 +24,7 @@ pub(super) const fn stops(bytes: u64, how: u8) -> u64 {
 
 /// The high bit of each byte that equals `wanted`.
 #[inline(always)]
-const fn equal(bytes: u64, wanted: u8) -> u64 {
+pub(super) const fn equal(bytes: u64, wanted: u8) -> u64 {
     let other = bytes ^ (wanted as u64 * ONES);
     !(((other & LOWS) + LOWS) | other) & HIGHS
 }

@@ -5,9 +5,10 @@ use std::collections::{HashMap, VecDeque};
 
 use mirror_common::{
     abi::{Endpoint, Entry, Service, Tuple, nat},
+    checksum,
     flow::{
         Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state, on_client,
-        on_client_syn, on_dialled, on_leg, on_sweep, open, sweep, tcp,
+        on_client_syn, on_dialled, on_leg, on_sweep, open, sweep, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -168,6 +169,14 @@ impl Gateway {
                     (Kind::Response, leg.parse, flow.heads.rotate_right(leg.answered & 63), leg.answered)
                 };
                 seg.reading = self.classify(&packet, kind, &parse, heads, base);
+                if kind == Kind::Response {
+                    let flow = &self.flows[entry.slot() as usize];
+                    let (from, bytes) = to_sum(flow, Side::from_bit(entry.from()), &seg);
+                    let at = from.wrapping_sub(seg.seq) as usize;
+                    let summed = if bytes == 0 { &[][..] } else { &packet.payload[at..][..bytes as usize] };
+                    (seg.reading.sum_at, seg.reading.summed) = (from, bytes);
+                    seg.reading.sum = checksum::sum(summed);
+                }
             }
         }
         Read { packet, seg, entry }
@@ -184,7 +193,7 @@ impl Gateway {
         let flag = |on: bool, flag: u8| if on { flag } else { 0 };
         Reading {
             before: *parse,
-            after: Parse { scanner: walk.scanner(), at, pad: 0 },
+            after: Parse { scanner: walk.scanner(), at },
             heads: walk.heads,
             base,
             begun: walk.begun,
@@ -199,7 +208,9 @@ impl Gateway {
                 | flag(walk.in_head(), Reading::IN_HEAD),
             status: walk.last_status,
             first_status: walk.first_status,
-            pad: 0,
+            body_at: packet.seq.wrapping_add(walk.first_body),
+            body_length: walk.first_length,
+            ..Reading::default()
         }
     }
 
