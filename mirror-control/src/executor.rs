@@ -77,7 +77,7 @@ impl Executor {
     /// finds by the switch word.
     pub fn take_up(journal: &Journal) -> Option<Self> {
         let (plan, state) = journal.last()?;
-        Some(Self::new(plan, state, journal.entries.last().and_then(|entry| entry.why.clone())))
+        Some(Self::new(plan, state, journal.last_why().cloned()))
     }
 
     /// What is decided by.

@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::migration::{Action, Command, Plan, State, Why};
+use crate::{
+    appointment::{Appointment, Note},
+    migration::{Action, Command, Plan, State, Why},
+};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +23,8 @@ pub enum What {
     Moved,
     /// An operator asked for something.
     Asked(Command, String),
+    /// Something became of a cutover that was ordered beforehand; the reason says what.
+    Appointment,
 }
 
 /// A line of the journal.
@@ -112,6 +117,25 @@ impl Journal {
         });
         Some((begun?, self.entries.last()?.state.clone()))
     }
+
+    /// Why the last migration stands where it does.
+    pub fn last_why(&self) -> Option<&Why> {
+        let mut steps = self.entries.iter().rev().filter(|entry| entry.what != What::Appointment);
+        steps.next().and_then(|entry| entry.why.as_ref())
+    }
+
+    /// The cutover that is ordered and not done with.
+    pub fn appointment(&self) -> Option<Appointment> {
+        let mut notes = self.entries.iter().rev().filter_map(|entry| match &entry.why {
+            Some(Why::Appointment(note)) => Some(note),
+            _ => None,
+        });
+        // The newest note that orders or ends decides.
+        notes.find(|note| note.ends() || matches!(note, Note::Ordered(_))).and_then(|note| match note {
+            Note::Ordered(order) => Some(order.clone()),
+            _ => None,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -154,6 +178,27 @@ mod tests {
             assert_eq!(journal.entries.len(), whole, "cut at {cut}");
             assert_eq!(journal.sound, text[..cut].rfind('\n').map_or(0, |end| end + 1), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn an_ordered_cutover_is_found_until_it_is_done_with() {
+        let order = Appointment { at_ms: 5, until_ms: 9, by_migration: false, who: "ann".into() };
+        let entry = |note: Note| Entry {
+            number: 0,
+            at_ms: 0,
+            app: "shop".into(),
+            what: What::Appointment,
+            words: note.to_string(),
+            why: Some(Why::Appointment(note)),
+            state: State::new(&Plan::default()),
+        };
+        let mut text = text(2) + &entry(Note::Ordered(order.clone())).line().unwrap();
+        text += &entry(Note::ClockSet(-3)).line().unwrap();
+        let journal = Journal::read(text.as_bytes()).unwrap();
+        assert_eq!((journal.entries.len(), journal.appointment()), (4, Some(order)));
+        assert_eq!(journal.last_why(), Some(&Why::StandingBy(1.0)));
+        text += &entry(Note::Missed).line().unwrap();
+        assert_eq!(Journal::read(text.as_bytes()).unwrap().appointment(), None);
     }
 
     #[test]

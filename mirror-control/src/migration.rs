@@ -196,6 +196,8 @@ pub enum Command {
     Abort,
     /// Makes the cutover once it is ready.
     Cutover,
+    /// The cutover isn't wanted any more, unless the policy makes it by itself.
+    Withdraw,
     /// Ends the standby now.
     Finalize,
 }
@@ -464,6 +466,7 @@ fn asked(mut state: State, command: Command, who: String) -> Next {
             state.failed_cutovers = 0;
         }
         Command::Cutover => state.cutover_asked = true,
+        Command::Withdraw => state.cutover_asked = false,
         Command::Abort => state.aborting = true,
         Command::Finalize if state.stage == Stage::Standby => {
             state.standby_seconds = 0.0;

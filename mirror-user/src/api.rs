@@ -74,6 +74,9 @@ pub struct AppStatus {
     /// The migration by itself, under way or the last one.
     #[serde(default)]
     pub migration: Option<migration::MigrationStatus>,
+    /// The cutover that is ordered beforehand.
+    #[serde(default)]
+    pub ordered: Option<migration::OrderStatus>,
 }
 
 /// Answer of `/status`.

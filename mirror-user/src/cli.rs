@@ -1,11 +1,12 @@
 //! What a person types.
 
 mod migrate;
+mod order;
 mod provision;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
     policy::{Policy, parse_duration},
-    tap,
+    tap, top,
 };
 
 /// Moves a running application to other servers, and its clients notice nothing.
@@ -69,6 +70,14 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Show all of an application over the whole terminal, each second, with keys for what can be done
+    ///
+    /// Keys: w weight, p pause, r resume, c cutover, b rollback, a abort, f finalize, q quit. Each is asked back.
+    #[command(after_help = "Example:\n  mirror top shop")]
+    Top {
+        /// The application; without it the first
+        app: Option<String>,
+    },
     /// Set the share of the reads that the shadow answers
     #[command(after_help = "Example:\n  mirror weight shop 25")]
     Weight {
@@ -84,7 +93,10 @@ enum Command {
         app: String,
     },
     /// Give the shadow the authority and all reads
-    #[command(after_help = "Example:\n  mirror cutover shop --rehearse\n  mirror cutover shop --when-ready")]
+    #[command(
+        after_help = "Example:\n  mirror cutover shop --rehearse\n  mirror cutover shop --when-ready --expires 2h\n  \
+                      mirror cutover shop --at 03:00 --expires 03:30\n  mirror cutover shop --cancel"
+    )]
     Cutover {
         /// The application
         app: String,
@@ -97,6 +109,16 @@ enum Command {
         /// Let the migration under way make it as soon as it is ready
         #[arg(long, conflicts_with_all = ["dry_run", "rehearse"])]
         when_ready: bool,
+        /// Make it then: 2026-11-26T03:00:00+01:00, or 03:00 of this host's clock; a migration under way makes it once it
+        /// is ready
+        #[arg(long, conflicts_with_all = ["dry_run", "rehearse", "when_ready"], value_name = "TIME")]
+        at: Option<String>,
+        /// Not at all if it can't be made by then: a time, or a duration from --at or from now on [default with --at: 1m]
+        #[arg(long, conflicts_with_all = ["dry_run", "rehearse"], value_name = "DURATION|TIME")]
+        expires: Option<String>,
+        /// What was ordered by --at or --expires isn't wanted any more
+        #[arg(long, conflicts_with_all = ["dry_run", "rehearse", "when_ready", "at", "expires"])]
+        cancel: bool,
     },
     /// Give the primary the authority and all reads back
     #[command(after_help = "Example:\n  mirror rollback shop")]
@@ -244,6 +266,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
                 status = client.get("/status").await;
             }
         }
+        Command::Top { app } => {
+            ensure!(!cli.json, "top draws on a terminal; for JSON: mirror status --watch --json");
+            top::run(client, app.as_deref()).await
+        }
         Command::Flows { limit } => {
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
         }
@@ -257,6 +283,11 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         }
         Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
         Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
+        Command::Cutover { app, cancel: true, .. } => order::cancel(&client, app, cli.json).await,
+        Command::Cutover { app, when_ready, at, expires, .. } if at.is_some() || expires.is_some() => {
+            let window = order::window(*when_ready, at.as_deref(), expires.as_deref(), &jiff::Zoned::now())?;
+            order::give(&client, app, *when_ready, window, cli.json).await
+        }
         Command::Cutover { app, when_ready: true, .. } => {
             migrate::ask(&client, app, mirror_control::migration::Command::Cutover, cli.json).await
         }

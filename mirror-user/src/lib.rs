@@ -9,7 +9,8 @@
 //! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
 //! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
-//! * [`cli`]: what a person types; [`output`]: what is printed; [`doctor`]: whether this host can run it.
+//! * [`cli`]: what a person types; [`output`]: what is printed; [`top`]: both, over the whole terminal.
+//! * [`doctor`]: whether this host can run it.
 
 pub mod api;
 pub mod cli;
@@ -32,4 +33,5 @@ pub mod resources;
 pub mod series;
 pub mod state;
 pub mod tap;
+pub mod top;
 pub mod words;

@@ -3,6 +3,9 @@
 mod migration;
 mod resources;
 
+pub(crate) use migration::clock;
+pub(crate) use resources::shown;
+
 use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
@@ -100,6 +103,9 @@ fn show_app(text: &mut String, app: &AppStatus) {
         );
         let _ = writeln!(text, "  {}", styled(if app.differing > 0 { BAD } else { FAINT }, differing));
     }
+    if let Some(ordered) = &app.ordered {
+        migration::show_order(text, ordered);
+    }
     if let Some(status) = &app.migration {
         migration::show(text, status);
     }
@@ -126,7 +132,7 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus) {
 }
 
 /// A time in the largest unit that fits.
-fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
@@ -374,6 +380,7 @@ mod tests {
             compared: 900,
             differing: 3,
             migration: None,
+            ordered: None,
             notices: (0..9).map(|n| format!("notice {n}")).collect(),
         };
         let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Command;
-use crate::weight;
+use crate::{appointment::Note, weight};
 
 /// Why something was decided, or waits. Displayed for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub enum Why {
     Overtaken,
     /// It is over.
     Over,
+    /// About a cutover that was ordered beforehand.
+    Appointment(Note),
 }
 
 impl fmt::Display for Why {
@@ -69,6 +71,7 @@ impl fmt::Display for Why {
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),
             Why::Overtaken => write!(f, "somebody moved the traffic by hand"),
             Why::Over => write!(f, "it is over"),
+            Why::Appointment(note) => write!(f, "{note}"),
         }
     }
 }

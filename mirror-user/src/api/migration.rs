@@ -1,6 +1,7 @@
 //! Migrations by themselves over the control socket.
 
 use mirror_control::{
+    appointment::Appointment,
     journal::Entry,
     migration::{Command, Plan},
 };
@@ -62,6 +63,44 @@ pub struct Migrating {
 pub struct Migrated {
     /// Nothing where there was no migration yet.
     pub migration: Option<MigrationStatus>,
+}
+
+/// Body of `/cutover/order`: a cutover in a window of time. Times are milliseconds since 1970, UTC.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OrderRequest {
+    /// Application.
+    pub app: String,
+    /// Not before.
+    pub at_ms: u64,
+    /// Before that, or not at all.
+    pub until_ms: u64,
+    /// Only as a step of the migration under way.
+    #[serde(default)]
+    pub when_ready: bool,
+}
+
+/// Body of `/cutover/cancel`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// Application.
+    pub app: String,
+}
+
+/// A cutover that is ordered: in `/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderStatus {
+    /// What was ordered.
+    #[serde(flatten)]
+    pub order: Appointment,
+    /// Its time has come: it is made as soon as it can be.
+    pub open: bool,
+}
+
+/// Answer of `/cutover/order` and `/cutover/cancel`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Ordered {
+    /// What is ordered now, if anything.
+    pub ordered: Option<OrderStatus>,
 }
 
 /// What is asked of `/history`.

@@ -10,7 +10,10 @@ use super::{
     pilot::Ask,
     serve::{App, Peer, Refused, check_name},
 };
-use crate::api::migration::{AskRequest, History, HistoryRequest, MigrateRequest, Migrated, Migrating};
+use crate::api::migration::{
+    AskRequest, CancelRequest, History, HistoryRequest, MigrateRequest, Migrated, Migrating, OrderRequest,
+    Ordered,
+};
 
 async fn ask(shared: App, ask: Ask) -> super::pilot::Answer {
     tokio::task::spawn_blocking(move || shared.pilot.ask(ask)).await?
@@ -39,6 +42,28 @@ pub(super) async fn command(
     check_name(&shared, &body.app)?;
     ask(App::clone(&shared), Ask::Command(body.command, peer.to_string())).await?;
     Ok(Json(Migrated { migration: shared.pilot.status() }))
+}
+
+/// Takes the order of a cutover in a window of time.
+pub(super) async fn order(
+    Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<OrderRequest>,
+) -> Result<Json<Ordered>, Refused> {
+    check_name(&shared, &body.app)?;
+    ask(App::clone(&shared), Ask::Order(body, peer.to_string())).await?;
+    Ok(Json(Ordered { ordered: shared.pilot.ordered() }))
+}
+
+/// Ends such an order.
+pub(super) async fn cancel(
+    Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<CancelRequest>,
+) -> Result<Json<Ordered>, Refused> {
+    check_name(&shared, &body.app)?;
+    ask(App::clone(&shared), Ask::Cancel(peer.to_string())).await?;
+    Ok(Json(Ordered { ordered: shared.pilot.ordered() }))
 }
 
 /// How it stands.

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mirror_common::switch_word::Side;
 use mirror_control::{
+    appointment::Pending,
     evidence::{History, Judge},
     executor::{Decision, Executor, Task},
     journal::{Entry, What},
@@ -23,10 +24,15 @@ use mirror_control::{
 
 use super::Shared;
 use crate::{
-    api::migration::MigrationStatus, datapath::Turns, health::Checker, journal::JournalFile, moves::fault,
+    api::migration::{MigrationStatus, OrderRequest, OrderStatus},
+    datapath::Turns,
+    health::Checker,
+    journal::JournalFile,
+    moves::fault,
     policy::Policy,
 };
 
+mod appointed;
 mod sight;
 
 /// It looks this often.
@@ -41,6 +47,10 @@ pub(super) enum Ask {
     Begin(String),
     /// Something of the one under way; by whom.
     Command(Command, String),
+    /// A cutover in a window of time; by whom.
+    Order(OrderRequest, String),
+    /// No longer; by whom.
+    Cancel(String),
     /// The last lines of the journal.
     Tail(usize),
 }
@@ -52,13 +62,14 @@ pub(super) type Answer = Result<Vec<Entry>>;
 pub(super) struct Pilot {
     asks: Sender<(Ask, Sender<Answer>)>,
     status: Mutex<Option<MigrationStatus>>,
+    ordered: Mutex<Option<OrderStatus>>,
 }
 
 impl Pilot {
     /// The handle, and the thread's end of it.
     pub(super) fn new() -> (Self, Receiver<(Ask, Sender<Answer>)>) {
         let (asks, asked) = channel();
-        (Self { asks, status: Mutex::new(None) }, asked)
+        (Self { asks, status: Mutex::new(None), ordered: Mutex::new(None) }, asked)
     }
 
     /// Asks, and waits for the answer. While a move is made that takes as long as the move.
@@ -75,6 +86,11 @@ impl Pilot {
     /// How the migration stands; nothing where there was none yet.
     pub(super) fn status(&self) -> Option<MigrationStatus> {
         self.status.lock().ok()?.clone()
+    }
+
+    /// The cutover that is ordered.
+    pub(super) fn ordered(&self) -> Option<OrderStatus> {
+        self.ordered.lock().ok()?.clone()
     }
 
     /// Whether a migration is under way that isn't paused: then nobody else moves the traffic.
@@ -99,6 +115,7 @@ pub(super) fn start(
         journal: None,
         folder: state_folder.to_owned(),
         running: None,
+        appointment: None,
         history: History::default(),
         judge: None,
         last: None,
@@ -123,6 +140,7 @@ struct Thread {
     journal: Option<JournalFile>,
     folder: std::path::PathBuf,
     running: Option<Executor>,
+    appointment: Option<Pending>,
     history: History,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
@@ -145,6 +163,9 @@ impl Thread {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
+            if let Err(error) = self.keep_appointment() {
+                self.say(format!("ordered cutover: {error:#}"));
+            }
             if let Err(error) = self.tick() {
                 self.say(format!("migration: {error:#}"));
             }
@@ -162,6 +183,7 @@ impl Thread {
     fn take_up(&mut self) -> Result<()> {
         let (file, journal) = JournalFile::open(&self.folder, self.shared.mover.policy.name.as_str())?;
         self.journal = Some(file);
+        self.appointment = journal.appointment().map(Pending::new);
         if let Some(executor) = Executor::take_up(&journal) {
             let stage = executor.state().stage;
             if !stage.is_over() {
@@ -169,15 +191,24 @@ impl Thread {
                 self.history = sight::read_history(&self.history_file());
             }
             self.running = Some(executor);
-            self.tell();
         }
+        self.tell();
         Ok(())
     }
 
     fn answer(&mut self, ask: Ask) -> Answer {
         match ask {
             Ask::Begin(who) => self.begin(who).map(|()| Vec::new()),
+            Ask::Order(request, who) => self.order(&request, who).map(|()| Vec::new()),
+            Ask::Cancel(who) => self.cancel(who).map(|()| Vec::new()),
             Ask::Command(command, who) => {
+                // Who ends everything ends this too, with or without a migration.
+                if command == Command::Abort && self.appointment.is_some() {
+                    self.cancel(who.clone())?;
+                    if !self.under_way() {
+                        return Ok(Vec::new());
+                    }
+                }
                 ensure!(self.under_way(), "no migration is under way: mirror migrate APP");
                 let stage = self.running.as_ref().map(|running| running.state().stage);
                 if command == Command::Finalize && stage != Some(Stage::Standby) {
@@ -192,12 +223,21 @@ impl Thread {
         }
     }
 
+    fn app(&self) -> &str {
+        self.shared.mover.policy.name.as_str()
+    }
+
     fn under_way(&self) -> bool {
         self.running.as_ref().is_some_and(|running| !running.state().stage.is_over())
     }
 
     fn begin(&mut self, who: String) -> Result<()> {
         ensure!(!self.under_way(), "a migration is under way: mirror why APP, or mirror abort APP");
+        ensure!(
+            self.appointment.is_none(),
+            "a cutover is ordered: mirror cutover {} --cancel first",
+            self.app()
+        );
         let policy = &self.shared.mover.policy;
         ensure!(policy.shadow.is_some(), "the policy names no shadow");
         let word = self.shared.mover.words.load(0);

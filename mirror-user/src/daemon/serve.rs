@@ -90,6 +90,8 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/weight", post(weight))
             .route("/join", post(join))
             .route("/cutover", post(cutover))
+            .route("/cutover/order", post(migrate::order))
+            .route("/cutover/cancel", post(migrate::cancel))
             .route("/rollback", post(rollback))
             .route("/migrate", post(migrate::migrate))
             .route("/migration", get(migrate::migration))
@@ -222,6 +224,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         differing: turns.pairs.iter().map(|pairs| pairs.status_differs).sum(),
         notices: state.notices.iter().cloned().collect(),
         migration: shared.pilot.status(),
+        ordered: shared.pilot.ordered(),
     };
     let devices = shared.devices.lock().map_err(|_| anyhow!("poisoned"))?.clone();
     Ok(Json(Status { pid: std::process::id(), devices, apps: vec![app] }))

@@ -8,7 +8,7 @@ use mirror_control::{
 };
 
 use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, span, styled};
-use crate::api::migration::{History, Migrated, Migrating, MigrationStatus};
+use crate::api::migration::{History, Migrated, Migrating, MigrationStatus, OrderStatus, Ordered};
 
 /// A line or two of a status.
 pub(super) fn show(text: &mut String, migration: &MigrationStatus) {
@@ -18,6 +18,26 @@ pub(super) fn show(text: &mut String, migration: &MigrationStatus) {
         (false, false) => GOOD,
     };
     let _ = writeln!(text, "  migration {}: {}", styled(style, &migration.stage), migration.why);
+}
+
+/// A line of a status.
+pub(super) fn show_order(text: &mut String, ordered: &OrderStatus) {
+    let order = &ordered.order;
+    let what = if ordered.open { "is due" } else { "is ordered" };
+    let made = if order.by_migration { "as soon as the migration is ready" } else { "by hand" };
+    let window = format!("from {} until {}", clock(order.at_ms), clock(order.until_ms));
+    let _ = writeln!(text, "  cutover {} {window}, {made}, by {}", styled(DOUBTFUL, what), order.who);
+}
+
+impl Show for Ordered {
+    fn lines(&self) -> String {
+        let mut text = String::new();
+        match &self.ordered {
+            Some(ordered) => show_order(&mut text, ordered),
+            None => text += "no cutover is ordered\n",
+        }
+        text
+    }
 }
 
 impl Show for Migrated {
@@ -88,7 +108,7 @@ fn line(entry: &Entry) -> String {
         What::Begun(_, who) => format!("begun by {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
-        What::Moved | What::Asked(..) => String::new(),
+        What::Moved | What::Asked(..) | What::Appointment => String::new(),
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
     let time = clock(entry.at_ms);
@@ -96,7 +116,7 @@ fn line(entry: &Entry) -> String {
 }
 
 /// Date and time of day, UTC.
-fn clock(ms: u64) -> String {
+pub(crate) fn clock(ms: u64) -> String {
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(ms);
     humantime::format_rfc3339_seconds(at).to_string()
 }

@@ -11,7 +11,7 @@ use mirror_control::{
 
 use super::Thread;
 use crate::{
-    api::migration::MigrationStatus,
+    api::migration::{MigrationStatus, OrderStatus},
     datapath::{Answers, Turns},
 };
 
@@ -64,7 +64,7 @@ impl Thread {
             let moved = word.weight() > 0;
             match (&mut self.judge, &self.running) {
                 (Some(judge), Some(running)) => {
-                    let pairs = pairs(&seen, &running.plan.judge, &primary);
+                    let pairs = pairs(&seen, &running.plan().judge, &primary);
                     judge.observe(&Tick { seconds, moved, primary, shadow, pairs });
                 }
                 (None, Some(running)) => {
@@ -96,6 +96,12 @@ impl Thread {
 
     /// Publishes how the migration stands.
     pub(super) fn tell(&self) {
+        if let Ok(mut told) = self.shared.pilot.ordered.lock() {
+            *told = self
+                .appointment
+                .as_ref()
+                .map(|pending| OrderStatus { order: pending.order.clone(), open: pending.is_open() });
+        }
         let Some(running) = &self.running else { return };
         let (state, plan) = (running.state(), running.plan());
         let findings =
