@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::migration::{Action, Command, Plan, State, Why};
+use crate::{
+    migration::{Action, Command, Plan, State, Why},
+    scaler::Decision,
+};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +23,8 @@ pub enum What {
     Moved,
     /// An operator asked for something.
     Asked(Command, String),
+    /// The size of the provisioned shadow was decided on: of which resource, in units of what the scaler adds and takes away.
+    Scaled(String, Decision),
 }
 
 /// A line of the journal.

@@ -9,7 +9,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -129,6 +129,17 @@ impl Folder {
             File::open(&self.path)?.sync_all()
         };
         written().with_context(|| format!("can't write to {}", self.path.display()))
+    }
+
+    /// Lets a group read the folder: what is in it keeps its own modes.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn show_to(&self, group: u32) -> Result<()> {
+        let mode = fs::Permissions::from_mode(0o750);
+        std::os::unix::fs::chown(&self.path, None, Some(group))
+            .and_then(|()| fs::set_permissions(&self.path, mode))
+            .with_context(|| format!("can't show {}", self.path.display()))
     }
 
     /// Removes all but the record.
