@@ -108,8 +108,7 @@ impl Demand {
     /// `None` where the sums can't be solved for: nothing was seen, or numbers beyond all servers.
     fn fit(&self) -> Option<Fit> {
         let count = self.products[(0, 0)];
-        let total_squared =
-            self.products[(1, 1)] + 2.0 * self.products[(1, 2)] + self.products[(2, 2)];
+        let total_squared = self.products[(1, 1)] + 2.0 * self.products[(1, 2)] + self.products[(2, 2)];
         let usage_scale = (self.usage_squared / count).sqrt();
         let rate_scale = (total_squared / count).sqrt();
         if !usage_scale.is_finite() || !rate_scale.is_normal() {

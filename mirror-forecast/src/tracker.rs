@@ -173,7 +173,9 @@ impl Track {
     /// `observed`: the index of the first minute that is forecast.
     fn keep(&mut self, forecast: &Forecast, steps: usize, observed: u64) {
         let Some(step) = steps.checked_sub(1).filter(|step| *step < forecast.horizon()) else { return };
-        let (Some(mean), Some(interval)) = (forecast.mean().get(step), forecast.interval90(step)) else { return };
+        let (Some(mean), Some(interval)) = (forecast.mean().get(step), forecast.interval90(step)) else {
+            return;
+        };
         let quantile = |level| forecast.quantile(step, level).unwrap_or(*mean);
         let due = observed + step as u64;
         // Asked twice in a minute it is one forecast, the later one.

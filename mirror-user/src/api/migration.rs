@@ -6,6 +6,8 @@ use mirror_control::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::forecast::Scaling;
+
 /// How a migration stands: in `/status` and the answer of `/migration`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MigrationStatus {
@@ -62,6 +64,9 @@ pub struct Migrating {
 pub struct Migrated {
     /// Nothing where there was no migration yet.
     pub migration: Option<MigrationStatus>,
+    /// How the shadow is scaled, and whether both sides are large enough.
+    #[serde(default)]
+    pub scaling: Scaling,
 }
 
 /// What is asked of `/history`.

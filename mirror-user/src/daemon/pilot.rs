@@ -18,6 +18,7 @@ use mirror_control::{
     journal::{Entry, What},
     migration::{Action, Command, Event, Plan, Seen, Stage, State, Why, step},
     moves::Move,
+    scaler::Decision,
 };
 
 use super::Shared;
@@ -42,6 +43,8 @@ pub(super) enum Ask {
     Command(Command, String),
     /// The last lines of the journal.
     Tail(usize),
+    /// To keep what was decided of the shadow's size: of which resource, and in words.
+    Scaled(String, Decision, String),
 }
 
 /// What it answers.
@@ -101,7 +104,7 @@ pub(super) fn start(
         history: History::default(),
         judge: None,
         last: None,
-        rate: clock_rate(),
+        rate: shared.board.rate,
     };
     let file = state_folder.join(format!("{}.journal", policy.name.as_str()));
     if file.exists() {
@@ -109,11 +112,6 @@ pub(super) fn start(
     }
     std::thread::Builder::new().name("pilot".into()).spawn(move || thread.run(&asked))?;
     Ok(())
-}
-
-/// For tests: how many times faster than the clock the migration's own time passes.
-fn clock_rate() -> f64 {
-    std::env::var("MIRROR_CLOCK_RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(1.0)
 }
 
 struct Running {
@@ -172,7 +170,9 @@ impl Thread {
                 self.say(format!("migration: taken up at {}", state.stage.name()));
                 self.history = sight::read_history(&self.history_file());
             }
-            let why = journal.entries.last().and_then(|entry| entry.why.clone());
+            let mut steps =
+                journal.entries.iter().rev().filter(|entry| !matches!(entry.what, What::Scaled(..)));
+            let why = steps.next().and_then(|entry| entry.why.clone());
             self.running = Some(Running { plan, state, why });
             self.tell();
         }
@@ -194,7 +194,26 @@ impl Thread {
                 Some(journal) => journal.tail(limit),
                 None => Ok(Vec::new()),
             },
+            Ask::Scaled(resource, decision, words) => {
+                self.scaled(resource, decision, words).map(|()| Vec::new())
+            }
         }
+    }
+
+    /// Beside whatever migration there is, or was; before the first there is nothing that its state could be mistaken for.
+    fn scaled(&mut self, resource: String, decision: Decision, words: String) -> Result<()> {
+        if self.journal.is_none() {
+            self.take_up()?;
+        }
+        let plan =
+            self.shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
+        let state = self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state.clone());
+        let under_way = self.under_way();
+        let journal = self.journal.as_mut().context("the journal is open")?;
+        if !under_way {
+            journal.make_room()?;
+        }
+        journal.append(What::Scaled(resource, decision), Some(&Why::Scaling(words)), &state)
     }
 
     fn under_way(&self) -> bool {
@@ -232,7 +251,8 @@ impl Thread {
         let verdict = self.judge.as_ref().map(Judge::verdict);
         let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
-        self.event(Event::Tick(Seen { seconds, word, verdict, healthy }))
+        let capacity = self.shared.board.scaling().capacity;
+        self.event(Event::Tick(Seen { seconds, word, verdict, healthy, capacity }))
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.

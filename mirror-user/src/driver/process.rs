@@ -1,8 +1,8 @@
 //! The driver `process`: the shadow is a process on the gateway's host, in a network namespace and a control group of its own,
 //! with its own copies of the primary's files.
 //!
-//! It needs root; but for changing the limits, which are handed to the daemon's user. Before each step the record on disk says what may be there after it, so that whoever comes after a crash
-//! completes or removes it.
+//! It needs root; but not to change the limits, which are handed to the daemon's user. Before each step the record on disk
+//! says what may be there after it, so that whoever comes after a crash completes or removes it.
 
 mod failure;
 mod files;
@@ -39,6 +39,11 @@ const NAME: &str = "process";
 const HAND_OVER: &str = "as root, it hands the limits to the owner of the state folder: mirror provision";
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The file that has the number of an instance's first process, in a state folder.
+pub fn pid_file(state: &Path, app: &str) -> PathBuf {
+    state.join(app).join(record::PID_FILE)
+}
 
 /// Makes instances on this host. Its calls block, and begin runtimes of their own: not for a runtime's own threads.
 #[derive(Clone, Debug)]
@@ -175,14 +180,22 @@ impl ProcessDriver {
         Hierarchies::find()?.delegate(&group.name, owner.uid())
     }
 
+    /// What is remembered, for whoever may only look.
+    fn read(&self, app: &str) -> Result<Option<Record>, Failure> {
+        record::read(&self.state.join(app)).map_err(|error| {
+            if rustix::process::geteuid().is_root() {
+                return failure(error);
+            }
+            Failure::new(format!("{error:#}"), format!("{HAND_OVER} {app}"))
+        })
+    }
+
     /// Refuses whoever was handed no limits of an instance: root needs none.
     fn may_scale(&self, app: &str) -> Result<(), Failure> {
         if rustix::process::geteuid().is_root() {
             return Ok(());
         }
-        let record = record::read(&self.state.join(app)).map_err(|error| {
-            Failure::new(format!("{error:#}"), format!("{HAND_OVER} {app}"))
-        })?;
+        let record = self.read(app)?;
         let name = record.as_ref().and_then(|record| record.plan.group()).map(|group| &group.name);
         let Some(name) = name else { return Err(absent(app)) };
         match Hierarchies::find().map_err(failure)?.denied(name) {
@@ -339,7 +352,7 @@ impl Driver for ProcessDriver {
     }
 
     fn describe(&self, app: &str) -> Result<Option<Instance>, Failure> {
-        let record = record::read(&self.state.join(app)).map_err(failure)?;
+        let record = self.read(app)?;
         record.map(|record| self.instance(&record)).transpose().map_err(failure)
     }
 

@@ -57,7 +57,7 @@ fn show_source(text: &mut String, side: &SideResources) {
 }
 
 /// A value in its unit.
-fn shown(metric: Metric, value: Option<f64>) -> String {
+pub(super) fn shown(metric: Metric, value: Option<f64>) -> String {
     let Some(value) = value else { return NONE.to_owned() };
     match metric {
         Metric::Cpu => format!("{value:.2} cores"),

@@ -108,8 +108,10 @@ mod tests {
 
     #[test]
     fn left_out_it_is_a_dry_run_that_never_makes_it_smaller_than_it_was_made() {
-        let policy = parsed("cpu_most = 4\nmemory_most = \"2GiB\"\ncore_hours_a_day = 2.0").expect("it holds");
-        let (scale, limits) = (policy.scale.expect("a table"), policy.wanted().expect("a process").limits);
+        let policy =
+            parsed("cpu_most = 4\nmemory_most = \"2GiB\"\ncore_hours_a_day = 2.0").expect("it holds");
+        let (scale, limits) =
+            (policy.scale.as_ref().expect("a table"), policy.wanted().expect("a process").limits);
         let (cpu, memory) = (scale.cpu(limits), scale.memory(limits));
         assert!(!cpu.armed);
         assert_eq!((cpu.least, cpu.most, memory.least, memory.most), (30, 80, 32, 128));

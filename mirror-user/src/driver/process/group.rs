@@ -318,6 +318,12 @@ mod tests {
         assert_eq!(v2.limits("g").unwrap(), Some(limits));
         fs::write(memory.join("g/cpu.max"), "max 100000").unwrap();
         assert_eq!(v2.limits("g").unwrap(), None, "no limit is no number");
+        let me = rustix::process::geteuid().as_raw();
+        for either in [&v1, &v2] {
+            either.delegate("g", me).unwrap();
+            assert_eq!(either.denied("g"), None);
+            assert!(either.delegate("none", me).is_err() && either.denied("none").is_some());
+        }
         let small = Group { limits: Limits { memory_bytes: 4_095, ..limits }, ..group };
         assert!(v2.set(&small).unwrap_err().to_string().contains("uses 4096 bytes"));
     }
