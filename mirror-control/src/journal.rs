@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     appointment::{Appointment, Note},
     migration::{Action, Command, Plan, State, Why},
+    scaler::Decision,
 };
 
 /// What happened.
@@ -25,6 +26,8 @@ pub enum What {
     Asked(Command, String),
     /// Something became of a cutover that was ordered beforehand; the reason says what.
     Appointment,
+    /// The size of the provisioned shadow was decided on: of which resource, in units of what the scaler adds and takes away.
+    Scaled(String, Decision),
 }
 
 /// A line of the journal.
@@ -120,7 +123,7 @@ impl Journal {
 
     /// Why the last migration stands where it does.
     pub fn last_why(&self) -> Option<&Why> {
-        let mut steps = self.entries.iter().rev().filter(|entry| entry.what != What::Appointment);
+        let mut steps = self.entries.iter().rev().filter(|entry| !matches!(entry.what, What::Appointment | What::Scaled(..)));
         steps.next().and_then(|entry| entry.why.as_ref())
     }
 

@@ -22,9 +22,11 @@ use crate::{
     weight::{self, Change, Judging, WeightPolicy, WeightPolicyError, WeightState},
 };
 
+mod capacity;
 mod standby;
 mod why;
 
+pub use capacity::Capacity;
 pub use why::Why;
 
 /// Everything that a migration decides by; immutable once it has begun.
@@ -213,6 +215,8 @@ pub struct Seen {
     pub verdict: Option<Verdict>,
     /// Whether each side's health check is good; nothing where there is none.
     pub healthy: [Option<bool>; 2],
+    /// Whether each side carries what is forecast; nothing where its size isn't known to the gateway.
+    pub capacity: [Option<Capacity>; 2],
 }
 
 /// What happens to a migration.
@@ -399,6 +403,10 @@ fn ready(plan: &Plan, mut state: State, seen: Seen) -> Next {
     }
     if state.failed_cutovers >= plan.moves.attempts && !state.cutover_asked {
         return (state, Vec::new(), Why::AwaitsOperator);
+    }
+    // The shadow has to carry everything from here on, and the primary everything should it go back.
+    if let Some(why) = capacity::lacking(&seen.capacity) {
+        return (state, Vec::new(), why);
     }
     state.stage = Stage::CuttingOver;
     (state, vec![Action::Make(Move::Cutover)], Why::Weight(weight::Reason::LastStep))

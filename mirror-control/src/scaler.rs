@@ -91,15 +91,20 @@ impl Scaler {
         if !is_new {
             return self.keep(seen, Cause::Clock);
         }
-        let elapsed = seen.at - self.at.replace(seen.at).unwrap_or(seen.at);
+        let before = self.at.replace(seen.at);
+        let elapsed = seen.at - before.unwrap_or(seen.at);
+        if before.is_none() {
+            // What there is at first was wanted by somebody.
+            self.hold_current(seen);
+        }
         if let Some(load) = load {
             self.margin.learn(seen.at, load);
         }
         let reacting = load.map(|load| self.reacting(seen.at, load));
         let Some(expected) = forecast.into_iter().chain(reacting).reduce(f64::max) else {
-            return self.keep(seen, Cause::NoLoad);
+            return self.keep_blind(seen, Cause::NoLoad);
         };
-        let Some(unit) = unit else { return self.keep(seen, Cause::NoUnit) };
+        let Some(unit) = unit else { return self.keep_blind(seen, Cause::NoUnit) };
         self.margin.expect(seen.at, expected);
         let units = |load: f64| (load / unit - ROUNDING).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
         let is_ahead = forecast.is_some_and(|forecast| reacting.is_none_or(|now| forecast > now));
@@ -123,7 +128,7 @@ impl Scaler {
         let (wanted, cause) = self.bounded(wanted, cause);
         // What isn't measured is no reason to take capacity away.
         if load.is_none() && wanted < seen.current {
-            return self.keep(seen, Cause::NoLoad);
+            return self.keep_blind(seen, Cause::NoLoad);
         }
         let held = self.hold(seen.at, wanted);
         let cause = if held > wanted && held <= seen.current { Cause::Held } else { cause };
@@ -169,6 +174,17 @@ impl Scaler {
             self.held.pop_front();
         }
         self.held.front().map_or(wanted, |(_, most)| *most)
+    }
+
+    /// The same where something isn't measured: the hold time begins anew, since nobody saw what was wanted meanwhile.
+    fn keep_blind(&mut self, seen: &Seen, cause: Cause) -> Decision {
+        self.hold_current(seen);
+        self.keep(seen, cause)
+    }
+
+    fn hold_current(&mut self, seen: &Seen) {
+        let (current, _) = self.bounded(seen.current, Cause::Held);
+        self.hold(seen.at, current);
     }
 
     /// What there is stays, within the bounds.

@@ -7,7 +7,7 @@ use crate::{
     interval::{Forecast, Pool, Residual, Spread},
     model::{MODELS, Model},
     season::Seasons,
-    weight::{Origin, Scores, bucket_of, typical_step},
+    weight::{BUCKETS, Origin, Scores, bucket_of, typical_step},
 };
 
 /// Steps ahead, at most: a day of minutes.
@@ -106,9 +106,12 @@ impl Forecaster {
         let bounds = Bounds::of(&filled).ok_or(Error::NoValue)?;
         let possible = Seasons::possible(filled.len(), self.step);
         let models = run_models(&filled, possible, horizon, bounds);
-        let (blend, mean) = self.combine(&models, horizon);
+        let present: Vec<bool> = models.iter().map(Option::is_some).collect();
+        let fallen_back = std::array::from_fn(|bucket| self.scores.fall_back(bucket, &present));
+        let (blend, mean) = self.combine(&models, &present, &fallen_back, horizon);
         let pools = std::array::from_fn(|bucket| self.pool(bucket, &filled, bounds));
-        let forecast = Forecast::new(self.step, mean.clone(), pools, bounds.floor);
+        let simpler = fallen_back.map(|model| model.map(|model| MODELS[model]));
+        let forecast = Forecast::new(self.step, mean.clone(), pools, bounds.floor, simpler);
         let intervals = (0..horizon).filter_map(|step| forecast.interval90(step)).collect();
         self.scores.remember(Origin {
             at: self.history.next_index(),
@@ -129,12 +132,17 @@ impl Forecaster {
 
     /// The models' weighted mean, by the weights of each step's bucket, and the same but for the buckets where a
     /// simple model did better.
-    fn combine(&self, models: &[Option<Vec<f64>>], horizon: usize) -> (Vec<f64>, Vec<f64>) {
-        let present: Vec<bool> = models.iter().map(Option::is_some).collect();
+    fn combine(
+        &self,
+        models: &[Option<Vec<f64>>],
+        present: &[bool],
+        fallen_back: &[Option<usize>; BUCKETS],
+        horizon: usize,
+    ) -> (Vec<f64>, Vec<f64>) {
         let (mut blend, mut mean) = (Vec::new(), Vec::new());
-        for bucket in 0..=bucket_of(horizon - 1) {
-            let weights = self.scores.weights(bucket, &present);
-            let fall_back = self.scores.fall_back(bucket, &present).and_then(|model| models[model].as_ref());
+        for (bucket, simpler) in fallen_back.iter().enumerate().take(bucket_of(horizon - 1) + 1) {
+            let weights = self.scores.weights(bucket, present);
+            let fall_back = simpler.and_then(|model| models[model].as_ref());
             for step in (0..horizon).filter(|step| bucket_of(*step) == bucket) {
                 let weighted =
                     |(model, weight): (&Option<Vec<f64>>, &f64)| Some(weight * model.as_ref()?[step]);

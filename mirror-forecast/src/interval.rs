@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::weight::{BUCKETS, bucket_of};
+use crate::{
+    model::Model,
+    weight::{BUCKETS, bucket_of},
+};
 
 /// What the stretch learns from a value outside: about 0.2 of log-odds at 0.95.
 const RATE: f64 = 0.07;
@@ -112,11 +115,26 @@ pub struct Forecast {
     pools: [Pool; BUCKETS],
     /// Nothing below it can be: 0 for a series that never was negative.
     floor: f64,
+    /// The simple model that it fell back on, by bucket of horizons.
+    fallen_back: [Option<Model>; BUCKETS],
 }
 
 impl Forecast {
-    pub(crate) fn new(step: Duration, mean: Vec<f64>, pools: [Pool; BUCKETS], floor: f64) -> Self {
-        Self { step, mean, pools, floor }
+    pub(crate) fn new(
+        step: Duration,
+        mean: Vec<f64>,
+        pools: [Pool; BUCKETS],
+        floor: f64,
+        fallen_back: [Option<Model>; BUCKETS],
+    ) -> Self {
+        Self { step, mean, pools, floor, fallen_back }
+    }
+
+    /// The simple model that did better than all together so far, where that step was left to it; `None`: it is all of
+    /// them, weighted.
+    #[must_use]
+    pub fn fallen_back(&self, step: usize) -> Option<&'static str> {
+        self.fallen_back[bucket_of(step)].map(Model::name)
     }
 
     /// Steps ahead that it tells of.

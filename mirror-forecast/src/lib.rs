@@ -18,12 +18,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod demand;
 mod forecaster;
 pub mod generate;
 mod history;
 mod interval;
 mod model;
 mod season;
+pub mod tracker;
 mod weight;
 
 pub use forecaster::{Error, Forecaster, MAX_HISTORY, MAX_HORIZON, WARM_UP};

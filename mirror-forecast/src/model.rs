@@ -90,6 +90,21 @@ impl Model {
         }
     }
 
+    /// Its name, for people.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::LastValue => "last value",
+            Self::SeasonalNaive => "seasonal naive",
+            Self::ProfileFast | Self::ProfileSlow | Self::ProfileFactor | Self::ProfileAdded => "profile",
+            Self::WeekProfile => "profile of the week",
+            Self::Ets | Self::EtsShort => "ETS",
+            Self::Theta => "Theta",
+            Self::Mstl => "MSTL",
+            Self::LogMstl => "MSTL of logarithms",
+            Self::Mfles => "MFLES",
+        }
+    }
+
     /// Whether it is one of those that need no fitting, on which a forecast falls back.
     pub(crate) fn is_simple(self) -> bool {
         !self.is_of_a_library()

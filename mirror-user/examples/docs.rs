@@ -10,11 +10,12 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/migration.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
+    include_str!("../src/policy/scale.rs"),
 ];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
@@ -76,7 +77,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 9] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -84,13 +85,16 @@ const TABLES: [(&str, &str); 7] = [
     ("Metrics", "`[metrics]`"),
     ("Process", "`[shadow.process]`"),
     ("Migration", "`[migration]`"),
+    ("Capacity", "`[primary.capacity]` and `[shadow.capacity]`"),
+    ("Scale", "`[scale]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
 const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
                     [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n\
                     [shadow]\naddress = \"10.0.0.4:80\"\nnat = \"10.0.0.5\"\n\
-                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n";
+                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n\
+                    [scale]\ncpu_most = 2\nmemory_most = \"2GiB\"\n";
 
 /// The doc comment, as one line.
 fn said(attributes: &[Attribute]) -> String {
@@ -139,7 +143,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
         ("JudgePolicy", _) => "a table of numbers",
-        ("NonZeroU32" | "u16" | "u32" | "u64" | "usize", _) => "a number",
+        ("NonZeroU32" | "f64" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
     Ok(kind.to_owned())
@@ -179,6 +183,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         return Ok("must be given".to_owned());
     }
     let wanted = bare.wanted().context("a policy without a process")?;
+    let scale = bare.scale.as_ref().context("a policy without a scale")?;
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
@@ -204,6 +209,11 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
         "judge" => "docs/STATISTICS.md has them".to_owned(),
+        "armed" => scale.armed.to_string(),
+        "ahead" => time(scale.ahead),
+        "quantile" => scale.quantile.to_string(),
+        "utilisation" => scale.utilisation.to_string(),
+        "hold" => time(scale.hold),
         "labels" | "interfaces" => "none".to_owned(),
         "max_requests" => bare.primary.max_requests.to_string(),
         "mss" => bare.primary.mss.to_string(),

@@ -1,5 +1,6 @@
 //! What goes over the control socket: requests, answers, and the client.
 
+pub mod forecast;
 pub mod migration;
 pub mod resources;
 

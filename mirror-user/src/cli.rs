@@ -10,7 +10,10 @@ use anyhow::{Result, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    api::{Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, resources::ResourcesAnswer},
+    api::{
+        Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, forecast::ForecastAnswer,
+        resources::ResourcesAnswer,
+    },
     daemon::{self, Places},
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
@@ -153,6 +156,16 @@ enum Command {
         #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_duration)]
         since: Duration,
     },
+    /// Draw the request rates that are expected, from a minute to a day ahead, and say what the sides need for them
+    ///
+    /// Each forecast is kept and scored when its time has come: MASE below 1 is better than the value of a day ago (before there
+    /// is a day: of the last minute); `within` is the share of the values in the 90 % interval.
+    #[command(after_help = "Example:\n  mirror forecast shop\n  \
+                      mirror forecast shop --json | jq '.classes[0].horizons[] | {seconds, mean, interval90}'")]
+    Forecast {
+        /// The application
+        app: String,
+    },
     /// Check whether this host can run the gateway, and say what to type where it can't
     ///
     /// Without a policy only the host is looked at. Needs no root, but capabilities are those of whoever asks. Exit code 1
@@ -276,6 +289,9 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Resources { app, since } => {
             let path = format!("/resources?app={app}&since={}", since.as_secs().max(1));
             print(&client.get::<ResourcesAnswer>(&path).await?, cli.json)
+        }
+        Command::Forecast { app } => {
+            print(&client.get::<ForecastAnswer>(&format!("/forecast?app={app}")).await?, cli.json)
         }
         Command::Weight { app, percent } => {
             let body = WeightRequest { app: app.clone(), weight: *percent };

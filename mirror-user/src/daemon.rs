@@ -1,6 +1,7 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
 mod devices;
+mod forecast;
 mod lock;
 mod log;
 mod metrics;
@@ -10,6 +11,7 @@ mod neighbours;
 mod notify;
 mod pilot;
 mod resources;
+mod scale;
 mod serve;
 
 use std::{
@@ -27,11 +29,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::{
     datapath::Datapath,
     doctor,
+    driver::process::pid_file,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
     object,
-    policy::{Hook, Policy},
+    policy::{Hook, Policy, ProcessId, Resources},
     resources::watch::Watch,
     series::keeper::Keeper,
     state::State,
@@ -63,13 +66,15 @@ struct Shared {
     pins: PathBuf,
     pilot: pilot::Pilot,
     resources: Arc<Watch>,
+    board: forecast::Board,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
 ///
 /// # Errors
 /// When something that it needs is refused; the message says what to do.
-pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
+pub fn run(mut policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
+    watch_provisioned(&mut policy, &places.state)?;
     ensure!(!log_packets || object::logs_packets(), object::HOW_TO_LOG);
     doctor::need_capabilities()?;
     mount_bpffs(&places.pins)?;
@@ -99,10 +104,21 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
     pilot::start(&shared, asked, &places.state)?;
     resources::start(&shared)?;
+    forecast::start(&shared)?;
+    scale::start(&shared, &places.state)?;
     let keeping = Arc::clone(&shared.resources);
     let served = serve::serve(shared, &places.socket);
     keeping.keeper.close();
     served
+}
+
+/// A shadow that is provisioned here is measured as the process that it is, where the policy names no other source.
+fn watch_provisioned(policy: &mut Policy, state: &Path) -> Result<()> {
+    let pid_file = pid_file(&std::path::absolute(state)?, policy.name.as_str());
+    if let Some(shadow) = policy.shadow.as_mut().filter(|shadow| shadow.process.is_some()) {
+        shadow.resources.get_or_insert(Resources::Process(ProcessId::File(pid_file)));
+    }
+    Ok(())
 }
 
 fn share(
@@ -127,6 +143,8 @@ fn share(
         }
     })?;
     let resources = Arc::new(Watch::new(&policy, Keeper::start(&places.state, policy.name.as_str())?));
+    let learner = scale::read_learner(&places.state, policy.name.as_str());
+    let board = forecast::Board::new(learner, clock_rate());
     let mover = Mover { words, policy, thaw };
     if mover.recover() {
         state
@@ -144,6 +162,7 @@ fn share(
         pins: places.pins.clone(),
         pilot,
         resources,
+        board,
     }))
 }
 
@@ -172,6 +191,12 @@ fn sweep(shared: &Shared) {
         }
         state.follow(shared.mover.words.load(0));
     }
+}
+
+/// For tests: how many times faster than the clock the time of migrations, forecasts and scaling passes.
+fn clock_rate() -> f64 {
+    let rate = std::env::var("MIRROR_CLOCK_RATE").ok().and_then(|rate| rate.parse().ok());
+    rate.filter(|rate: &f64| rate.is_finite() && *rate > 0.0).unwrap_or(1.0)
 }
 
 /// Mounts the bpf file system where it is expected and isn't.

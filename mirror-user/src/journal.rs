@@ -14,7 +14,7 @@ use mirror_control::{
     migration::{State, Why},
 };
 
-/// A journal that has grown beyond this is put aside when the next migration begins.
+/// A journal that has grown beyond this is put aside when the next migration begins, or while none is under way.
 const LARGE: u64 = 16 << 20;
 
 /// An application's journal, open for appending.
@@ -55,8 +55,8 @@ impl JournalFile {
     /// # Errors
     /// When the disk is full, or fails.
     pub fn append(&mut self, what: What, why: Option<&Why>, state: &State) -> Result<()> {
-        if matches!(what, What::Begun(..)) && self.size > LARGE {
-            self.put_aside()?;
+        if matches!(what, What::Begun(..)) {
+            self.make_room()?;
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let entry = Entry {
@@ -91,6 +91,14 @@ impl JournalFile {
         self.file.read_to_end(&mut bytes)?;
         let mut entries = Journal::read(&bytes)?.entries;
         Ok(entries.split_off(entries.len().saturating_sub(limit)))
+    }
+
+    /// Puts a large journal aside: for whoever knows that no migration is under way.
+    ///
+    /// # Errors
+    /// When it can't be renamed.
+    pub fn make_room(&mut self) -> Result<()> {
+        if self.size > LARGE { self.put_aside() } else { Ok(()) }
     }
 
     fn put_aside(&mut self) -> Result<()> {

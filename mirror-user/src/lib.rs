@@ -7,6 +7,7 @@
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::moves`.
 //! * [`journal`], [`health`]: what a migration by itself keeps, and how it asks whether a server is well.
 //! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
+//! * [`outlook`]: forecasts of the request rates; [`demand`]: what each side needs for them.
 //! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`top`]: both, over the whole terminal.
@@ -16,6 +17,7 @@ pub mod api;
 pub mod cli;
 pub mod daemon;
 pub mod datapath;
+pub mod demand;
 pub mod device;
 pub mod doctor;
 pub mod driver;
@@ -27,6 +29,7 @@ pub mod metrics;
 pub mod moves;
 pub mod network;
 pub mod object;
+pub mod outlook;
 pub mod output;
 pub mod policy;
 pub mod resources;

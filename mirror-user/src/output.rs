@@ -1,5 +1,6 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
+mod forecast;
 mod migration;
 mod resources;
 

@@ -2,6 +2,7 @@
 
 mod migration;
 mod resources;
+pub mod scale;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -17,7 +18,8 @@ pub use migration::{Cutover, Migration};
 pub mod init;
 pub mod process;
 
-use process::Process;
+use process::{Bytes, Cores, Process};
+use scale::Scale;
 
 /// What is to be mirrored and moved, and within which bounds.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,6 +70,8 @@ pub struct Policy {
     /// How a migration goes by itself.
     #[serde(default)]
     pub migration: Migration,
+    /// How a provisioned shadow is scaled ahead of its load.
+    pub scale: Option<Scale>,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
     /// How long a flow without a packet lives.
@@ -107,8 +111,20 @@ pub struct Endpoint {
     pub mss: u16,
     /// Where its CPU, memory, I/O and network are read; without it they are missing.
     pub resources: Option<Resources>,
+    /// How large it is, where it isn't provisioned by `process`: a cutover by itself needs enough on both sides.
+    pub capacity: Option<Capacity>,
     /// The shadow alone: it is provisioned on this host.
     pub process: Option<Process>,
+}
+
+/// How large a side's server is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Its cores.
+    pub cpu: Cores,
+    /// Its memory.
+    pub memory: Bytes,
 }
 
 /// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
@@ -197,6 +213,19 @@ mod defaults {
     }
     pub(super) fn health_deadline() -> Duration {
         Duration::from_secs(30)
+    }
+
+    pub(super) fn ahead() -> Duration {
+        Duration::from_secs(600)
+    }
+    pub(super) fn quantile() -> f64 {
+        0.9
+    }
+    pub(super) fn utilisation() -> f64 {
+        0.8
+    }
+    pub(super) fn hold() -> Duration {
+        Duration::from_secs(300)
     }
 
     pub(super) fn stall() -> Duration {
@@ -296,6 +325,9 @@ impl Policy {
         let process = policy.shadow.as_ref().and_then(|shadow| shadow.process.as_ref());
         if let Some(what) = process.and_then(Process::fault) {
             return Err(invalid(find("[shadow.process]"), what, None));
+        }
+        if let Some(what) = policy.scale.as_ref().and_then(|scale| scale.fault(process)) {
+            return Err(invalid(find("[scale]"), what, None));
         }
         for side in policy.sides() {
             if side.nat == *policy.service.vip.ip() && side.address.port() == policy.service.vip.port() {

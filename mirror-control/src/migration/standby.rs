@@ -2,7 +2,7 @@
 
 use mirror_common::switch_word::Side;
 
-use super::{Action, Next, Plan, Seen, Stage, State, Why};
+use super::{Action, Next, Plan, Seen, Stage, State, Why, capacity};
 use crate::{evidence::Verdict, moves::Move, weight::Reason};
 
 /// The shadow has the authority.
@@ -35,6 +35,12 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         let way_back = seen.word.member(Side::Primary) && seen.healthy[Side::Primary as usize] != Some(false);
         if !way_back {
             return (state, Vec::new(), Why::NoWayBack);
+        }
+        // From a dead authority anything is better.
+        if !matches!(why, Why::Unhealthy(_))
+            && let Some(why) = capacity::too_small_to_go_back(&seen.capacity)
+        {
+            return (state, Vec::new(), why);
         }
         state.stage = Stage::RollingBack;
         return (state, vec![back(seen)], why);

@@ -49,6 +49,7 @@ struct World {
     path: Vec<Stage>,
     judged: Option<Verdict>,
     healthy: [Option<bool>; 2],
+    capacity: [Option<Capacity>; 2],
     /// Moves fail.
     jammed: bool,
 }
@@ -65,6 +66,7 @@ impl World {
             path,
             judged,
             healthy: [Some(true); 2],
+            capacity: [None, None],
             jammed: false,
         }
     }
@@ -117,9 +119,18 @@ impl World {
         self.event(Event::Moved(made, result), false);
     }
 
+    fn seen(&self) -> Seen {
+        Seen {
+            seconds: 1.0,
+            word: self.word,
+            verdict: self.judged.clone(),
+            healthy: self.healthy,
+            capacity: self.capacity.clone(),
+        }
+    }
+
     fn tick(&mut self) -> Why {
-        let seen =
-            Seen { seconds: 1.0, word: self.word, verdict: self.judged.clone(), healthy: self.healthy };
+        let seen = self.seen();
         self.event(Event::Tick(seen), false)
     }
 
@@ -266,6 +277,51 @@ fn paused_nothing_goes_forward_and_the_way_back_stays_open() {
     assert_eq!(world.word.weight(), 0);
 }
 
+#[test]
+fn a_cutover_waits_until_both_sides_carry_what_is_forecast() {
+    let short = Some(Capacity::of("cores", 2.5, 2.0));
+    let unknown = Some(Capacity::Unknown("4 more samples".into()));
+    for side in Side::BOTH {
+        for lacking in [&short, &unknown] {
+            let mut world = World::new(quick());
+            world.capacity = [Some(Capacity::Enough), Some(Capacity::Enough)];
+            world.capacity[side as usize] = lacking.clone();
+            world.until(Stage::Ready);
+            for _ in 0..50 {
+                let why = world.tick().to_string();
+                assert!(why.starts_with(&format!("the {}'s capacity: ", side.name())), "{why}");
+            }
+            assert_eq!(world.word.authority(), Side::Primary);
+            world.capacity[side as usize] = Some(Capacity::Enough);
+            world.until(Stage::Standby);
+        }
+    }
+}
+
+#[test]
+fn what_is_worse_is_not_left_for_a_primary_that_is_too_small_and_what_is_dead_is() {
+    let mut world = World::new(quick());
+    world.until(Stage::Standby);
+    world.capacity[Side::Primary as usize] = Some(Capacity::of("cores", 2.5, 2.0));
+    world.judged = Some(worse(true));
+    assert!(matches!(world.tick(), Why::Capacity(side, _) if side == "primary"));
+    assert_eq!(world.state.stage, Stage::Standby);
+    world.judged = None;
+    world.healthy[Side::Shadow as usize] = Some(false);
+    world.until(Stage::RolledBack);
+}
+
+#[test]
+fn of_two_resources_the_one_in_the_way_is_told() {
+    let (enough, short) = (Capacity::of("cores", 2.0, 2.0), Capacity::of("MiB", 9.0, 8.0));
+    let unknown = Capacity::Unknown("no source".into());
+    assert_eq!(enough.clone().and(short.clone()), short);
+    assert_eq!(short.clone().and(enough.clone()), short);
+    assert_eq!(unknown.clone().and(short.clone()), short);
+    assert_eq!(enough.and(unknown.clone()), unknown);
+    assert_eq!(short.to_string(), "too small for what is forecast: 9.00 MiB needed, 8.00 there");
+}
+
 /// Whatever happens in whatever order, and wherever the daemon dies: a share is only ever a member's, and the end is an end.
 #[test]
 fn no_order_of_events_and_crashes_breaks_a_rule() {
@@ -275,12 +331,7 @@ fn no_order_of_events_and_crashes_breaks_a_rule() {
         let mut world = World::new(Plan { cutover_by_itself: dice.random_bool(0.7), ..quick() });
         for _ in 0..120 {
             chance(&mut world, &mut dice);
-            let seen = Seen {
-                seconds: 1.0,
-                word: world.word,
-                verdict: world.judged.clone(),
-                healthy: world.healthy,
-            };
+            let seen = world.seen();
             world.event(Event::Tick(seen), dice.random_bool(0.1));
             let word = world.word;
             assert!(word.member(word.authority()), "seed {seed}: {:?}", world.path);

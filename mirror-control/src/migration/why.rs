@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Command;
+use super::{Capacity, Command};
 use crate::{appointment::Note, weight};
 
 /// Why something was decided, or waits. Displayed for people.
@@ -39,6 +39,10 @@ pub enum Why {
     Unhealthy(f64),
     /// Something is wrong, and the primary is out of sync: there is no way back by itself.
     NoWayBack,
+    /// A side's capacity stands in the way: which side, and what is wrong.
+    Capacity(String, Capacity),
+    /// The shadow's size was decided on, in words.
+    Scaling(String),
     /// Told to end; all reads go to the primary.
     Aborting,
     /// Somebody else moved the traffic.
@@ -68,6 +72,8 @@ impl fmt::Display for Why {
                 write!(f, "the authority's health checks have failed for {seconds:.0} s")
             }
             Why::NoWayBack => write!(f, "the primary is out of sync: no rollback by itself; mirror join APP"),
+            Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
+            Why::Scaling(words) => write!(f, "{words}"),
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),
             Why::Overtaken => write!(f, "somebody moved the traffic by hand"),
             Why::Over => write!(f, "it is over"),

@@ -151,6 +151,26 @@ fn what_is_not_measured_takes_no_capacity_away() {
 }
 
 #[test]
+fn after_a_blind_time_and_at_the_start_it_waits_for_the_hold_time_before_it_takes_capacity_away() {
+    let mut scaler = scaler(ScalerPolicy { most: 20, ..policy() });
+    let wanted =
+        |scaler: &mut Scaler, tick, load| scaler.decide(&Seen { load, ..seen(tick, 0.0, None, 18) }).wanted;
+    for tick in 0..=20 {
+        assert_eq!(wanted(&mut scaler, tick, Some(20.0)), 18, "tick {tick}");
+    }
+    assert_eq!(wanted(&mut scaler, 21, Some(20.0)), 3);
+    for tick in 22..100 {
+        assert_eq!(wanted(&mut scaler, tick, None), 18, "tick {tick}");
+    }
+    for tick in 100..=119 {
+        assert_eq!(wanted(&mut scaler, tick, Some(20.0)), 18, "tick {tick}");
+    }
+    assert_eq!(wanted(&mut scaler, 120, Some(20.0)), 3);
+    // More than the policy's most isn't held.
+    assert_eq!(scaler.decide(&seen(121, 20.0, None, 30)).wanted, 3);
+}
+
+#[test]
 fn a_policy_that_makes_no_sense_is_refused() {
     let refused = |policy: ScalerPolicy| policy.validate().expect_err("a refusal").to_string();
     assert_eq!(

@@ -7,6 +7,8 @@ use mirror_control::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::forecast::Scaling;
+
 /// How a migration stands: in `/status` and the answer of `/migration`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MigrationStatus {
@@ -63,6 +65,9 @@ pub struct Migrating {
 pub struct Migrated {
     /// Nothing where there was no migration yet.
     pub migration: Option<MigrationStatus>,
+    /// How the shadow is scaled, and whether both sides are large enough.
+    #[serde(default)]
+    pub scaling: Scaling,
 }
 
 /// Body of `/cutover/order`: a cutover in a window of time. Times are milliseconds since 1970, UTC.

@@ -41,7 +41,11 @@ pub(super) async fn command(
 ) -> Result<Json<Migrated>, Refused> {
     check_name(&shared, &body.app)?;
     ask(App::clone(&shared), Ask::Command(body.command, peer.to_string())).await?;
-    Ok(Json(Migrated { migration: shared.pilot.status() }))
+    Ok(Json(migrated(&shared)))
+}
+
+fn migrated(shared: &App) -> Migrated {
+    Migrated { migration: shared.pilot.status(), scaling: shared.board.scaling() }
 }
 
 /// Takes the order of a cutover in a window of time.
@@ -68,7 +72,7 @@ pub(super) async fn cancel(
 
 /// How it stands.
 pub(super) async fn migration(Extract(shared): Extract<App>) -> Json<Migrated> {
-    Json(Migrated { migration: shared.pilot.status() })
+    Json(migrated(&shared))
 }
 
 /// The journal's last lines.

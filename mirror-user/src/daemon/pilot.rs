@@ -18,8 +18,9 @@ use mirror_control::{
     evidence::{History, Judge},
     executor::{Decision, Executor, Task},
     journal::{Entry, What},
-    migration::{Action, Command, Event, Seen, Stage, State},
+    migration::{Action, Command, Event, Seen, Stage, State, Why},
     moves::Move,
+    scaler,
 };
 
 use super::Shared;
@@ -53,6 +54,8 @@ pub(super) enum Ask {
     Cancel(String),
     /// The last lines of the journal.
     Tail(usize),
+    /// To keep what was decided of the shadow's size: of which resource, and in words.
+    Scaled(String, scaler::Decision, String),
 }
 
 /// What it answers.
@@ -119,7 +122,7 @@ pub(super) fn start(
         history: History::default(),
         judge: None,
         last: None,
-        rate: clock_rate(),
+        rate: shared.board.rate,
     };
     let file = state_folder.join(format!("{}.journal", policy.name.as_str()));
     if file.exists() {
@@ -127,11 +130,6 @@ pub(super) fn start(
     }
     std::thread::Builder::new().name("pilot".into()).spawn(move || thread.run(&asked))?;
     Ok(())
-}
-
-/// For tests: how many times faster than the clock the migration's own time passes.
-fn clock_rate() -> f64 {
-    std::env::var("MIRROR_CLOCK_RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(1.0)
 }
 
 struct Thread {
@@ -220,11 +218,30 @@ impl Thread {
                 Some(journal) => journal.tail(limit),
                 None => Ok(Vec::new()),
             },
+            Ask::Scaled(resource, decision, words) => {
+                self.scaled(resource, decision, words).map(|()| Vec::new())
+            }
         }
     }
 
     fn app(&self) -> &str {
         self.shared.mover.policy.name.as_str()
+    }
+
+    /// Beside whatever migration there is, or was; before the first there is nothing that its state could be mistaken for.
+    fn scaled(&mut self, resource: String, decision: scaler::Decision, words: String) -> Result<()> {
+        if self.journal.is_none() {
+            self.take_up()?;
+        }
+        let plan =
+            self.shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
+        let state = self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state().clone());
+        let under_way = self.under_way();
+        let journal = self.journal.as_mut().context("the journal is open")?;
+        if !under_way {
+            journal.make_room()?;
+        }
+        journal.append(What::Scaled(resource, decision), Some(&Why::Scaling(words)), &state)
     }
 
     fn under_way(&self) -> bool {
@@ -267,7 +284,8 @@ impl Thread {
         let verdict = self.judge.as_ref().map(Judge::verdict);
         let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
-        self.event(Event::Tick(Seen { seconds, word, verdict, healthy }))
+        let capacity = self.shared.board.scaling().capacity;
+        self.event(Event::Tick(Seen { seconds, word, verdict, healthy, capacity }))
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.

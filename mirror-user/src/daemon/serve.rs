@@ -20,7 +20,7 @@ use mirror_control::{
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics, migrate, notify, resources};
+use super::{Shared, forecast, metrics, migrate, notify, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -86,6 +86,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/flows", get(flows))
             .route("/counters", get(counters))
             .route("/resources", get(resources::resources))
+            .route("/forecast", get(forecast::forecast))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
             .route("/join", post(join))

@@ -1,8 +1,8 @@
 //! The driver `process`: the shadow is a process on the gateway's host, in a network namespace and a control group of its own,
 //! with its own copies of the primary's files.
 //!
-//! It needs root. Before each step the record on disk says what may be there after it, so that whoever comes after a crash
-//! completes or removes it.
+//! It needs root; but not to change the limits, which are handed to the daemon's user. Before each step the record on disk
+//! says what may be there after it, so that whoever comes after a crash completes or removes it.
 
 mod failure;
 mod files;
@@ -16,7 +16,7 @@ mod record;
 
 use std::{
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,8 +35,15 @@ use crate::moves::fault;
 
 /// The driver's name.
 const NAME: &str = "process";
+/// What lets the owner of the state folder scale.
+const HAND_OVER: &str = "as root, it hands the limits to the owner of the state folder: mirror provision";
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The file that has the number of an instance's first process, in a state folder.
+pub fn pid_file(state: &Path, app: &str) -> PathBuf {
+    state.join(app).join(record::PID_FILE)
+}
 
 /// Makes instances on this host. Its calls block, and begin runtimes of their own: not for a runtime's own threads.
 #[derive(Clone, Debug)]
@@ -162,6 +169,44 @@ impl ProcessDriver {
         })
     }
 
+    /// Hands the instance's limits to the owner of the state folder, who is the daemon's user: it scales without being root.
+    fn delegate(&self, folder: &Folder, record: &Record) -> Result<()> {
+        let owner = std::fs::metadata(&self.state)?;
+        if owner.uid() == 0 {
+            return Ok(());
+        }
+        folder.show_to(owner.gid())?;
+        let group = record.plan.group().context("a plan without a group")?;
+        Hierarchies::find()?.delegate(&group.name, owner.uid())
+    }
+
+    /// What is remembered, for whoever may only look.
+    fn read(&self, app: &str) -> Result<Option<Record>, Failure> {
+        record::read(&self.state.join(app)).map_err(|error| {
+            if rustix::process::geteuid().is_root() {
+                return failure(error);
+            }
+            Failure::new(format!("{error:#}"), format!("{HAND_OVER} {app}"))
+        })
+    }
+
+    /// Refuses whoever was handed no limits of an instance: root needs none.
+    fn may_scale(&self, app: &str) -> Result<(), Failure> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let record = self.read(app)?;
+        let name = record.as_ref().and_then(|record| record.plan.group()).map(|group| &group.name);
+        let Some(name) = name else { return Err(absent(app)) };
+        match Hierarchies::find().map_err(failure)?.denied(name) {
+            None => Ok(()),
+            Some(file) => {
+                let what = format!("this user may not write to {}", file.display());
+                Err(Failure::new(what, format!("{HAND_OVER} {app}")))
+            }
+        }
+    }
+
     fn log(&self, app: &str) -> PathBuf {
         self.state.join(app).join("log")
     }
@@ -198,6 +243,10 @@ fn resize(folder: &Folder, record: &mut Record, limits: Limits) -> Result<Limits
     let before = hierarchies.limits(&name)?.context("its control group is gone")?;
     let resized = hierarchies.set(&Group { name: name.clone(), limits }).and_then(|()| {
         fault("scale-set");
+        if !rustix::process::geteuid().is_root() {
+            // The record is root's, who starts programs by it.
+            return Ok(());
+        }
         // A start after a crash gets the same size.
         record.plan = record.plan.clone().with_limits(limits);
         folder.write(record)
@@ -271,6 +320,7 @@ impl Driver for ProcessDriver {
         let kept = record.complete;
         if kept && record.process.as_ref().is_some_and(Mark::runs) {
             said(&Done { what: format!("{app} is provisioned already, and runs"), ms: 0.0 });
+            self.delegate(&folder, &record).map_err(failure)?;
             return self.instance(&record).map_err(failure);
         }
         folder.write(&record).map_err(failure)?;
@@ -288,11 +338,12 @@ impl Driver for ProcessDriver {
                 }
             });
         }
+        self.delegate(&folder, &record).map_err(failure)?;
         self.instance(&record).map_err(failure)
     }
 
     fn scale(&self, app: &str, limits: Limits) -> Result<Limits, Failure> {
-        need_root()?;
+        self.may_scale(app)?;
         let folder = Folder::lock(&self.state, app).map_err(failure)?;
         let record = folder.read().map_err(failure)?.filter(|record| record.complete);
         let Some(mut record) = record else { return Err(absent(app)) };
@@ -301,7 +352,7 @@ impl Driver for ProcessDriver {
     }
 
     fn describe(&self, app: &str) -> Result<Option<Instance>, Failure> {
-        let record = record::read(&self.state.join(app)).map_err(failure)?;
+        let record = self.read(app)?;
         record.map(|record| self.instance(&record)).transpose().map_err(failure)
     }
 

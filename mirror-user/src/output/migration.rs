@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
+use mirror_common::switch_word::Side;
 use mirror_control::{
     journal::{Entry, What},
-    migration::Plan,
+    migration::{Capacity, Plan},
 };
 
 use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, span, styled};
+use crate::api::forecast::Scaling;
 use crate::api::migration::{History, Migrated, Migrating, MigrationStatus, OrderStatus, Ordered};
 
 /// A line or two of a status.
@@ -42,10 +44,12 @@ impl Show for Ordered {
 
 impl Show for Migrated {
     fn lines(&self) -> String {
-        let Some(migration) = &self.migration else {
-            return "no migration yet: mirror migrate APP\n".into();
-        };
         let mut text = String::new();
+        let Some(migration) = &self.migration else {
+            let _ = writeln!(text, "no migration yet: mirror migrate APP");
+            show_scaling(&mut text, &self.scaling);
+            return text;
+        };
         show(&mut text, migration);
         let steps = migration.steps.iter().map(|step| {
             if *step == migration.weight { styled(GOOD, format!("[{step}]")) } else { step.to_string() }
@@ -55,7 +59,27 @@ impl Show for Migrated {
         for finding in &migration.evidence {
             let _ = writeln!(text, "  evidence  {finding}");
         }
+        show_scaling(&mut text, &self.scaling);
         text
+    }
+}
+
+/// How the shadow is scaled, and whether both sides are large enough.
+pub(super) fn show_scaling(text: &mut String, scaling: &Scaling) {
+    for (_, _, words) in &scaling.decisions {
+        let _ = writeln!(text, "  scaling   {words}");
+    }
+    if let Some(failure) = &scaling.failure {
+        let _ = writeln!(text, "  scaling   {}", styled(BAD, failure));
+    }
+    for (side, capacity) in Side::BOTH.into_iter().zip(&scaling.capacity) {
+        let Some(capacity) = capacity else { continue };
+        let style = match capacity {
+            Capacity::Enough => GOOD,
+            Capacity::Short { .. } => BAD,
+            Capacity::Unknown(_) => DOUBTFUL,
+        };
+        let _ = writeln!(text, "  capacity  {}: {}", side.name(), styled(style, capacity));
     }
 }
 
@@ -108,11 +132,12 @@ fn line(entry: &Entry) -> String {
         What::Begun(_, who) => format!("begun by {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
-        What::Moved | What::Asked(..) | What::Appointment => String::new(),
+        What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => String::new(),
     };
+    let stage = if matches!(entry.what, What::Scaled(..)) { "scaling" } else { entry.state.stage.name() };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
     let time = clock(entry.at_ms);
-    format!("{time}  {:<12} {:<50} {}\n", entry.state.stage.name(), entry.words, styled(style, what))
+    format!("{time}  {stage:<12} {:<50} {}\n", entry.words, styled(style, what))
 }
 
 /// Date and time of day, UTC.

@@ -4,7 +4,10 @@ use std::{
     fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    os::unix::{
+        fs::PermissionsExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -393,6 +396,39 @@ fn limits_are_changed_while_it_runs_and_kept() -> Result<()> {
     stage.ended()?;
     let again = stage.done(&["provision", "shop"])?;
     ensure!(again["instance"]["limits"]["cpu_millicores"] == 500, "{again}");
+    Ok(())
+}
+
+/// The owner of the state folder stands for the daemon's user.
+#[test]
+fn the_owner_of_the_state_folder_may_change_the_limits_and_nobody_else() -> Result<()> {
+    const OWNER: u32 = 65_534;
+    let stage = Stage::new()?;
+    let folder = stage.folder.path();
+    // That user must get at the program, wherever this was built.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let program = folder.join("mirror");
+    fs::copy(binary("mirror")?, &program)?;
+    let state = folder.join("state");
+    fs::create_dir(&state)?;
+    std::os::unix::fs::chown(&state, Some(OWNER), Some(OWNER))?;
+    stage.done(&["provision", "shop"])?;
+    let scale_as = |user: u32, cores: &str| {
+        let mut command = Command::new(&program);
+        command.arg("--json").arg("--state").arg(&state).args(["scale", "shop", "--cpu", cores]);
+        // Without the groups of whoever runs this.
+        command.uid(user).gid(user);
+        stage.lab.host(Host::Gateway).output(&mut command)
+    };
+    let output = scale_as(OWNER, "0.5")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let found = stage.done(&["instance", "shop"])?;
+    ensure!(found["limits"]["cpu_millicores"] == 500, "{found}");
+    let other = scale_as(OWNER - 1, "0.75")?;
+    let said = String::from_utf8_lossy(&other.stderr);
+    ensure!(other.status.code() == Some(1) && said.contains("mirror provision shop"), "{said}");
+    ensure!(stage.done(&["instance", "shop"])?["limits"]["cpu_millicores"] == 500, "another user may");
     Ok(())
 }
 

@@ -144,6 +144,36 @@ impl Hierarchies {
         Ok(Some(Limits { cpu_millicores, memory_bytes }))
     }
 
+    /// The files that a group's limits are written to.
+    fn limit_files(&self, name: &str) -> Vec<PathBuf> {
+        match self {
+            Self::V1 { cpu, memory } => vec![
+                cpu.join(name).join("cpu.cfs_period_us"),
+                cpu.join(name).join("cpu.cfs_quota_us"),
+                memory.join(name).join("memory.limit_in_bytes"),
+            ],
+            Self::V2(root) => vec![root.join(name).join("cpu.max"), root.join(name).join("memory.max")],
+        }
+    }
+
+    /// Lets a user set a group's limits: the files of these alone, so that it can neither move processes nor make groups
+    /// (delegation, as the kernel's cgroup-v2.rst has it, of less than a whole group).
+    ///
+    /// # Errors
+    /// When there is no such group, or the kernel refuses.
+    pub(super) fn delegate(&self, name: &str, user: u32) -> Result<()> {
+        self.limit_files(name).iter().try_for_each(|file| {
+            std::os::unix::fs::chown(file, Some(user), None)
+                .with_context(|| format!("can't give {} away", file.display()))
+        })
+    }
+
+    /// A file of a group's limits that this process may not write to.
+    pub(super) fn denied(&self, name: &str) -> Option<PathBuf> {
+        let writable = |file: &PathBuf| fs::OpenOptions::new().write(true).open(file).is_ok();
+        self.limit_files(name).into_iter().find(|file| !writable(file))
+    }
+
     fn memory_used(&self, name: &str) -> Result<u64> {
         let file = match self {
             Self::V1 { memory, .. } => memory.join(name).join("memory.usage_in_bytes"),
@@ -288,6 +318,12 @@ mod tests {
         assert_eq!(v2.limits("g").unwrap(), Some(limits));
         fs::write(memory.join("g/cpu.max"), "max 100000").unwrap();
         assert_eq!(v2.limits("g").unwrap(), None, "no limit is no number");
+        let me = rustix::process::geteuid().as_raw();
+        for either in [&v1, &v2] {
+            either.delegate("g", me).unwrap();
+            assert_eq!(either.denied("g"), None);
+            assert!(either.delegate("none", me).is_err() && either.denied("none").is_some());
+        }
         let small = Group { limits: Limits { memory_bytes: 4_095, ..limits }, ..group };
         assert!(v2.set(&small).unwrap_err().to_string().contains("uses 4096 bytes"));
     }

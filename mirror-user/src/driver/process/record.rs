@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! STATE/APP/record.json    the plan, how far it is carried out, the process
+//! STATE/APP/pid            the process' number, for whoever watches it
 //! STATE/APP/log            what the instance says
 //! STATE/APP/files/N        its own files
 //! ```
@@ -9,7 +10,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -20,6 +21,9 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize};
+
+/// The name of the file with the process' number.
+pub(super) const PID_FILE: &str = "pid";
 
 /// A process that can't be mistaken for a later one of the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,9 +130,23 @@ impl Folder {
             file.write_all(&serde_json::to_vec_pretty(record)?)?;
             file.sync_all()?;
             fs::rename(&new, self.path.join("record.json"))?;
+            if let Some(process) = &record.process {
+                fs::write(self.path.join(PID_FILE), process.pid.to_string())?;
+            }
             File::open(&self.path)?.sync_all()
         };
         written().with_context(|| format!("can't write to {}", self.path.display()))
+    }
+
+    /// Lets a group read the folder: what is in it keeps its own modes.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(super) fn show_to(&self, group: u32) -> Result<()> {
+        let mode = fs::Permissions::from_mode(0o750);
+        std::os::unix::fs::chown(&self.path, None, Some(group))
+            .and_then(|()| fs::set_permissions(&self.path, mode))
+            .with_context(|| format!("can't show {}", self.path.display()))
     }
 
     /// Removes all but the record.
@@ -136,7 +154,9 @@ impl Folder {
     /// # Errors
     /// When the disk refuses.
     pub(super) fn remove_files(&self) -> Result<()> {
-        ["files", "log", "record.new"].iter().try_for_each(|name| super::files::remove(&self.path.join(name)))
+        ["files", "log", PID_FILE, "record.new"]
+            .iter()
+            .try_for_each(|name| super::files::remove(&self.path.join(name)))
     }
 
     /// Removes the folder, the record last. False: there was none.
