@@ -463,7 +463,10 @@ fn asked(mut state: State, command: Command, who: String) -> Next {
             state.weight.resume();
             state.failed_cutovers = 0;
         }
-        Command::Cutover => state.cutover_asked = true,
+        Command::Cutover => {
+            state.cutover_asked = true;
+            state.failed_cutovers = 0;
+        }
         Command::Abort => state.aborting = true,
         Command::Finalize if state.stage == Stage::Standby => {
             state.standby_seconds = 0.0;

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddrV4,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     process::{Child, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use mirror_common::switch_word::SwitchWord;
 use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -100,8 +101,8 @@ impl Mover {
                     Err(error) => Saw::HookEnded(Err(format!("{error:#}"))),
                 },
                 Do::PollHook | Do::KillHook => look_after(&mut work, todo == Do::KillHook),
-                Do::EndDoubt => {
-                    self.words.end_doubt(APP);
+                Do::EndDoubt(doubts) => {
+                    self.words.end_doubt(APP, doubts);
                     Saw::Done
                 }
             };
@@ -165,6 +166,8 @@ impl Mover {
             .env("MIRROR_TO", address(from.other() as usize).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            // Whoever kills it kills what it has started, too: nobody may write to a side that others take for level.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("can't start the join hook {program}"))
     }
@@ -210,7 +213,9 @@ fn look_after(work: &mut Work, kill: bool) -> Saw {
         return Saw::HookEnded(Err("the join hook is gone".into()));
     };
     let saw = if kill {
-        let _ = child.kill();
+        // Its own group has its number. It may have ended by itself.
+        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         let _ = child.wait();
         Saw::Done
     } else if planted("flip-early") {
@@ -240,8 +245,8 @@ fn us(since: Instant) -> f64 {
 pub(crate) fn fault(point: &str) {
     let Ok(wanted) = std::env::var("MIRROR_FAULT") else { return };
     let signal = match wanted.strip_prefix("stop-") {
-        None if wanted == point => rustix::process::Signal::KILL,
-        Some(stop) if stop == point => rustix::process::Signal::STOP,
+        None if wanted == point => Signal::KILL,
+        Some(stop) if stop == point => Signal::STOP,
         _ => return,
     };
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);

@@ -206,6 +206,7 @@ fn resize(folder: &Folder, record: &mut Record, limits: Limits) -> Result<Limits
         hierarchies.set(&Group { name, limits: before })?;
         return Err(error);
     }
+    fault("scale-noted");
     hierarchies.limits(&name)?.context("its control group is gone")
 }
 

@@ -21,6 +21,8 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::moves::fault;
+
 /// A process that can't be mistaken for a later one of the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -125,6 +127,7 @@ impl Folder {
             let mut file = File::create(&new)?;
             file.write_all(&serde_json::to_vec_pretty(record)?)?;
             file.sync_all()?;
+            fault("record-new");
             fs::rename(&new, self.path.join("record.json"))?;
             File::open(&self.path)?.sync_all()
         };
