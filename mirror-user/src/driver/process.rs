@@ -26,10 +26,11 @@ use mirror_control::driver::{
     Done, Driver, Failure, Group, Instance, Limits, Plan, Standing, Start, Step, Wanted,
 };
 
+pub(crate) use self::record::Mark;
 use self::{
     failure::{absent, advice, failure, need_root},
     group::Hierarchies,
-    record::{Folder, Mark, Record},
+    record::{Folder, Record},
 };
 use crate::moves::fault;
 

@@ -25,7 +25,7 @@ use crate::moves::fault;
 
 /// A process that can't be mistaken for a later one of the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// Its number.
     pub pid: u32,
     /// When it started, in clock ticks since the host's start.
@@ -39,18 +39,18 @@ impl Mark {
     ///
     /// # Errors
     /// When there is none of this number.
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let start = started(pid).with_context(|| format!("there is no process {pid}"))?;
         Ok(Self { pid, start, boot: boot()? })
     }
 
     /// Whether it still runs; one that has ended and wasn't waited for doesn't.
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         started(self.pid) == Some(self.start) && boot().is_ok_and(|boot| boot == self.boot)
     }
 
     /// Kills it, if it runs.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
         // The handle first, then whether it is the one: a number that was used again is never killed.
         if let (Ok(handle), true) = (pidfd_open(pid, PidfdFlags::empty()), self.runs()) {

@@ -97,6 +97,7 @@ pub struct Hook {
 pub struct Moving {
     course: Course,
     todo: Do,
+    joins: bool,
     hook: Hook,
     bound: u64,
     /// The first of the mutant's two sums.
@@ -114,7 +115,7 @@ impl Moving {
         let give_up_ns = rescue.then_some(kernel.now + time / 2);
         let terms = Terms { deadline_ns: bound, give_up_ns, hook: made == Move::Join };
         let (course, todo) = Course::new(planned, terms);
-        Ok(Self { course, todo, hook, bound, begun: None })
+        Ok(Self { course, todo, joins: made == Move::Join, hook, bound, begun: None })
     }
 
     /// Does what is to be done; at the end says how it went.
@@ -133,7 +134,7 @@ impl Moving {
                 (_, Some(begun)) => Saw::Open(begun - kernel.finished),
                 (_, None) => Saw::Open(kernel.open_writes()),
             },
-            Do::CountDoubts if mutant == Some(Mutant::DoubtsForgotten) => Saw::InDoubt(0),
+            Do::CountDoubts if mutant == Some(Mutant::DoubtsForgotten) && !self.joins => Saw::InDoubt(0),
             Do::CountDoubts => Saw::InDoubt(kernel.in_doubt),
             Do::GiveUp => {
                 kernel.give_up();
