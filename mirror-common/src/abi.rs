@@ -195,7 +195,7 @@ pub struct App {
     pub out_of_sync_reason: u64,
     /// Writes that the mirror does, and of which nobody knows whether the authority, whose leg was lost, has done them. As
     /// soon as the authority answers another write, the mirror is out of sync for them; where it is dead, the mirror may take
-    /// over. Writer: datapath, atomic adds; the daemon empties it behind a move.
+    /// over. Writer: datapath, atomic adds; behind a move the daemon subtracts what was there before it.
     pub in_doubt: u64,
 }
 

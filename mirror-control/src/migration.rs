@@ -274,7 +274,7 @@ pub fn step(plan: &Plan, mut state: State, event: Event) -> Next {
         return (state, Vec::new(), Why::Over);
     }
     match event {
-        Event::Asked(command, who) => asked(state, command, who),
+        Event::Asked(command, who) => asked(plan, state, command, who),
         Event::Moved(made, result) => moved(plan, state, made, result),
         Event::Tick(seen) => {
             state.retry_seconds = (state.retry_seconds - seen.seconds).max(0.0);
@@ -466,14 +466,19 @@ fn moved(plan: &Plan, mut state: State, made: Move, result: Result<(), String>) 
     (state, Vec::new(), Why::Failed(made.name().into(), error, failed, attempts))
 }
 
-fn asked(mut state: State, command: Command, who: String) -> Next {
+fn asked(plan: &Plan, mut state: State, command: Command, who: String) -> Next {
     match command {
         Command::Pause => state.weight.pause(&who),
         Command::Resume => {
             state.weight.resume();
             state.failed_cutovers = 0;
         }
-        Command::Cutover => state.cutover_asked = true,
+        Command::Cutover => {
+            state.cutover_asked = true;
+            if state.failed_cutovers >= plan.moves.attempts {
+                state.failed_cutovers = 0;
+            }
+        }
         Command::Withdraw => state.cutover_asked = false,
         Command::Abort => state.aborting = true,
         Command::Finalize if state.stage == Stage::Standby => {

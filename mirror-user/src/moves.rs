@@ -1,22 +1,25 @@
 //! Carries a planned move out on the mapped words: freeze, wait, one compare-and-swap, thaw.
 
 use std::{
-    net::SocketAddrV4,
     os::fd::OwnedFd,
-    process::{Child, Stdio},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mirror_common::switch_word::SwitchWord;
 use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use self::hook::Hook;
 use crate::{
     policy::Policy,
     words::{Words, monotonic_ns},
 };
+
+mod hook;
 
 /// How long each phase of a move took, in microseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub struct Mover {
     pub policy: Policy,
     /// Written when a freeze has ended.
     pub thaw: OwnedFd,
+    /// Where a hook that runs is written down.
+    pub hook_place: PathBuf,
 }
 
 const APP: u32 = 0;
@@ -92,16 +97,24 @@ impl Mover {
                     give_up();
                     Saw::Done
                 }
-                Do::StartHook => match self.start_hook(&planned) {
-                    Ok(child) => {
-                        work.hook = Some((child, Instant::now()));
-                        Saw::HookRuns
+                Do::StartHook => {
+                    match Hook::start(&self.policy, planned.from.authority(), &self.hook_place) {
+                        Ok(hook) => {
+                            work.hook = Some(hook);
+                            Saw::HookRuns
+                        }
+                        Err(error) => Saw::HookEnded(Err(format!("{error:#}"))),
                     }
-                    Err(error) => Saw::HookEnded(Err(format!("{error:#}"))),
-                },
-                Do::PollHook | Do::KillHook => look_after(&mut work, todo == Do::KillHook),
-                Do::EndDoubt => {
-                    self.words.end_doubt(APP);
+                }
+                Do::PollHook => work.look_after_hook(),
+                Do::KillHook => {
+                    if let Some(hook) = &mut work.hook {
+                        hook.kill();
+                    }
+                    Saw::Done
+                }
+                Do::EndDoubt(doubts) => {
+                    self.words.end_doubt(APP, doubts);
                     Saw::Done
                 }
             };
@@ -153,22 +166,6 @@ impl Mover {
         Terms { deadline_ns: monotonic_ns() + time.as_nanos() as u64, give_up_ns: None, hook }
     }
 
-    fn start_hook(&self, planned: &Plan) -> Result<Child> {
-        let from = planned.from.authority();
-        let shadow = self.policy.shadow.as_ref().context("the policy names no shadow")?;
-        let addresses = [self.policy.primary.address, shadow.address];
-        let (program, arguments) = self.policy.join_hook.split_first().context("an empty join hook")?;
-        let address = |side: usize| -> SocketAddrV4 { addresses[side] };
-        std::process::Command::new(program)
-            .args(arguments)
-            .env("MIRROR_FROM", address(from as usize).to_string())
-            .env("MIRROR_TO", address(from.other() as usize).to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("can't start the join hook {program}"))
-    }
-
     /// Sets the share of the reads that the shadow answers, in basis points.
     ///
     /// # Errors
@@ -184,8 +181,11 @@ impl Mover {
         Err(Failed::Changed.into())
     }
 
-    /// Ends a freeze that a daemon left behind which is no more: its move never happened.
+    /// Ends a freeze that a daemon left behind which is no more, and its hook first: its move never happened.
     pub fn recover(&self) -> bool {
+        if let Err(error) = hook::end_left(&self.hook_place) {
+            tracing::error!("a join hook was left behind: {error:#}");
+        }
         let word = self.words.load(APP);
         let Some(thawed) = left_frozen(word, self.words.armed(APP)) else { return false };
         let ended = self.words.swap(APP, word, thawed).is_ok();
@@ -199,37 +199,19 @@ struct Work {
     /// When the freeze began.
     began: Instant,
     phases: Phases,
-    /// The hook, and when it was started.
-    hook: Option<(Child, Instant)>,
+    hook: Option<Hook>,
     counts: u32,
 }
 
-/// Looks whether the hook has ended, or kills it.
-fn look_after(work: &mut Work, kill: bool) -> Saw {
-    let Some((child, started)) = &mut work.hook else {
-        return Saw::HookEnded(Err("the join hook is gone".into()));
-    };
-    let saw = if kill {
-        let _ = child.kill();
-        let _ = child.wait();
-        Saw::Done
-    } else if planted("flip-early") {
-        Saw::HookEnded(Ok(()))
-    } else {
-        match child.try_wait() {
-            Ok(None) => {
-                std::thread::sleep(Duration::from_micros(500));
-                Saw::HookRuns
-            }
-            Ok(Some(status)) if status.success() => Saw::HookEnded(Ok(())),
-            Ok(Some(status)) => {
-                Saw::HookEnded(Err(format!("the join hook failed ({status}); nothing has changed")))
-            }
-            Err(error) => Saw::HookEnded(Err(format!("the join hook can't be waited for: {error}"))),
-        }
-    };
-    work.phases.hook_us = us(*started);
-    saw
+impl Work {
+    fn look_after_hook(&mut self) -> Saw {
+        let Some(hook) = &mut self.hook else {
+            return Saw::HookEnded(Err("the join hook is gone".into()));
+        };
+        let saw = hook.look();
+        self.phases.hook_us = hook.us();
+        saw
+    }
 }
 
 fn us(since: Instant) -> f64 {
@@ -240,8 +222,8 @@ fn us(since: Instant) -> f64 {
 pub(crate) fn fault(point: &str) {
     let Ok(wanted) = std::env::var("MIRROR_FAULT") else { return };
     let signal = match wanted.strip_prefix("stop-") {
-        None if wanted == point => rustix::process::Signal::KILL,
-        Some(stop) if stop == point => rustix::process::Signal::STOP,
+        None if wanted == point => Signal::KILL,
+        Some(stop) if stop == point => Signal::STOP,
         _ => return,
     };
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);

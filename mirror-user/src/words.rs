@@ -104,9 +104,10 @@ impl Words {
         self.apps.at(app as usize * APP_WORDS + 5).load(Ordering::SeqCst)
     }
 
-    /// Behind a move there is no doubt: who has the authority now has what it has.
-    pub fn end_doubt(&self, app: u32) {
-        self.apps.at(app as usize * APP_WORDS + 5).store(0, Ordering::SeqCst);
+    /// Behind a move there is no doubt any more about so many writes: who has the authority now has what it has. What came
+    /// since the move stays.
+    pub fn end_doubt(&self, app: u32, doubts: u64) {
+        self.apps.at(app as usize * APP_WORDS + 5).fetch_sub(doubts, Ordering::SeqCst);
     }
 
     /// Keeps that the daemon put a restarted side out just now.

@@ -22,6 +22,9 @@ pub(crate) struct SoakArgs {
     /// Packets delivered in the deterministic world
     #[arg(long, value_name = "N", default_value_t = 100_000_000)]
     steps: u64,
+    /// Migrations on the simulated datapath
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    migrations: u64,
     /// Only scenarios whose name contains this
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -32,6 +35,8 @@ pub(crate) struct SoakArgs {
 enum Part {
     /// The deterministic world
     World,
+    /// Migrations on the simulated datapath
+    Migrations,
     /// The scenarios, programs at TC
     Tc,
     /// The scenarios, programs at XDP
@@ -44,10 +49,11 @@ enum Part {
 /// When a part fails, or needs root and this isn't root's.
 pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     let parts = if args.only.is_empty() { Part::value_variants().to_vec() } else { args.only.clone() };
-    if parts.iter().any(|part| *part != Part::World) {
+    let rootless = [Part::World, Part::Migrations];
+    if parts.iter().any(|part| !rootless.contains(part)) {
         if !is_root() {
             bail!(
-                "the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world`"
+                "the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world,migrations`"
             );
         }
         programs::ensure(SCENARIO_PROGRAMS)?;
@@ -56,7 +62,8 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     }
     for part in parts {
         match part {
-            Part::World => world(args.steps)?,
+            Part::World => oracle("world", "--steps", args.steps)?,
+            Part::Migrations => oracle("migrations", "--migrations", args.migrations)?,
             Part::Tc => scenarios(args, "tc")?,
             Part::Xdp => scenarios(args, "xdp")?,
         }
@@ -64,14 +71,16 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
     Ok(())
 }
 
-fn world(steps: u64) -> Result<()> {
-    let steps = steps.to_string();
+/// Runs one of the simulations.
+fn oracle(program: &str, option: &str, number: u64) -> Result<()> {
+    println!("--- {program}");
+    let number = number.to_string();
     command::run(
         cargo()
-            .args(["run", "--release", "--quiet", "--package", "oracle", "--bin", "world", "--"])
-            .args(["--steps", &steps]),
+            .args(["run", "--release", "--quiet", "--package", "oracle", "--bin", program, "--"])
+            .args([option, &number]),
     )
-    .context("the deterministic world found a broken rule; --seed N shows it")
+    .with_context(|| format!("{program}: a broken rule was found; --seed N shows it"))
 }
 
 fn scenarios(args: &SoakArgs, hook: &str) -> Result<()> {

@@ -26,10 +26,11 @@ use mirror_control::driver::{
     Done, Driver, Failure, Group, Instance, Limits, Plan, Standing, Start, Step, Wanted,
 };
 
+pub(crate) use self::record::Mark;
 use self::{
     failure::{absent, advice, failure, need_root},
     group::Hierarchies,
-    record::{Folder, Mark, Record},
+    record::{Folder, Record},
 };
 use crate::moves::fault;
 
@@ -255,6 +256,7 @@ fn resize(folder: &Folder, record: &mut Record, limits: Limits) -> Result<Limits
         hierarchies.set(&Group { name, limits: before })?;
         return Err(error);
     }
+    fault("scale-noted");
     hierarchies.limits(&name)?.context("its control group is gone")
 }
 

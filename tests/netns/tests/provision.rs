@@ -268,8 +268,10 @@ fn killed_between_any_two_steps_it_is_completed_or_removed() -> Result<()> {
 }
 
 /// Between every two steps, and within those that make two things.
-const FAULTS: [&str; 18] = [
+const FAULTS: [&str; 21] = [
+    "record-new",
     "provision-begun",
+    "provision-group-bare",
     "provision-group-done",
     "provision-group-noted",
     "provision-namespace-file",
@@ -280,6 +282,7 @@ const FAULTS: [&str; 18] = [
     "provision-link-noted",
     "provision-egress-done",
     "provision-egress-noted",
+    "provision-copy-bare",
     "provision-copy-done",
     "provision-copy-noted",
     "provision-start-unknown",
@@ -385,10 +388,23 @@ fn limits_are_changed_while_it_runs_and_kept() -> Result<()> {
     let first = stage.done(&["provision", "shop"])?;
     let scaled = stage.done(&["scale", "shop", "--cpu", "0.25", "--memory", "96MiB"])?;
     ensure!(scaled["cpu_millicores"] == 250 && scaled["memory_bytes"] == 96 << 20, "{scaled}");
-    // Killed before that is remembered: what the kernel has counts.
-    stage.killed(&["scale", "shop", "--cpu", "0.75"], "scale-set")?;
+    // Killed between any two steps: what the kernel has counts, the next one sets both, and nothing is started again.
+    for fault in ["scale-half", "scale-set", "record-new", "scale-noted"] {
+        stage.killed(&["scale", "shop", "--cpu", "0.75", "--memory", "80MiB"], fault)?;
+        let found = stage.done(&["instance", "shop"])?;
+        let cpu = if fault == "scale-half" { 250 } else { 750 };
+        ensure!(found["limits"]["cpu_millicores"] == cpu && found["healthy"] == true, "{fault}: {found}");
+        ensure!(found["limits"]["memory_bytes"] == 80 << 20, "{fault}: {found}");
+        let again = stage.done(&["provision", "shop"])?;
+        ensure!(
+            again["instance"]["pid"] == first["instance"]["pid"],
+            "{fault}: it was started again: {again}"
+        );
+        ensure!(stage.processes()?.len() == 1, "{fault}: {:?}", stage.processes()?);
+        let scaled = stage.done(&["scale", "shop", "--cpu", "0.25", "--memory", "96MiB"])?;
+        ensure!(scaled["cpu_millicores"] == 250 && scaled["memory_bytes"] == 96 << 20, "{fault}: {scaled}");
+    }
     let found = stage.done(&["instance", "shop"])?;
-    ensure!(found["limits"]["cpu_millicores"] == 750 && found["healthy"] == true, "{found}");
     ensure!(found["pid"] == first["instance"]["pid"], "it was started again: {found}");
     stage.done(&["scale", "shop", "--cpu", "0.5"])?;
     let pid = found["pid"].as_u64().context("no pid")?;

@@ -2,8 +2,11 @@
 //!
 //! * [`world`]: clients, two servers, a network that loses, delays, doubles and reorders, and the gateway between them, on a
 //!   virtual clock: a seed says all that happens.
+//! * [`migrations`]: whole migrations by the daemon's own machine, on a simulated datapath that is split at each atomic
+//!   operation, with a daemon that dies anywhere.
 //! * [`trace`]: what client and servers saw of a real run, against the rules of two legs.
 #![forbid(unsafe_code)]
 
+pub mod migrations;
 pub mod trace;
 pub mod world;

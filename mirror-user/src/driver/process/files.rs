@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::statvfs;
 
+use crate::moves::fault;
+
 /// Files and folders in one copy at most.
 const MOST: usize = 1 << 20;
 
@@ -39,6 +41,7 @@ pub(super) fn copy(at: &Path, own: &Path) -> Result<()> {
         let to = if below.as_os_str().is_empty() { own.to_owned() } else { own.join(below) };
         copy_one(from, meta, &to).with_context(|| format!("can't copy {}", from.display()))?;
     }
+    fault("provision-copy-bare");
     // A folder's times and mode only after what was written into it.
     for (from, meta) in entries.iter().rev().filter(|(_, meta)| meta.is_dir()) {
         let to = own.join(from.strip_prefix(at)?);

@@ -15,6 +15,8 @@ use mirror_control::driver::{Group, Limits};
 use procfs::process::MountInfos;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::moves::fault;
+
 /// The span that a share of processor time is given for, in microseconds.
 const PERIOD_US: u64 = 100_000;
 /// How long killed processes may take to end.
@@ -86,6 +88,8 @@ impl Hierarchies {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => made.with_context(|| format!("can't make {}", root.join(&group.name).display()))?,
             }
+            // With two hierarchies only one has the group here; without limits it is in either case.
+            fault("provision-group-bare");
         }
         self.set(group)
     }
@@ -102,6 +106,7 @@ impl Hierarchies {
         match self {
             Self::V1 { cpu, memory } => {
                 write(&memory.join(&group.name).join("memory.limit_in_bytes"), &memory_bytes.to_string())?;
+                fault("scale-half");
                 let cpu = cpu.join(&group.name);
                 write(&cpu.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
                 write(&cpu.join("cpu.cfs_quota_us"), &quota_us.to_string())
@@ -109,6 +114,7 @@ impl Hierarchies {
             Self::V2(root) => {
                 let folder = root.join(&group.name);
                 write(&folder.join("memory.max"), &memory_bytes.to_string())?;
+                fault("scale-half");
                 write(&folder.join("cpu.max"), &format!("{quota_us} {PERIOD_US}"))
             }
         }

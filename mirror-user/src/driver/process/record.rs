@@ -22,12 +22,14 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::moves::fault;
+
 /// The name of the file with the process' number.
 pub(super) const PID_FILE: &str = "pid";
 
 /// A process that can't be mistaken for a later one of the same number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// Its number.
     pub pid: u32,
     /// When it started, in clock ticks since the host's start.
@@ -41,18 +43,18 @@ impl Mark {
     ///
     /// # Errors
     /// When there is none of this number.
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let start = started(pid).with_context(|| format!("there is no process {pid}"))?;
         Ok(Self { pid, start, boot: boot()? })
     }
 
     /// Whether it still runs; one that has ended and wasn't waited for doesn't.
-    pub(super) fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         started(self.pid) == Some(self.start) && boot().is_ok_and(|boot| boot == self.boot)
     }
 
     /// Kills it, if it runs.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
         // The handle first, then whether it is the one: a number that was used again is never killed.
         if let (Ok(handle), true) = (pidfd_open(pid, PidfdFlags::empty()), self.runs()) {
@@ -129,6 +131,7 @@ impl Folder {
             let mut file = File::create(&new)?;
             file.write_all(&serde_json::to_vec_pretty(record)?)?;
             file.sync_all()?;
+            fault("record-new");
             fs::rename(&new, self.path.join("record.json"))?;
             if let Some(process) = &record.process {
                 fs::write(self.path.join(PID_FILE), process.pid.to_string())?;

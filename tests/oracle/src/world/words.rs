@@ -3,7 +3,7 @@
 use mirror_common::{
     abi::App,
     flow::Switch,
-    switch_word::{Side, SwitchWord},
+    switch_word::{Freeze, Side, SwitchWord},
 };
 
 /// The switch word and what goes with a freeze; the past that the judge needs.
@@ -83,9 +83,11 @@ impl Switch for Words<'_> {
     }
 
     fn word(&mut self) -> SwitchWord {
-        let (word, app) = (self.application.word, self.application.app);
-        if word.frozen() && app.freeze_epoch == word.epoch() && self.now_us * 1_000 >= app.freeze_deadline {
-            self.application.word = word.next(app.thaw_state);
+        let app = self.application.app;
+        let freeze =
+            Freeze { deadline_ns: app.freeze_deadline, epoch: app.freeze_epoch, thaw: app.thaw_state };
+        if let Some(thawed) = freeze.passed(self.application.word, self.now_us * 1_000) {
+            self.application.word = thawed;
             self.application.thawed += 1;
         }
         self.application.word

@@ -1,0 +1,173 @@
+//! The join hook. It copies to a side that others take for level as soon as the move is made: so it is killed with all that it
+//! has started, and written down, for a daemon after this one to end what was left.
+
+use std::{
+    fs::{self, DirBuilder},
+    io::ErrorKind,
+    os::unix::{fs::DirBuilderExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use mirror_common::switch_word::Side;
+use mirror_control::moves::Saw;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{fault, planted};
+use crate::{driver::process::Mark, policy::Policy};
+
+/// How long a killed hook may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A hook that runs.
+pub(super) struct Hook {
+    child: Child,
+    started: Instant,
+    /// Where it is written down.
+    place: PathBuf,
+}
+
+impl Hook {
+    /// Starts the policy's hook, in a process group of its own, and writes it down.
+    ///
+    /// # Errors
+    /// When it can't be started, or not be written down: then it is killed again.
+    pub(super) fn start(policy: &Policy, from: Side, place: &Path) -> Result<Self> {
+        let shadow = policy.shadow.as_ref().context("the policy names no shadow")?;
+        let addresses = [policy.primary.address, shadow.address];
+        let (program, arguments) = policy.join_hook.split_first().context("an empty join hook")?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env("MIRROR_FROM", addresses[from as usize].to_string())
+            .env("MIRROR_TO", addresses[from.other() as usize].to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("can't start the join hook {program}"))?;
+        let mut hook = Self { child, started: Instant::now(), place: place.to_owned() };
+        if let Err(error) = hook.write_down() {
+            hook.kill();
+            return Err(error);
+        }
+        fault("hook-started");
+        Ok(hook)
+    }
+
+    fn write_down(&self) -> Result<()> {
+        let mark = serde_json::to_vec(&Mark::of(self.child.id())?)?;
+        let folder = self.place.parent().context("a folder for what is kept")?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| fs::write(&self.place, mark))
+            .with_context(|| format!("can't write {}", self.place.display()))
+    }
+
+    /// Looks whether it has ended, after a pause.
+    pub(super) fn look(&mut self) -> Saw {
+        if planted("flip-early") {
+            return Saw::HookEnded(Ok(()));
+        }
+        match self.child.try_wait() {
+            Ok(None) => {
+                std::thread::sleep(Duration::from_micros(500));
+                Saw::HookRuns
+            }
+            Ok(Some(status)) if status.success() => Saw::HookEnded(Ok(())),
+            Ok(Some(status)) => {
+                Saw::HookEnded(Err(format!("the join hook failed ({status}); nothing has changed")))
+            }
+            Err(error) => Saw::HookEnded(Err(format!("the join hook can't be waited for: {error}"))),
+        }
+    }
+
+    /// Kills it and what it has started.
+    pub(super) fn kill(&mut self) {
+        kill_group(self.child.id());
+        let _ = self.child.wait();
+    }
+
+    /// For how long it has run, in microseconds.
+    pub(super) fn us(&self) -> f64 {
+        super::us(self.started)
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        // What stays there is of a process that has ended, which the next daemon sees.
+        let _ = fs::remove_file(&self.place);
+    }
+}
+
+/// A leader's group has its number. It may have ended by itself.
+fn kill_group(leader: u32) {
+    if let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Ends a hook that a daemon left behind which is no more. False: there was none.
+///
+/// # Errors
+/// When it doesn't end, or what was written down can't be read.
+pub(super) fn end_left(place: &Path) -> Result<bool> {
+    let bytes = match fs::read(place) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", place.display())),
+    };
+    // Torn by a crash: it was being written when its daemon died.
+    let mark = serde_json::from_slice::<Mark>(&bytes).ok();
+    let left = mark.filter(Mark::runs);
+    if let Some(mark) = &left {
+        kill_group(mark.pid);
+        let deadline = Instant::now() + PATIENCE;
+        while mark.runs() {
+            ensure!(Instant::now() < deadline, "the killed join hook {} doesn't end", mark.pid);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    fs::remove_file(place).with_context(|| format!("can't remove {}", place.display()))?;
+    Ok(left.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_was_left_is_ended_with_what_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("shop.hook");
+        let mut child = Command::new("sh");
+        child.args(["-c", "sleep 600 & echo $!; wait"]).stdout(Stdio::piped()).process_group(0);
+        let mut child = child.spawn().unwrap();
+        let mut started = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut started)
+            .unwrap();
+        let grandchild = Mark::of(started.trim().parse().unwrap()).unwrap();
+        fs::write(&place, serde_json::to_vec(&Mark::of(child.id()).unwrap()).unwrap()).unwrap();
+        assert!(end_left(&place).unwrap());
+        assert!(!child.wait().unwrap().success());
+        let deadline = Instant::now() + PATIENCE;
+        while grandchild.runs() {
+            assert!(Instant::now() < deadline, "what it has started goes on");
+            std::thread::yield_now();
+        }
+        assert!(!end_left(&place).unwrap());
+    }
+
+    #[test]
+    fn a_torn_or_an_old_note_is_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("shop.hook");
+        fs::write(&place, "{\"pid\":").unwrap();
+        assert!(!end_left(&place).unwrap());
+        assert!(!place.exists());
+    }
+}
