@@ -112,8 +112,7 @@ impl Noise {
             noise.bursts.push(most);
             let wander = |score: &[f64], counting: f64, shorter: Option<f64>, prior: f64| {
                 let timed = blocks.iter().filter(|b| b.timed > 0.0);
-                let means: Vec<(f64, f64)> =
-                    timed.map(|b| (b.mean(score), counting / b.timed)).collect();
+                let means: Vec<(f64, f64)> = timed.map(|b| (b.mean(score), counting / b.timed)).collect();
                 variance(&means, shorter.filter(|_| known), prior).1
             };
             let ways = scale.alternatives.iter().enumerate();
@@ -212,4 +211,51 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::evidence::{
+        JudgePolicy,
+        tests::{calm, history},
+    };
+
+    fn learned(minutes: u32) -> Noise {
+        let past = history(minutes, calm, &mut StdRng::seed_from_u64(1));
+        let scale = Scale::new(&past.latency(), &JudgePolicy::default());
+        Noise::learn(&scale, &past.blocks(&scale))
+    }
+
+    #[test]
+    fn a_longer_mean_wanders_no_more_than_a_shorter_one_once_the_past_is_long_beside_it() {
+        let noise = learned(1_440);
+        assert!(noise.bursts.is_sorted_by(|shorter, longer| shorter >= longer), "{:?}", noise.bursts);
+        assert!(
+            noise.body_wander.is_sorted_by(|shorter, longer| shorter >= longer),
+            "{:?}",
+            noise.body_wander
+        );
+        // Of a tenth of the errors by chance in a minute, nearly nothing is left in an hour.
+        assert!(noise.bursts[6] < 0.05, "{:?}", noise.bursts);
+    }
+
+    #[test]
+    fn what_may_outlast_a_short_past_is_taken_to_be_large() {
+        let noise = learned(20);
+        assert!(noise.bursts[6] >= PRIOR_BURSTS, "{:?}", noise.bursts);
+    }
+
+    #[test]
+    fn between_two_lengths_noise_goes_as_a_power() {
+        let mut noise = learned(20);
+        noise.bursts = vec![0.8, 0.4, 0.2, 0.1, 0.05, 0.02, 0.01];
+        let at = |minutes: f64| noise.lasting(minutes * 60.0).bursts();
+        for (minutes, bursts) in [(0.5, 0.8), (1.0, 0.8), (4.0, 0.2), (64.0, 0.01), (99.0, 0.01)] {
+            assert!((at(minutes) - bursts).abs() < 1e-12, "{minutes} minutes: {}", at(minutes));
+        }
+        assert!((at(3.0) - 0.8 / 3.0).abs() < 1e-9, "{}", at(3.0));
+    }
 }
