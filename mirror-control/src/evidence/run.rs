@@ -77,8 +77,8 @@ pub(super) fn conditional(hits: f64, all: f64, share: f64, log_ratio: f64) -> f6
 ///
 /// A bet on each trial: a hit of the shadow's wins `won`, one of the primary's loses as much as keeps the bet fair whatever the
 /// common rate is, and each trial costs what the allowance alone would win. Averaged over the trials that expects 1 at most,
-/// and a product is at most the average (of logarithms), so that rates may change within the tick. Without an allowance it
-/// is Turner and Grünwald's conditional e-variable, with Poisson's limit at small shares.
+/// and a product is at most the average (of logarithms), so that rates may change within the tick. Without an allowance a
+/// hit is worth as much as in [`conditional`].
 pub(super) fn bet_on_rate(
     hits: f64,
     others: f64,
