@@ -248,10 +248,15 @@ impl fmt::Display for Finding {
         let (bound, allowed) = (self.threshold.exp(), self.allowed);
         match self.metric {
             Metric::Latency => {
-                write!(f, "p99 {:.1} ms beside {:.1} ms, {allowed:.1} ms allowed", self.shadow, self.primary)?;
+                write!(
+                    f,
+                    "p99 {:.1} ms beside {:.1} ms, {allowed:.1} ms allowed",
+                    self.shadow, self.primary
+                )?;
             }
             Metric::Errors => {
-                let [shadow, primary, allowed] = [self.shadow, self.primary, allowed].map(|share| share * 100.0);
+                let [shadow, primary, allowed] =
+                    [self.shadow, self.primary, allowed].map(|share| share * 100.0);
                 write!(f, "errors {shadow:.3} % beside {primary:.3} %, {allowed:.3} % allowed")?;
             }
             Metric::Divergence => {

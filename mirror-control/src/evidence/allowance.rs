@@ -41,7 +41,8 @@ impl JudgePolicy {
         let explained = |below: &dyn Fn(usize) -> usize, first: usize| {
             // Turns of the primary whose pair may lie up to so many steps, from the largest ratio down.
             let mut reach = vec![0_u64; tie + 2];
-            for (k, &count) in primary.buckets().iter().enumerate().take(BUCKETS - 1).filter(|(_, n)| **n > 0) {
+            for (k, &count) in primary.buckets().iter().enumerate().take(BUCKETS - 1).filter(|(_, n)| **n > 0)
+            {
                 reach[below(k)] += count;
             }
             let (mut could, mut taken) = (0, 0);

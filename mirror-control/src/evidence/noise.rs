@@ -1,4 +1,4 @@
-//! Noise of one side alone: how much a mean over a minute, two, four, … wanders, learned from the primary itself.
+//! Noise of one side alone: how much a mean over two minutes, four, eight, … wanders, learned from the primary itself.
 //!
 //! Requests of one minute aren't independent: a collector runs, a neighbour takes the disk. Tests that take them for
 //! independent call every such minute a difference, and the more surely the more traffic there is. How far such means wander
@@ -10,8 +10,9 @@ use statrs::distribution::{ChiSquared, ContinuousCDF};
 
 use super::{Counts, scale::Scale};
 
-/// Lengths of blocks, in minutes.
-pub(super) const SCALES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Lengths of blocks, in minutes. The past's minutes are cut anywhere: noise that lasts one is spread over two of them, and
+/// would seem half as large in each. Two minutes lose a quarter at most.
+pub(super) const SCALES: [u32; 6] = [2, 4, 8, 16, 32, 64];
 /// With so many blocks of a length the past is long beside it. Then a mean over it is known to wander no more than one over half
 /// of it, as any stationary noise does. With fewer blocks the noise may outlast the past, and be any.
 const KNOWN_BLOCKS: usize = 16;
@@ -112,8 +113,7 @@ impl Noise {
             noise.bursts.push(most);
             let wander = |score: &[f64], counting: f64, shorter: Option<f64>, prior: f64| {
                 let timed = blocks.iter().filter(|b| b.timed > 0.0);
-                let means: Vec<(f64, f64)> =
-                    timed.map(|b| (b.mean(score), counting / b.timed)).collect();
+                let means: Vec<(f64, f64)> = timed.map(|b| (b.mean(score), counting / b.timed)).collect();
                 variance(&means, shorter.filter(|_| known), prior).1
             };
             let ways = scale.alternatives.iter().enumerate();
@@ -129,22 +129,24 @@ impl Noise {
 
     /// The noise of a block of so many seconds.
     pub(super) fn lasting(&self, seconds: f64) -> Lasting<'_> {
-        let minutes = seconds / 60.0;
+        let minutes = (seconds / 60.0).max(1.0);
         let longer = SCALES.iter().position(|&scale| f64::from(scale) > minutes).unwrap_or(SCALES.len() - 1);
         let shorter = longer.saturating_sub(1);
         let (from, to) = (f64::from(SCALES[shorter]), f64::from(SCALES[longer]));
         let part = if to > from { ((minutes / from).ln() / (to / from).ln()).clamp(0.0, 1.0) } else { 0.0 };
-        Lasting { noise: self, shorter, longer, part }
+        Lasting { noise: self, shorter, longer, part, times: (f64::from(SCALES[0]) / minutes).max(1.0) }
     }
 }
 
-/// Noise between two learned lengths. Its variance goes as a power of the length.
+/// Noise between two learned lengths: its variance goes as a power of the length. Below the shortest it goes as its inverse, as
+/// that of the shortest noise does, down to a minute.
 #[derive(Clone, Copy)]
 pub(super) struct Lasting<'a> {
     noise: &'a Noise,
     shorter: usize,
     longer: usize,
     part: f64,
+    times: f64,
 }
 
 impl Lasting<'_> {
@@ -155,7 +157,7 @@ impl Lasting<'_> {
 
     /// At most this relative variance of the rate of errors.
     pub(super) fn bursts(&self) -> f64 {
-        self.between(|length| self.noise.bursts[length])
+        self.between(|length| self.noise.bursts[length]) * self.times
     }
 
     /// At least this.
@@ -165,12 +167,12 @@ impl Lasting<'_> {
 
     /// Variance of the mean score of a way to be slower.
     pub(super) fn wander(&self, way: usize) -> f64 {
-        self.between(|length| self.noise.wander[length][way])
+        self.between(|length| self.noise.wander[length][way]) * self.times
     }
 
     /// Variance of the body's mean score.
     pub(super) fn body_wander(&self) -> f64 {
-        self.between(|length| self.noise.body_wander[length])
+        self.between(|length| self.noise.body_wander[length]) * self.times
     }
 }
 
@@ -212,4 +214,53 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::evidence::{
+        JudgePolicy,
+        tests::{calm, history},
+    };
+
+    fn learned(minutes: u32) -> Noise {
+        let past = history(minutes, calm, &mut StdRng::seed_from_u64(1));
+        let scale = Scale::new(&past.latency(), &JudgePolicy::default());
+        Noise::learn(&scale, &past.blocks(&scale))
+    }
+
+    #[test]
+    fn a_longer_mean_wanders_no_more_than_a_shorter_one_once_the_past_is_long_beside_it() {
+        let noise = learned(1_440);
+        assert!(noise.bursts.is_sorted_by(|shorter, longer| shorter >= longer), "{:?}", noise.bursts);
+        assert!(
+            noise.body_wander.is_sorted_by(|shorter, longer| shorter >= longer),
+            "{:?}",
+            noise.body_wander
+        );
+        // Of a tenth of the errors by chance in a minute, nearly nothing is left in an hour.
+        assert!(noise.bursts[5] < 0.05, "{:?}", noise.bursts);
+    }
+
+    #[test]
+    fn what_may_outlast_a_short_past_is_taken_to_be_large() {
+        let noise = learned(20);
+        assert!(noise.bursts[5] >= PRIOR_BURSTS, "{:?}", noise.bursts);
+    }
+
+    #[test]
+    fn between_two_lengths_noise_goes_as_a_power() {
+        let mut noise = learned(20);
+        noise.bursts = vec![0.4, 0.2, 0.1, 0.05, 0.02, 0.01];
+        let at = |minutes: f64| noise.lasting(minutes * 60.0).bursts();
+        for (minutes, bursts) in
+            [(0.5, 0.8), (1.0, 0.8), (1.5, 0.8 / 1.5), (4.0, 0.2), (64.0, 0.01), (99.0, 0.01)]
+        {
+            assert!((at(minutes) - bursts).abs() < 1e-12, "{minutes} minutes: {}", at(minutes));
+        }
+        assert!((at(3.0) - 0.8 / 3.0).abs() < 1e-9, "{}", at(3.0));
+    }
 }

@@ -77,9 +77,16 @@ pub(super) fn conditional(hits: f64, all: f64, share: f64, log_ratio: f64) -> f6
 ///
 /// A bet on each trial: a hit of the shadow's wins `won`, one of the primary's loses as much as keeps the bet fair whatever the
 /// common rate is, and each trial costs what the allowance alone would win. Averaged over the trials that expects 1 at most,
-/// and a product is at most the average (of logarithms), so that rates may change within the tick. Without an allowance it
-/// is Turner and Grünwald's conditional e-variable, with Poisson's limit at small shares.
-pub(super) fn bet_on_rate(hits: f64, others: f64, trials: f64, share: f64, ratio: f64, allowance: f64) -> f64 {
+/// and a product is at most the average (of logarithms), so that rates may change within the tick. Without an allowance a
+/// hit is worth as much as in [`conditional`].
+pub(super) fn bet_on_rate(
+    hits: f64,
+    others: f64,
+    trials: f64,
+    share: f64,
+    ratio: f64,
+    allowance: f64,
+) -> f64 {
     if share <= 0.0 || share >= 1.0 {
         return 0.0;
     }
@@ -163,16 +170,20 @@ fn by_block(scale: &Scale, noise: &Noise, policy: &JudgePolicy, block: &Block) -
 /// counting: the way's likelihood ratio, tempered as much as its noise drowns it.
 ///
 /// The exponent's expectation under the primary's usual latencies is taken off exactly, and half the variance that the
-/// wandering gives it (as of a normal distribution). Without noise that is the likelihood ratio itself.
+/// wandering gives it at most (as of normal distributions, however the two depend on each other). Without noise that is the
+/// likelihood ratio itself. Where the body wanders more than it is known by counting, a tail is judged without it.
 fn tempered(scale: &Scale, block: &Block, way: &Alternative, wander: f64, body_wander: f64) -> f64 {
     let (n, body) = (block.timed, &scale.body);
-    let temper = |variance: f64, wander: f64| if variance > 0.0 { variance / (variance + n * wander) } else { 0.0 };
-    let (own, follows) = (temper(way.variance, wander), way.follows * temper(body.variance, body_wander));
+    let temper = |variance: f64, wander: f64| {
+        if variance > 0.0 { variance / (variance + n * wander) } else { 0.0 }
+    };
+    let (own, of_body) = (temper(way.variance, wander), temper(body.variance, body_wander));
+    let follows = if of_body > 0.5 { way.follows * of_body } else { 0.0 };
     let exponent: Vec<f64> =
         way.score.iter().zip(&body.score).map(|(score, body)| own * score + follows * body).collect();
     let expected: f64 = exponent.iter().zip(&scale.share).map(|(s, p)| s.exp() * p).sum();
-    let wandering = own * own * wander + follows * follows * body_wander;
-    n * (block.mean(&exponent) - expected.ln()) - n * n * wandering / 2.0
+    let wandering = own * wander.sqrt() + follows.abs() * body_wander.sqrt();
+    n * (block.mean(&exponent) - expected.ln()) - (n * wandering).powi(2) / 2.0
 }
 
 /// Log likelihood ratio of a count whose rate wanders as a gamma distribution of mean 1 and variance `burst` does (so that the

@@ -100,7 +100,8 @@ fn plan(plan: &Plan) -> String {
         "  join      at most {} attempts, {} apart\n  \
            compare   for {} before the first read moves\n  \
            steps     {} %, each for {} at least\n  \
-           worse     errors +{} points, p99 {}x, p50 {}x, {} % of the answers differ; false alarm at most {} %\n  \
+           allowed   errors +{} points, latency {}x and {} ms, {} % of the answers differ\n  \
+           shown     beyond that less than errors +{} points, p99 {}x, p50 {}x; less than {} % differ; false alarm at most {} %\n  \
            back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
            cutover   {cutover}\n  \
            standby   {}; back by itself when the shadow is worse, or unhealthy for {}\n",
@@ -109,16 +110,25 @@ fn plan(plan: &Plan) -> String {
         span(weight.dark_seconds),
         steps.join(" "),
         span(weight.dwell_seconds),
-        judge.error_margin * 100.0,
+        points(judge.error_allowance),
+        judge.latency_allowance_factor,
+        judge.latency_allowance_us / 1e3,
+        points(judge.divergence_allowance),
+        points(judge.error_margin),
         judge.p99_margin,
         judge.p50_margin,
-        judge.divergence_margin * 100.0,
-        judge.alpha * 100.0,
+        points(judge.divergence_margin),
+        points(judge.alpha),
         span(weight.cool_down_seconds),
         weight.max_attempts,
         span(moves.standby_seconds),
         span(moves.unhealthy_seconds),
     )
+}
+
+/// A share in percent, without the dust of binary fractions.
+fn points(share: f64) -> f64 {
+    (share * 1e8).round() / 1e6
 }
 
 impl Show for History {

@@ -38,7 +38,12 @@ const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn scene() -> Result<Scene> {
-    Scene::under(lab_builder()?.up()?, "", MIGRATION, &[], &[RATE])
+    scene_with("")
+}
+
+/// With more in the table of the judge.
+fn scene_with(judge: &str) -> Result<Scene> {
+    Scene::under(lab_builder()?.up()?, "", &format!("{MIGRATION}{judge}"), &[], &[RATE])
 }
 
 fn load(scene: &Scene) -> Result<Running> {
@@ -122,6 +127,20 @@ fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails(
     scene.ail(Host::Shadow, "delay_ms=2")?;
     wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
     ensure!(steps_back(&scene.gateway.status()?) >= 1, "{}", scene.gateway.status()?);
+    all_answered(&client.stop()?)
+}
+
+/// It answers as late as the one that loses its reads, but the policy knows of the longer way.
+#[test]
+fn a_shadow_that_is_late_by_what_is_allowed_goes_all_the_way() -> Result<()> {
+    let scene = scene_with("latency_allowance_us = 10000\n")?;
+    scene.ail(Host::Shadow, "delay_ms=2")?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    let status = scene.gateway.status()?;
+    ensure!(steps_back(&status) == 0 && status["authority"] == "shadow", "{status}");
+    wait(&scene, "the end", |status| stage(status, "Finalized"))?;
     all_answered(&client.stop()?)
 }
 

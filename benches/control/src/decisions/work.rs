@@ -290,11 +290,8 @@ impl<'a> World<'a> {
         let primary = self.primary.sample(requests, &mut self.rng);
         let shadow = self.shadow.sample(requests, &mut self.rng);
         let compared = primary.requests.min(shadow.requests);
-        let ratios: Vec<u64> = self
-            .ratios()
-            .iter()
-            .map(|share| poisson(share * compared as f64, &mut self.rng))
-            .collect();
+        let ratios: Vec<u64> =
+            self.ratios().iter().map(|share| poisson(share * compared as f64, &mut self.rng)).collect();
         let (shadow_slower, primary_slower) = JudgePolicy::default().order(&ratios, &primary.latency);
         let pairs = Pairs {
             compared,
@@ -310,9 +307,8 @@ impl<'a> World<'a> {
     /// The share of the pairs, by how many buckets the shadow's latency is above the primary's. The latencies are independent.
     fn ratios(&self) -> [f64; RATIOS] {
         let mut ratios = [0.0; RATIOS];
-        let held = |side: &Side<'_>| side.buckets.iter().enumerate().filter(|(_, share)| **share > 0.0);
-        for (k, p) in held(&self.primary) {
-            for (j, s) in held(&self.shadow) {
+        for (k, p) in self.primary.buckets.iter().enumerate().filter(|(_, share)| **share > 0.0) {
+            for (j, s) in self.shadow.buckets.iter().enumerate().filter(|(_, share)| **share > 0.0) {
                 ratios[(j + RATIOS / 2).saturating_sub(k).min(RATIOS - 1)] += p * s;
             }
         }

@@ -22,7 +22,7 @@ fn allowing(factor: f64, us: f64, errors: f64) -> JudgePolicy {
 /// Ticks until the shadow is called worse, and whether it was cleared at the end.
 fn judged(policy: JudgePolicy, shadow: Side, ticks: usize) -> (Option<(usize, Metric)>, bool) {
     let mut rng = StdRng::seed_from_u64(2);
-    let mut judge = Judge::new(policy, &history(60, calm, &mut rng)).unwrap();
+    let mut judge = Judge::new(policy, &history(300, calm, &mut rng)).unwrap();
     let of = |side: Side| Side { requests: 1_000.0, ..side };
     let worse = (0..ticks).find_map(|k| {
         judge.observe(&tick(of(HONEST), of(shadow), &mut rng));
