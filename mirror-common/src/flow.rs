@@ -80,7 +80,7 @@ pub mod leg_state {
     pub const DOWN: u8 = 3;
 }
 
-/// One side's half of a flow: 96 bytes. Every field is the datapath's, under the flow's lock.
+/// One side's half of a flow: 92 bytes. Every field is the datapath's, under the flow's lock.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leg {
@@ -129,10 +129,6 @@ pub struct Leg {
     pub dialled_ms: u32,
     /// When the server sent the last time, in milliseconds.
     pub heard_ms: u32,
-    /// The sum of the compared answer's body, as far as it has come.
-    pub body_sum: u16,
-    /// The compared answer's status.
-    pub status: u16,
 }
 
 impl Leg {
@@ -226,6 +222,12 @@ pub struct Flow {
     pub lengths: [u32; 2],
     /// The prefix of what it asks for, hashed; 0: not known.
     pub prefix: u32,
+    /// The sums of both bodies, as far as they have come.
+    pub body_sums: [u16; 2],
+    /// The status that the leg answered with that answered first.
+    pub first_status: u16,
+    /// [`Writes::begun`] when it began, modulo 65,536.
+    pub clock: u16,
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -275,6 +277,8 @@ impl Flow {
     pub const SUMMING: u32 = Flow::PRIMARY_SUMMED | Flow::SHADOW_SUMMED;
     /// The compared turn's bodies can't be compared: a length isn't known, or a part went by uncounted.
     pub const UNSUMMED: u32 = 1 << 19;
+    /// A write was under way beside it: what the two sides answered may be of two states.
+    pub const DISTURBED: u32 = 1 << 20;
 
     /// The leg of a side.
     #[inline(always)]
@@ -490,6 +494,16 @@ impl Step {
     }
 }
 
+/// An application's writes: between two readings with the same number begun, of which the first has none open, no write was
+/// under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Writes {
+    /// Begun so far, modulo 2^32.
+    pub begun: u32,
+    /// Begun and not finished on every member.
+    pub open: u32,
+}
+
 /// The application's shared words, as the datapath reaches them.
 ///
 /// `begin_write` before `word`: a full barrier lies between, so that "no open write" read after a freeze is final.
@@ -500,6 +514,8 @@ pub trait Switch {
     fn end_write(&mut self);
     /// The switch word; a freeze whose deadline has passed is ended first.
     fn word(&mut self) -> SwitchWord;
+    /// The application's writes.
+    fn writes(&mut self) -> Writes;
     /// A write's outcome at the authority isn't known, and the mirror does it.
     fn doubt(&mut self);
     /// Whether there was a [`Switch::doubt`] since the last move.

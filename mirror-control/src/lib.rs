@@ -1,6 +1,7 @@
 //! Pure control logic of the gateway: what to do next, never how. Depends on neither the network nor the kernel.
 #![forbid(unsafe_code)]
 
+pub mod divergence;
 pub mod driver;
 pub mod evidence;
 pub mod journal;

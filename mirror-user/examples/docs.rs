@@ -10,8 +10,9 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("../src/policy.rs"),
+    include_str!("../src/policy/divergence.rs"),
     include_str!("../src/policy/migration.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
@@ -76,7 +77,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 8] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -84,6 +85,7 @@ const TABLES: [(&str, &str); 7] = [
     ("Metrics", "`[metrics]`"),
     ("Process", "`[shadow.process]`"),
     ("Migration", "`[migration]`"),
+    ("Divergence", "`[divergence]`"),
 ];
 
 /// A policy that leaves out all that may be left out.

@@ -1,5 +1,6 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
+mod compare;
 mod devices;
 mod lock;
 mod log;
@@ -63,6 +64,7 @@ struct Shared {
     pins: PathBuf,
     pilot: pilot::Pilot,
     resources: Arc<Watch>,
+    compared: compare::Compared,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -88,7 +90,10 @@ pub fn run(policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
     datapath.attach(tap::NAME, Hook::Tc)?;
     let keeper = neighbours::Keeper::new(network, &policy);
     let (pilot, asked) = pilot::Pilot::new();
-    let shared = share(policy, datapath, file, places, pilot)?;
+    let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;
+    let (compared, told) = compare::Compared::new(&mut datapath, noisy)?;
+    let shared = share(policy, datapath, file, places, pilot, compared)?;
+    compare::start(&shared, told)?;
     let mut follower = devices::Follower::new(Network::open()?);
     follower.look(&shared)?;
     let followed = Arc::clone(&shared);
@@ -111,6 +116,7 @@ fn share(
     file: File,
     places: &Places,
     pilot: pilot::Pilot,
+    compared: compare::Compared,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
@@ -144,6 +150,7 @@ fn share(
         pins: places.pins.clone(),
         pilot,
         resources,
+        compared,
     }))
 }
 

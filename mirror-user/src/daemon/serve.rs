@@ -20,13 +20,13 @@ use mirror_control::{
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, metrics, migrate, notify, resources};
+use super::{Shared, compare, metrics, migrate, notify, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
         WeightRequest,
     },
-    datapath::Turns,
+    datapath::{Pairs, Turns},
     flows,
     moves::Phases,
     state::State,
@@ -86,6 +86,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/flows", get(flows))
             .route("/counters", get(counters))
             .route("/resources", get(resources::resources))
+            .route("/divergence", get(compare::divergence))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
             .route("/join", post(join))
@@ -219,7 +220,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         primary: side_status(&turns, &state, Side::Primary),
         shadow: side_status(&turns, &state, Side::Shadow),
         compared: turns.pairs.iter().map(|pairs| pairs.compared).sum(),
-        differing: turns.pairs.iter().map(|pairs| pairs.status_differs).sum(),
+        differing: turns.pairs.iter().map(Pairs::differing).sum(),
         notices: state.notices.iter().cloned().collect(),
         migration: shared.pilot.status(),
     };

@@ -12,7 +12,7 @@ use mirror_control::{
 use super::Thread;
 use crate::{
     api::migration::MigrationStatus,
-    datapath::{Answers, Turns},
+    datapath::{self, Answers, Turns},
 };
 
 /// A side's answers to compared turns, of both classes.
@@ -25,14 +25,15 @@ fn counts(answers: &[Answers; 2]) -> Counts {
     Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
 }
 
-fn pairs(turns: &Turns) -> Pairs {
-    let mut all = Pairs::default();
+/// Of the digests' differences so many count.
+fn pairs(turns: &Turns, digests: u64) -> Pairs {
+    let mut all = Pairs { diverged: digests, ..Pairs::default() };
     for class in &turns.pairs {
         let (faster, slower) = class.ratios.split_at(class.ratios.len().min(RATIOS / 2));
         all.compared += class.compared;
         all.errors_primary_only += class.primary_erred;
         all.errors_shadow_only += class.shadow_erred;
-        all.diverged += class.status_differs;
+        all.diverged += class.status_differs + class.length_differs;
         all.primary_slower += faster.iter().sum::<u64>();
         // The bucket in the middle is a tie.
         all.shadow_slower += slower.iter().skip(1).sum::<u64>();
@@ -47,8 +48,12 @@ impl Thread {
         let turns = self.shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?.turns()?;
         let (before, seen) = match self.last.replace((now, turns.clone())) {
             Some((before, seen)) => (before, turns.since(&seen)),
-            None => (now, Turns::default()),
+            None => {
+                self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?.begin();
+                (now, Turns::default())
+            }
         };
+        let digests = self.digests(&seen)?;
         let seconds = (now - before).as_secs_f64() * self.rate;
         let stage = self.running.as_ref().map(|running| running.state.stage);
         let word = self.shared.mover.words.load(0);
@@ -63,7 +68,7 @@ impl Thread {
         }
         if word.member(Side::Primary) && word.member(Side::Shadow) {
             let moved = word.weight() > 0;
-            let tick = Tick { seconds, moved, primary, shadow, pairs: pairs(&seen) };
+            let tick = Tick { seconds, moved, primary, shadow, pairs: pairs(&seen, digests) };
             match (&mut self.judge, &self.running) {
                 (Some(judge), _) => judge.observe(&tick),
                 (None, Some(running)) => {
@@ -74,6 +79,13 @@ impl Thread {
             }
         }
         Ok(seconds)
+    }
+
+    /// Digests' differences that count, of those since the last look.
+    fn digests(&self, seen: &Turns) -> Result<u64> {
+        let mut divergence = self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?;
+        let sum = |count: fn(&datapath::Pairs) -> u64| seen.pairs.iter().map(count).sum::<u64>();
+        Ok(divergence.tick(sum(|pairs| pairs.digest_differs), sum(|pairs| pairs.records_lost)))
     }
 
     pub(super) fn history_file(&self) -> PathBuf {
