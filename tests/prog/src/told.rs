@@ -47,9 +47,11 @@ impl Stage {
     pub fn prefix(&self, key: u32) -> Result<Option<String>> {
         let map = self.bpf.map(maps::PREFIXES).context(maps::PREFIXES)?;
         let prefixes: HashMap<_, u32, Prefix> = HashMap::try_from(map)?;
-        let text = |kept: Prefix| -> Vec<u8> { kept.text.iter().flat_map(|word| word.to_ne_bytes()).collect() };
-        Ok(prefixes.get(&key, 0).ok().map(|kept| {
-            String::from_utf8_lossy(&text(kept)).trim_end_matches('\0').to_owned()
-        }))
+        let text =
+            |kept: Prefix| -> Vec<u8> { kept.text.iter().flat_map(|word| word.to_ne_bytes()).collect() };
+        Ok(prefixes
+            .get(&key, 0)
+            .ok()
+            .map(|kept| String::from_utf8_lossy(&text(kept)).trim_end_matches('\0').to_owned()))
     }
 }

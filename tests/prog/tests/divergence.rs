@@ -68,7 +68,13 @@ fn answer(stage: &mut Stage, talk: Talk, side: Side, bytes: &[u8], pieces: usize
 }
 
 /// A turn with two answers, cut each in its way; what is told of it.
-fn turn(stage: &mut Stage, talk: Talk, asked: &[u8], answers: [&[u8]; 2], cuts: [(usize, How); 2]) -> Result<Turn> {
+fn turn(
+    stage: &mut Stage,
+    talk: Talk,
+    asked: &[u8],
+    answers: [&[u8]; 2],
+    cuts: [(usize, How); 2],
+) -> Result<Turn> {
     stage.turns()?;
     talk.says(stage, asked)?;
     for side in Side::BOTH {
@@ -119,7 +125,7 @@ fn differences(stage: &mut Stage) -> Result<()> {
     let mut other = one.clone();
     other[1_999] ^= 4;
     let cuts = [(1_000, How::Plain), (1_400, How::Partial)];
-    let mut told = |stage: &mut Stage, asked: &[u8], other: &[u8]| {
+    let told = |stage: &mut Stage, asked: &[u8], other: &[u8]| {
         turn(stage, talk, asked, [&bodied(&one), other], cuts).map(|turn| turn.compared)
     };
     let digest = told(stage, ASK, &bodied(&other))?;

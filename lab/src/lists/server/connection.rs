@@ -116,7 +116,11 @@ impl Connection {
             Some(Err(why)) => Answer::text("400 Bad Request", why),
             None => match shared.ill.get().error(head, &mut shared.dice.borrow_mut()) {
                 Some(error) => error,
-                None => routes::answer(&shared.store, &shared.config.name, head, &body),
+                None => {
+                    let mut answer = routes::answer(&shared.store, head, &body);
+                    shared.ill.get().spoil(head, &mut answer, &mut shared.dice.borrow_mut());
+                    answer
+                }
             },
         };
         self.pause(head).await?;
