@@ -141,7 +141,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
         ("JudgePolicy", _) => "a table of numbers",
-        ("NonZeroU32" | "u16" | "u32" | "u64" | "usize", _) => "a number",
+        ("NonZeroU32" | "u16" | "u32" | "u64" | "usize" | "f64", _) => "a number",
         _ => return of_own(&name, items),
     };
     Ok(kind.to_owned())
@@ -195,7 +195,10 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
-        "migration" => "its own defaults".to_owned(),
+        "migration" | "divergence" => "its own defaults".to_owned(),
+        "segments" => bare.divergence.segments.to_string(),
+        "capture" => bare.divergence.capture.to_string(),
+        "noisy" => list(&bare.divergence.noisy),
         "steps" => format!("{:?}", bare.migration.steps),
         "dwell" => time(bare.migration.dwell),
         "dark" => time(bare.migration.dark),
