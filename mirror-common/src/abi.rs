@@ -175,7 +175,7 @@ impl Service {
     }
 }
 
-/// One application: element of [`maps::APPS`], 48 bytes.
+/// One application: element of [`maps::APPS`], 56 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -197,6 +197,8 @@ pub struct App {
     /// soon as the authority answers another write, the mirror is out of sync for them; where it is dead, the mirror may take
     /// over. Writer: datapath, atomic adds; behind a move the daemon subtracts what was there before it.
     pub in_doubt: u64,
+    /// Writes begun so far. Writer: datapath, atomic adds.
+    pub writes: u64,
 }
 
 impl App {
@@ -368,7 +370,7 @@ pub struct Turn {
     /// ... and port.
     pub port: u16,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: u16,
     /// What was compared.
     pub compared: Compared,
 }
@@ -432,7 +434,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
     assert!(size_of::<Service>() == 48);
-    assert!(size_of::<App>() == 48);
+    assert!(size_of::<App>() == 56);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 32);
     assert!(size_of::<Tuple>() == 12);

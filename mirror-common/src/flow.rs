@@ -17,6 +17,7 @@ mod loss;
 mod measure;
 mod redial;
 mod settled;
+mod terms;
 mod turn;
 
 pub use client::on_client;
@@ -27,10 +28,11 @@ pub use loss::LossReason;
 pub use measure::{Compared, Measured, outcome, pair, to_sum};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
+pub use terms::{Switch, Terms, Writes};
 
-use crate::abi::{Service, Tuple};
+use crate::abi::Tuple;
 use crate::protocol::http1::Scanner;
-use crate::switch_word::{Side, SwitchWord};
+use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
 /// TCP flags as they lie in the header.
@@ -80,7 +82,7 @@ pub mod leg_state {
     pub const DOWN: u8 = 3;
 }
 
-/// One side's half of a flow: 96 bytes. Every field is the datapath's, under the flow's lock.
+/// One side's half of a flow: 92 bytes. Every field is the datapath's, under the flow's lock.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leg {
@@ -129,10 +131,6 @@ pub struct Leg {
     pub dialled_ms: u32,
     /// When the server sent the last time, in milliseconds.
     pub heard_ms: u32,
-    /// The sum of the compared answer's body, as far as it has come.
-    pub body_sum: u16,
-    /// The compared answer's status.
-    pub status: u16,
 }
 
 impl Leg {
@@ -226,6 +224,12 @@ pub struct Flow {
     pub lengths: [u32; 2],
     /// The prefix of what it asks for, hashed; 0: not known.
     pub prefix: u32,
+    /// The sums of both bodies, as far as they have come.
+    pub body_sums: [u16; 2],
+    /// The status that the leg answered with that answered first.
+    pub first_status: u16,
+    /// [`Writes::begun`] when it began, modulo 65,536.
+    pub clock: u16,
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -275,6 +279,8 @@ impl Flow {
     pub const SUMMING: u32 = Flow::PRIMARY_SUMMED | Flow::SHADOW_SUMMED;
     /// The compared turn's bodies can't be compared: a length isn't known, or a part went by uncounted.
     pub const UNSUMMED: u32 = 1 << 19;
+    /// A write was under way beside it: what the two sides answered may be of two states.
+    pub const DISTURBED: u32 = 1 << 20;
 
     /// The leg of a side.
     #[inline(always)]
@@ -488,32 +494,4 @@ impl Step {
     pub fn end(&mut self, verdict: Verdict) {
         self.verdict = verdict as u8;
     }
-}
-
-/// The application's shared words, as the datapath reaches them.
-///
-/// `begin_write` before `word`: a full barrier lies between, so that "no open write" read after a freeze is final.
-pub trait Switch {
-    /// Counts a write that may begin.
-    fn begin_write(&mut self);
-    /// Takes it back, or says that it is finished on every member.
-    fn end_write(&mut self);
-    /// The switch word; a freeze whose deadline has passed is ended first.
-    fn word(&mut self) -> SwitchWord;
-    /// A write's outcome at the authority isn't known, and the mirror does it.
-    fn doubt(&mut self);
-    /// Whether there was a [`Switch::doubt`] since the last move.
-    fn in_doubt(&mut self) -> bool;
-    /// Swaps the word to one without `side` among the members, if it is one and hasn't the authority. Returns whether it did.
-    fn out_of_sync(&mut self, side: Side) -> bool;
-}
-
-/// What a transition needs besides the flow and the segment.
-pub struct Terms<'a, S: Switch> {
-    /// The application's words.
-    pub switch: S,
-    /// The service.
-    pub service: &'a Service,
-    /// Now, in milliseconds; never 0.
-    pub now_ms: u32,
 }

@@ -123,7 +123,11 @@ impl Journal {
 
     /// Why the last migration stands where it does.
     pub fn last_why(&self) -> Option<&Why> {
-        let mut steps = self.entries.iter().rev().filter(|entry| !matches!(entry.what, What::Appointment | What::Scaled(..)));
+        let mut steps = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| !matches!(entry.what, What::Appointment | What::Scaled(..)));
         steps.next().and_then(|entry| entry.why.as_ref())
     }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appointment;
+pub mod divergence;
 pub mod driver;
 pub mod evidence;
 pub mod executor;

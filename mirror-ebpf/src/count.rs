@@ -96,7 +96,7 @@ pub fn turn(scratch: &Scratch, app: u32, target: Target) {
         generation: target.generation,
         client: client.saddr,
         port: client.sport,
-        pad: [0; 3],
+        pad: 0,
         compared: Compared { unrecorded: told.unwrap_or(0), ..*compared },
     });
     place.submit(0);

@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
     abi::{App, Service, nat},
     flow::{
-        Due, Flow, Step, Switch, Terms, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
+        Due, Flow, Step, Switch, Terms, Writes, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
@@ -31,7 +31,19 @@ impl Switch for Words {
     #[inline(always)]
     fn begin_write(&mut self) {
         // SAFETY: a map's value that every program changes by atomics only. A full barrier.
-        unsafe { atomic::fetch_add(&raw mut (*self.app).open_writes, 1) };
+        unsafe {
+            atomic::fetch_add(&raw mut (*self.app).open_writes, 1);
+            atomic::add(&raw mut (*self.app).writes, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn writes(&mut self) -> Writes {
+        // SAFETY: as above. In the other order than they are raised: one that isn't seen open will be seen to have begun.
+        unsafe {
+            let begun = atomic::load(&raw const (*self.app).writes) as u32;
+            Writes { begun, open: atomic::load(&raw const (*self.app).open_writes) as u32 }
+        }
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
 const SOURCES: [&str; 5] = [
     include_str!("../src/policy.rs"),
+    include_str!("../src/policy/divergence.rs"),
     include_str!("../src/policy/migration.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
@@ -77,7 +78,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 9] = [
+const TABLES: [(&str, &str); 10] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -87,6 +88,7 @@ const TABLES: [(&str, &str); 9] = [
     ("Migration", "`[migration]`"),
     ("Capacity", "`[primary.capacity]` and `[shadow.capacity]`"),
     ("Scale", "`[scale]`"),
+    ("Divergence", "`[divergence]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
@@ -198,7 +200,10 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
-        "migration" => "its own defaults".to_owned(),
+        "migration" | "divergence" => "its own defaults".to_owned(),
+        "segments" => bare.divergence.segments.to_string(),
+        "capture" => bare.divergence.capture.to_string(),
+        "noisy" => list(&bare.divergence.noisy),
         "steps" => format!("{:?}", bare.migration.steps),
         "dwell" => time(bare.migration.dwell),
         "dark" => time(bare.migration.dark),

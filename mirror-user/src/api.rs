@@ -1,5 +1,6 @@
 //! What goes over the control socket: requests, answers, and the client.
 
+pub mod divergence;
 pub mod forecast;
 pub mod migration;
 pub mod resources;
@@ -68,7 +69,7 @@ pub struct AppStatus {
     pub shadow: SideStatus,
     /// Turns that both sides answered.
     pub compared: u64,
-    /// Of them those with two statuses.
+    /// Of them those whose answers differ: in status, length or digest, noise included.
     pub differing: u64,
     /// What happened, the newest last.
     pub notices: Vec<String>,

@@ -11,8 +11,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     api::{
-        Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, forecast::ForecastAnswer,
-        resources::ResourcesAnswer,
+        Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, divergence::DivergenceAnswer,
+        forecast::ForecastAnswer, resources::ResourcesAnswer,
     },
     daemon::{self, Places},
     datapath, doctor,
@@ -166,6 +166,19 @@ enum Command {
         /// The application
         app: String,
     },
+    /// Show how the two sides' answers differ, by path prefix
+    ///
+    /// Statuses, lengths and digests of the bodies, of turns that both sides answered. A digest's difference is noise where the
+    /// primary differs as often from itself.
+    #[command(after_help = "Example:\n  mirror divergence shop\n  \
+                      mirror divergence shop --json | jq '.prefixes[0]'")]
+    Divergence {
+        /// The application
+        app: String,
+        /// Prefixes at most
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        limit: usize,
+    },
     /// Check whether this host can run the gateway, and say what to type where it can't
     ///
     /// Without a policy only the host is looked at. Needs no root, but capabilities are those of whoever asks. Exit code 1
@@ -292,6 +305,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         }
         Command::Forecast { app } => {
             print(&client.get::<ForecastAnswer>(&format!("/forecast?app={app}")).await?, cli.json)
+        }
+        Command::Divergence { app, limit } => {
+            let path = format!("/divergence?app={app}&limit={limit}");
+            print(&client.get::<DivergenceAnswer>(&path).await?, cli.json)
         }
         Command::Weight { app, percent } => {
             let body = WeightRequest { app: app.clone(), weight: *percent };

@@ -1,5 +1,6 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
+mod compare;
 mod devices;
 mod forecast;
 mod lock;
@@ -67,6 +68,7 @@ struct Shared {
     pilot: pilot::Pilot,
     resources: Arc<Watch>,
     board: forecast::Board,
+    compared: compare::Compared,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -93,7 +95,10 @@ pub fn run(mut policy: Policy, places: &Places, log_packets: bool) -> Result<()>
     datapath.attach(tap::NAME, Hook::Tc)?;
     let keeper = neighbours::Keeper::new(network, &policy);
     let (pilot, asked) = pilot::Pilot::new();
-    let shared = share(policy, datapath, file, places, pilot)?;
+    let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;
+    let (compared, told) = compare::Compared::new(&mut datapath, noisy)?;
+    let shared = share(policy, datapath, file, places, pilot, compared)?;
+    compare::start(&shared, told)?;
     let mut follower = devices::Follower::new(Network::open()?);
     follower.look(&shared)?;
     let followed = Arc::clone(&shared);
@@ -127,6 +132,7 @@ fn share(
     file: File,
     places: &Places,
     pilot: pilot::Pilot,
+    compared: compare::Compared,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
@@ -164,6 +170,7 @@ fn share(
         pilot,
         resources,
         board,
+        compared,
     }))
 }
 

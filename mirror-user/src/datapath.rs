@@ -138,6 +138,7 @@ impl Datapath {
             service.endpoints[1] = endpoint(shadow);
             service.flags |= Service::SHADOWED;
         }
+        service.flags |= policy.divergence.flags();
         if policy.durable {
             service.flags |= Service::DURABLE;
         }

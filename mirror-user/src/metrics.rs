@@ -165,8 +165,8 @@ impl Snapshot {
             ),
             counter(
                 "differing_turns",
-                "Compared turns with two statuses",
-                compared(|pairs| pairs.status_differs),
+                "Compared turns whose answers differ in status, length or digest, noise included",
+                compared(Pairs::differing),
             ),
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),
             gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),

@@ -1,5 +1,6 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
+mod divergence;
 mod forecast;
 mod migration;
 mod resources;
@@ -99,7 +100,7 @@ fn show_app(text: &mut String, app: &AppStatus) {
     }
     if app.compared > 0 {
         let differing = format!(
-            "{} turns compared: {} with two statuses; errors {} and {}",
+            "{} turns compared: {} differ; errors {} and {}",
             app.compared, app.differing, app.primary.errors_compared, app.shadow.errors_compared
         );
         let _ = writeln!(text, "  {}", styled(if app.differing > 0 { BAD } else { FAINT }, differing));
@@ -391,7 +392,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted
-  900 turns compared: 3 with two statuses; errors 2 and 2
+  900 turns compared: 3 differ; errors 2 and 2
   notice 4
   notice 5
   notice 6

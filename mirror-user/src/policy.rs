@@ -1,5 +1,6 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
+mod divergence;
 mod migration;
 mod resources;
 pub mod scale;
@@ -14,6 +15,7 @@ use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
+pub use divergence::Divergence;
 pub use migration::{Cutover, Migration};
 pub mod init;
 pub mod process;
@@ -72,6 +74,9 @@ pub struct Policy {
     pub migration: Migration,
     /// How a provisioned shadow is scaled ahead of its load.
     pub scale: Option<Scale>,
+    /// How differences of the two sides' answers are taken.
+    #[serde(default)]
+    pub divergence: Divergence,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
     /// How long a flow without a packet lives.
@@ -342,6 +347,9 @@ impl Policy {
         }
         if let Err(what) = policy.migration.plan() {
             return Err(invalid(find("[migration]"), what, None));
+        }
+        if let Err(what) = policy.divergence.noisy() {
+            return Err(invalid(find("[divergence]"), what, None));
         }
         Ok(policy)
     }

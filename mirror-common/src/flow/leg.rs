@@ -281,18 +281,19 @@ fn read<S: Switch>(
     let turns = flow.turns;
     let opaque = flow.has(Flow::OPAQUE);
     let leg = flow.leg_mut(side);
-    if opaque
-        || leg.flags & Leg::UNKNOWN != 0
-        || leg.parse.scanner.until_close()
-    {
+    if opaque || leg.flags & Leg::UNKNOWN != 0 || leg.parse.scanner.until_close() {
         return Read::Done;
     }
     let bound = leg.parse.at;
+    if flow.has(Flow::COMPARING | Flow::SUMMING) {
+        step.measured.turn.clock = terms.switch.writes().begun;
+    }
     if !seq::lt(bound, data_end) {
         note_body(flow, side, seg, bound, step);
         return Read::Done;
     }
-    if seq::lt(leg.parse.at, seg.seq) {
+    let leg = flow.leg_mut(side);
+    if seq::lt(bound, seg.seq) {
         return Read::Hole;
     }
     let reading = &seg.reading;

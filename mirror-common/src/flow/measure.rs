@@ -2,7 +2,7 @@
 //! answers compare: statuses, lengths, and the sums of their bodies.
 
 use super::settled::answered;
-use super::{Flow, Reading, Segment, Step, leg_state};
+use super::{Flow, Reading, Segment, Step, Writes, leg_state};
 use crate::protocol::http1::UNKNOWN_LENGTH;
 use crate::switch_word::Side;
 use crate::{checksum, hist, seq};
@@ -49,7 +49,7 @@ pub mod outcome {
     pub const UNKNOWN: u8 = 5;
 }
 
-/// A compared turn: 40 bytes. Pairs are by [`Side`].
+/// A compared turn: 44 bytes. Pairs are by [`Side`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compared {
@@ -71,13 +71,15 @@ pub struct Compared {
     pub outcome: u8,
     /// Zero.
     pub pad: u16,
-    /// Turns of the same outcome, not recorded since the last record of it on this CPU.
+    /// [`Writes::begun`] when it came out: the state of which both sides answered.
+    pub clock: u32,
+    /// Turns without a difference, not recorded since the last record of one on this CPU.
     pub unrecorded: u32,
 }
 
-const _: () = assert!(size_of::<Compared>() == 40);
+const _: () = assert!(size_of::<Compared>() == 44);
 
-/// What a packet had to tell of turns: 56 bytes.
+/// What a packet had to tell of turns: 60 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -129,7 +131,7 @@ impl Measured {
 /// A turn begins. Of a flow's turns one at a time is compared, until both legs have answered it: a leg that lags behind the
 /// client's next requests is measured as the one that keeps up.
 #[inline(always)]
-pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u32) {
+pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u32, under_way: Writes) {
     flow.set(Flow::TIMED, true);
     flow.turn_us = now_us;
     let open = |side: Side| flow.leg(side).state == leg_state::OPEN;
@@ -147,6 +149,10 @@ pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u3
     flow.compared_us = now_us;
     flow.target = reading.target;
     flow.prefix = reading.prefix;
+    flow.clock = under_way.begun as u16;
+    // Where a write is under way, one side may answer as it was before, and the other as it is behind it.
+    let alone = under_way.open == writes as u32;
+    flow.set(Flow::DISTURBED, !alone);
 }
 
 /// A leg is gone: what is missing of its body comes from no other.
@@ -217,7 +223,8 @@ pub(super) fn note_body(flow: &mut Flow, side: Side, seg: &Segment, bound: u32, 
     let (next, data_end) = (flow.leg(side).sent_max, seg.seq.wrapping_add(seg.payload));
     if flow.has(summed(side)) && seq::lt(next, data_end) {
         add(flow, side, seg, next, bound);
-        conclude(flow, step);
+        let status = flow.first_status;
+        conclude(flow, status, status, step);
     }
     step.measured.turn.outcome
 }
@@ -245,19 +252,21 @@ fn compare(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
     measured.pair = 0;
     flow.set(awaited(side), false);
     flow.answer_us[side as usize & 1] = us;
-    flow.leg_mut(side).status = status;
     begin_body(flow, side, seg);
     if flow.has(awaited(side.other())) {
+        flow.first_status = status;
         return;
     }
-    let (primary, shadow) = (flow.legs[0].status, flow.legs[1].status);
+    let primary_is_last = side as u8 == Side::Primary as u8;
+    let (primary, shadow) =
+        if primary_is_last { (status, flow.first_status) } else { (flow.first_status, status) };
     let (primary_erred, shadow_erred) = (primary >= SERVER_ERROR, shadow >= SERVER_ERROR);
     measured.pair = 1 << pair::COMPARED
         | ((primary_erred && !shadow_erred) as u8) << pair::PRIMARY_ERRED
         | ((shadow_erred && !primary_erred) as u8) << pair::SHADOW_ERRED
         | ((primary != shadow) as u8) << pair::STATUS_DIFFERS;
     measured.ratio = hist::ratio(flow.answer_us[0], flow.answer_us[1]) as u16;
-    conclude(flow, step);
+    conclude(flow, primary, shadow, step);
 }
 
 /// A compared answer's body begins, behind the head in this segment.
@@ -266,7 +275,7 @@ fn begin_body(flow: &mut Flow, side: Side, seg: &Segment) {
     let reading = &seg.reading;
     let length = reading.body_length;
     flow.lengths[side as usize & 1] = length;
-    flow.leg_mut(side).body_sum = 0;
+    flow.body_sums[side as usize & 1] = 0;
     if length > MAX_SUMMED {
         forget(flow);
     } else if length > 0 && !flow.has(Flow::UNSUMMED) {
@@ -290,8 +299,8 @@ fn add(flow: &mut Flow, side: Side, seg: &Segment, from: u32, bound: u32) {
         return;
     }
     let before = flow.lengths[side as usize & 1].wrapping_sub(bound.wrapping_sub(from));
-    let leg = flow.leg_mut(side);
-    leg.body_sum = checksum::append(leg.body_sum, reading.sum, before & 1 != 0);
+    let sum = &mut flow.body_sums[side as usize & 1];
+    *sum = checksum::append(*sum, reading.sum, before & 1 != 0);
     if to == bound {
         flow.set(summed(side), false);
     }
@@ -299,16 +308,21 @@ fn add(flow: &mut Flow, side: Side, seg: &Segment, from: u32, bound: u32) {
 
 /// Ends the comparison, where all is known that will be. A subprogram of its own, as its frame is large.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-fn conclude(flow: &mut Flow, step: &mut Step) -> u8 {
+fn conclude(flow: &mut Flow, primary_status: u16, shadow_status: u16, step: &mut Step) -> u8 {
     if flow.has(Flow::COMPARING) {
         return 0;
     }
     let [primary, shadow] = flow.lengths;
-    let statuses = [flow.legs[0].status, flow.legs[1].status];
-    let digests = [checksum::digest(flow.legs[0].body_sum), checksum::digest(flow.legs[1].body_sum)];
+    let clock = step.measured.turn.clock;
+    if clock as u16 != flow.clock {
+        flow.set(Flow::DISTURBED, true);
+    }
+    let digests = [checksum::digest(flow.body_sums[0]), checksum::digest(flow.body_sums[1])];
     let known = primary != UNKNOWN_LENGTH && shadow != UNKNOWN_LENGTH;
-    let outcome = if statuses[0] != statuses[1] {
+    let outcome = if primary_status != shadow_status {
         outcome::STATUS
+    } else if flow.has(Flow::DISTURBED) {
+        outcome::UNKNOWN
     } else if known && primary != shadow {
         outcome::LENGTH
     } else if flow.has(Flow::UNSUMMED) {
@@ -327,10 +341,11 @@ fn conclude(flow: &mut Flow, step: &mut Step) -> u8 {
         us: flow.answer_us,
         lengths: flow.lengths,
         digests,
-        statuses,
+        statuses: [primary_status, shadow_status],
         class: flow.has(Flow::COMPARED_WRITES) as u8,
         outcome,
         pad: 0,
+        clock,
         unrecorded: 0,
     };
     outcome

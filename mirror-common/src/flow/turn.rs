@@ -91,7 +91,8 @@ fn begin<S: Switch>(
     if writes {
         flow.write_turn = flow.turns;
     }
-    measure::begin(flow, reading, writes, seg.now_us);
+    let under_way = terms.switch.writes();
+    measure::begin(flow, reading, writes, seg.now_us, under_way);
     for side in Side::BOTH {
         let leg = flow.leg_mut(side);
         leg.fed = leg.fed.wrapping_add(reading.begun);

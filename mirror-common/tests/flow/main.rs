@@ -7,8 +7,8 @@ use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     checksum,
     flow::{
-        Dialled, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, emit, leg_state, on_client,
-        on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
+        Dialled, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
+        on_client, on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     switch_word::{Side, SwitchWord},
@@ -18,11 +18,15 @@ use mirror_common::{
 mod closing;
 
 /// The words of an application: open writes, and the switch word.
-struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64);
+struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32);
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
         *self.0 += 1;
+        *self.3 += 1;
+    }
+    fn writes(&mut self) -> Writes {
+        Writes { begun: *self.3, open: *self.0 as u32 }
     }
     fn end_write(&mut self) {
         *self.0 -= 1;
@@ -50,6 +54,7 @@ struct Scene {
     writes: i64,
     word: SwitchWord,
     doubts: u64,
+    begun: u32,
     now_ms: u32,
 }
 
@@ -67,7 +72,8 @@ impl Scene {
         let service =
             Service { endpoints: [end(1), end(2)], stall_ms: 500, idle_ms: 60_000, ..Service::default() };
         let word = SwitchWord::initial().with_member(Side::Shadow, shadow);
-        let mut scene = Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, now_ms: 1_000 };
+        let mut scene =
+            Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, begun: 0, now_ms: 1_000 };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
         let syn =
@@ -97,7 +103,7 @@ impl Scene {
     }
 
     fn run(&mut self, act: impl FnOnce(&mut Flow, &mut Terms<'_, Words<'_>>, &mut Step)) -> Step {
-        let switch = Words(&mut self.writes, &mut self.word, &mut self.doubts);
+        let switch = Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun);
         let mut terms = Terms { switch, service: &self.service, now_ms: self.now_ms };
         let mut step = Step::default();
         act(&mut self.flow, &mut terms, &mut step);

@@ -152,7 +152,8 @@ fn a_turn_is_compared_by_status_then_length_then_digest() {
 /// Chunks may be cut differently though they hold the same: neither equal nor different.
 #[test]
 fn chunked_bodies_are_compared_by_their_statuses_alone() {
-    let chunked = |body: &str| format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{body}0\r\n\r\n");
+    let chunked =
+        |body: &str| format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{body}0\r\n\r\n");
     let (one, two) = (chunked("3\r\nabc\r\n"), chunked("1\r\na\r\n2\r\nbc\r\n"));
     for other in [two.as_bytes(), &bodied(b"abc")] {
         let turn = compared_turn([one.as_bytes(), other], [&[], &[]]);
@@ -182,6 +183,25 @@ fn bytes_count_once_and_a_hole_makes_a_digest_unknown() {
     ask(&mut scene, READ, 4_000);
     let turns = Side::BOTH.map(|side| answer(&mut scene, side, 2 * at, &whole, 4_100).measured.turn);
     assert_eq!(turns[1].outcome, outcome::EQUAL, "the next turn is compared again");
+}
+
+/// Beside a write one side may answer as it was before it, the other as it is behind it: nothing is said of the bodies.
+#[test]
+fn bodies_are_compared_only_where_no_write_is_under_way() {
+    let (one, other) = (bodied(b"abc"), bodied(b"abd"));
+    let outcome_of = |before: i64, meanwhile: u32, request: &[u8]| {
+        let mut scene = Scene::established(true);
+        scene.writes = before;
+        ask(&mut scene, request, 1_000);
+        in_pieces(&mut scene, Side::Primary, &one, &[]);
+        scene.begun += meanwhile;
+        in_pieces(&mut scene, Side::Shadow, &other, &[]).outcome
+    };
+    assert_eq!(outcome_of(0, 0, READ), outcome::DIGEST);
+    assert_eq!(outcome_of(1, 0, READ), outcome::UNKNOWN, "one was open");
+    assert_eq!(outcome_of(0, 1, READ), outcome::UNKNOWN, "one began");
+    assert_eq!(outcome_of(0, 0, WRITE), outcome::DIGEST, "its own is none");
+    assert_eq!(outcome_of(1, 0, WRITE), outcome::UNKNOWN, "another's is");
 }
 
 proptest! {

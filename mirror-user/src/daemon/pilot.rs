@@ -235,7 +235,8 @@ impl Thread {
         }
         let plan =
             self.shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
-        let state = self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state().clone());
+        let state =
+            self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state().clone());
         let under_way = self.under_way();
         let journal = self.journal.as_mut().context("the journal is open")?;
         if !under_way {

@@ -20,13 +20,13 @@ use mirror_control::{
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 
-use super::{Shared, forecast, metrics, migrate, notify, resources};
+use super::{Shared, compare, forecast, metrics, migrate, notify, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
         WeightRequest,
     },
-    datapath::Turns,
+    datapath::{Pairs, Turns},
     flows,
     moves::Phases,
     state::State,
@@ -87,6 +87,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/counters", get(counters))
             .route("/resources", get(resources::resources))
             .route("/forecast", get(forecast::forecast))
+            .route("/divergence", get(compare::divergence))
             .route("/metrics", get(metrics::text))
             .route("/weight", post(weight))
             .route("/join", post(join))
@@ -222,7 +223,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         primary: side_status(&turns, &state, Side::Primary),
         shadow: side_status(&turns, &state, Side::Shadow),
         compared: turns.pairs.iter().map(|pairs| pairs.compared).sum(),
-        differing: turns.pairs.iter().map(|pairs| pairs.status_differs).sum(),
+        differing: turns.pairs.iter().map(Pairs::differing).sum(),
         notices: state.notices.iter().cloned().collect(),
         migration: shared.pilot.status(),
         ordered: shared.pilot.ordered(),

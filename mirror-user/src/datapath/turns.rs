@@ -37,6 +37,14 @@ pub struct Pairs {
     pub shadow_erred: u64,
     /// With two statuses.
     pub status_differs: u64,
+    /// With the same status, length and digest.
+    pub equal: u64,
+    /// With the same status and two lengths.
+    pub length_differs: u64,
+    /// With the same status and length, and two digests.
+    pub digest_differs: u64,
+    /// Records of differences that weren't sent.
+    pub records_lost: u64,
     /// By bucket of [`hist::ratio`].
     pub ratios: Vec<u64>,
 }
@@ -67,12 +75,27 @@ impl Answers {
 }
 
 impl Pairs {
+    /// Turns that differ, in whatever.
+    pub fn differing(&self) -> u64 {
+        self.status_differs + self.length_differs + self.digest_differs
+    }
+
+    /// Turns with equal statuses whose bodies couldn't be compared, or aren't over.
+    pub fn unknown(&self) -> u64 {
+        let known = self.status_differs + self.equal + self.length_differs + self.digest_differs;
+        self.compared.saturating_sub(known)
+    }
+
     fn since(&self, before: &Self) -> Self {
         Self {
             compared: self.compared.saturating_sub(before.compared),
             primary_erred: self.primary_erred.saturating_sub(before.primary_erred),
             shadow_erred: self.shadow_erred.saturating_sub(before.shadow_erred),
             status_differs: self.status_differs.saturating_sub(before.status_differs),
+            equal: self.equal.saturating_sub(before.equal),
+            length_differs: self.length_differs.saturating_sub(before.length_differs),
+            digest_differs: self.digest_differs.saturating_sub(before.digest_differs),
+            records_lost: self.records_lost.saturating_sub(before.records_lost),
             ratios: less(&self.ratios, &before.ratios),
         }
     }
@@ -117,6 +140,10 @@ impl Datapath {
                 primary_erred: one(pair::PRIMARY_ERRED)?,
                 shadow_erred: one(pair::SHADOW_ERRED)?,
                 status_differs: one(pair::STATUS_DIFFERS)?,
+                equal: one(pair::EQUAL)?,
+                length_differs: one(pair::LENGTH_DIFFERS)?,
+                digest_differs: one(pair::DIGEST_DIFFERS)?,
+                records_lost: one(pair::RECORDS_LOST)?,
                 ratios: sums(&ratios, class * hist::RATIOS as u32, hist::RATIOS as u32)?,
             })
         };

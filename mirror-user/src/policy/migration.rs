@@ -42,6 +42,9 @@ pub struct Migration {
     pub unhealthy: Duration,
     /// Path of the health check, by GET; without it a TCP connection is one.
     pub health: Option<String>,
+    /// Share of the compared answers that may differ, in percent: below it has to be shown for each step and the cutover, and
+    /// the share goes back where a fifth of it is shown to be passed. Without it the two numbers of `[migration.judge]` hold.
+    pub max_divergence: Option<f64>,
     /// What the shadow may be worse by, and how sure one must be (docs/STATISTICS.md).
     pub judge: JudgePolicy,
 }
@@ -72,6 +75,7 @@ impl Default for Migration {
             standby: seconds(moves.standby_seconds),
             unhealthy: seconds(moves.unhealthy_seconds),
             health: None,
+            max_divergence: None,
             judge: JudgePolicy::default(),
         }
     }
@@ -81,6 +85,16 @@ impl Migration {
     /// How a side's health is checked.
     pub fn check(&self) -> Check {
         self.health.clone().map_or(Check::Tcp, Check::Http)
+    }
+
+    /// What the shadow may be worse by.
+    pub fn judge(&self) -> JudgePolicy {
+        let mut judge = self.judge.clone();
+        if let Some(percent) = self.max_divergence {
+            judge.divergence_margin = percent / 100.0;
+            judge.divergence_allowance = judge.divergence_margin / 5.0;
+        }
+        judge
     }
 
     /// The plan that it makes.
@@ -101,7 +115,7 @@ impl Migration {
                 cool_down_seconds: self.cool_down.as_secs_f64(),
                 max_attempts: self.attempts,
             },
-            judge: self.judge.clone(),
+            judge: self.judge(),
             cutover_by_itself: self.cutover == Cutover::Auto,
             moves: MovePolicy {
                 attempts: self.attempts,

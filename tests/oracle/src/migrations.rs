@@ -129,6 +129,7 @@ fn worse(gross: bool) -> Verdict {
         evidence: 20.0,
         threshold: 7.0,
         primary,
+        allowed: 0.0,
         shadow,
         samples: 900,
         gross,
@@ -289,7 +290,13 @@ impl World {
         let seconds = if self.one_in(20) { 6.0 } else { 1.0 };
         let (word, healthy) = (self.kernel.word, self.healthy);
         let verdict = self.verdict.clone();
-        self.daemon.executor.event(Event::Tick(Seen { seconds, word, verdict, healthy }));
+        self.daemon.executor.event(Event::Tick(Seen {
+            seconds,
+            word,
+            verdict,
+            healthy,
+            capacity: [None; 2],
+        }));
         if let Some(event) = late {
             // Told twice, the second time behind a tick.
             self.daemon.executor.event(event);

@@ -1,11 +1,12 @@
 //! Packet fixtures through the loaded programs, and what the programs cost the verifier.
 //!
 //! [`stage`]: loaded programs and filled maps; [`packet`]: what goes in and comes out; [`talk`]: one client's connection;
-//! [`wiretap`]: what the hosts get.
+//! [`told`]: what is counted and told of compared turns; [`wiretap`]: what the hosts get.
 
 mod live;
 pub mod packet;
 pub mod stage;
 pub mod talk;
+pub mod told;
 pub mod verifier;
 pub mod wiretap;

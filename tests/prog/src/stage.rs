@@ -72,7 +72,7 @@ pub const VIP_RAW: u32 = raw(VIP);
 
 /// Loaded programs, filled maps. Lives in the gateway's namespace: see [`on_stage`].
 pub struct Stage {
-    bpf: Ebpf,
+    pub(crate) bpf: Ebpf,
     passing: Ebpf,
     /// At TC, too, frames come in at the device, behind an XDP program that passes them.
     pub(crate) live: bool,

@@ -114,10 +114,7 @@ impl Connection {
                 Answer::text("200 OK", format!("{ill:?}\n"))
             }
             Some(Err(why)) => Answer::text("400 Bad Request", why),
-            None => match shared.ill.get().error(head, &mut shared.dice.borrow_mut()) {
-                Some(error) => error,
-                None => routes::answer(&shared.store, &shared.config.name, head, &body),
-            },
+            None => self.routed(head, &body),
         };
         self.pause(head).await?;
         self.served += 1;
@@ -174,6 +171,16 @@ impl Connection {
             tokio::time::sleep(pause).await;
         }
         Ok(())
+    }
+
+    /// What the path answers; or what an ill server makes of it.
+    fn routed(&self, head: &Head, body: &Body) -> Answer {
+        let (ill, mut dice) = (self.shared.ill.get(), self.shared.dice.borrow_mut());
+        ill.error(head, &mut dice).unwrap_or_else(|| {
+            let mut answer = routes::answer(&self.shared.store, head, body);
+            ill.spoil(head, &mut answer, &mut dice);
+            answer
+        })
     }
 
     async fn write(&mut self, head: &Head, answer: &Answer, close: bool) -> io::Result<()> {

@@ -1,4 +1,5 @@
-//! Ailments that a test gives a running server: `PUT /ill?delay_ms=30&errors=0.1` makes its reads slow and some of them fail.
+//! Ailments that a test gives a running server: `PUT /ill?delay_ms=30&errors=0.1&differs=0.1` makes its reads slow,
+//! and some of them fail or tell of another state.
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ pub(super) struct Ill {
     pub(super) delay: Duration,
     /// This share of the reads is answered by an error, in millionths.
     errors: u64,
+    /// This share of them is answered otherwise, at the same length, in millionths.
+    differs: u64,
 }
 
 impl Ill {
@@ -21,7 +24,8 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS and errors=SHARE (0 to 1), or neither to get well\n";
+        const HOW: &str =
+            "delay_ms=MS, errors=SHARE (0 to 1) and differs=SHARE, or none of them to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
@@ -29,6 +33,7 @@ impl Ill {
             match name {
                 "delay_ms" => ill.delay = Duration::try_from_secs_f64(value / 1e3).map_err(|_| HOW)?,
                 "errors" if (0.0..=1.0).contains(&value) => ill.errors = (value * 1e6) as u64,
+                "differs" if (0.0..=1.0).contains(&value) => ill.differs = (value * 1e6) as u64,
                 _ => return Err(HOW),
             }
         }
@@ -45,6 +50,16 @@ impl Ill {
         (self.affects(head) && dice.below(1_000_000) < self.errors)
             .then(|| Answer::text("503 Service Unavailable", "ill\n"))
     }
+
+    /// Makes an answer another one of the same length.
+    pub(super) fn spoil(self, head: &Head, answer: &mut Answer, dice: &mut Dice) {
+        if self.affects(head)
+            && dice.below(1_000_000) < self.differs
+            && let Some(byte) = answer.body.first_mut()
+        {
+            *byte ^= 1;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -53,10 +68,10 @@ mod tests {
 
     #[test]
     fn an_ailment_is_read_from_the_query() {
-        let ill = Ill { delay: Duration::from_millis(30), errors: 100_000 };
-        assert_eq!(Ill::parse("delay_ms=30&errors=0.1"), Ok(ill));
+        let ill = Ill { delay: Duration::from_millis(30), errors: 100_000, differs: 500_000 };
+        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&differs=0.5"), Ok(ill));
         assert_eq!(Ill::parse(""), Ok(Ill::default()));
-        for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "pain=1"] {
+        for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "differs=2", "pain=1"] {
             assert!(Ill::parse(bad).is_err(), "{bad}");
         }
     }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use super::super::http::{Answer, Head, Method};
 use super::super::store::{Store, StoreError};
+use crate::clock::monotonic;
 
 /// Bytes of a body that is kept whole. A body for `/sink` isn't.
 pub(super) const LARGEST_BODY: usize = 512 << 20;
@@ -54,7 +55,7 @@ pub(super) fn early(head: &Head) -> Option<Answer> {
 }
 
 /// The answer.
-pub(super) fn answer(store: &RefCell<Store>, server: &str, head: &Head, body: &Body) -> Answer {
+pub(super) fn answer(store: &RefCell<Store>, head: &Head, body: &Body) -> Answer {
     let (first, rest) = match head.path.trim_start_matches('/').split_once('/') {
         Some((first, rest)) => (first, rest),
         None => (head.path.trim_start_matches('/'), ""),
@@ -62,8 +63,10 @@ pub(super) fn answer(store: &RefCell<Store>, server: &str, head: &Head, body: &B
     let read = matches!(head.method, Method::Get | Method::Head);
     match (first, read, head.method) {
         ("ping", true, _) => Answer::text("200 OK", "pong\n"),
+        // As long each time, and never the same.
+        ("now", true, _) => Answer::text("200 OK", format!("{:020}\n", monotonic().as_nanos())),
         ("lists", true, _) => list(&store.borrow(), rest, &head.query),
-        ("lists", _, Method::Post) => append(&mut store.borrow_mut(), server, rest, body),
+        ("lists", _, Method::Post) => append(&mut store.borrow_mut(), rest, body),
         ("dump", true, _) => Answer::text("200 OK", store.borrow().dump()),
         ("load", _, Method::Put | Method::Post) => load(&mut store.borrow_mut(), body),
         ("bytes", true, _) => match rest.parse() {
@@ -78,7 +81,7 @@ pub(super) fn answer(store: &RefCell<Store>, server: &str, head: &Head, body: &B
         },
         ("sink", _, Method::Post | Method::Put) => sink(body),
         ("delay", ..) => Answer::text("200 OK", "late\n"),
-        ("lists" | "ping" | "dump" | "load" | "bytes" | "chunked" | "sink", ..) => {
+        ("lists" | "ping" | "now" | "dump" | "load" | "bytes" | "chunked" | "sink", ..) => {
             Answer::text("405 Method Not Allowed", "not this method\n")
         }
         _ => Answer::text("404 Not Found", "no such path\n"),
@@ -111,12 +114,13 @@ fn list(store: &Store, key: &str, query: &str) -> Answer {
     Answer::text("200 OK", body).with("X-List-Length", list.len())
 }
 
-fn append(store: &mut Store, server: &str, key: &str, body: &Body) -> Answer {
+fn append(store: &mut Store, key: &str, body: &Body) -> Answer {
     let Body::Whole(body) = body else { return bad("no body\n") };
     let Ok(id) = std::str::from_utf8(body).map(str::trim_end) else { return bad("the id is no text\n") };
     match store.append(key, id) {
         Ok(length) => {
-            let said = serde_json::json!({ "server": server, "key": key, "id": id, "length": length });
+            // Not who says it: on both sides the same writes make the same answers.
+            let said = serde_json::json!({ "key": key, "id": id, "length": length });
             Answer::json("200 OK", format!("{said}\n")).with("X-List-Length", length)
         }
         Err(error) => refused(&error),

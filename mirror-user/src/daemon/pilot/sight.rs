@@ -12,7 +12,7 @@ use mirror_control::{
 use super::Thread;
 use crate::{
     api::migration::{MigrationStatus, OrderStatus},
-    datapath::{Answers, Turns},
+    datapath::{self, Answers, Turns},
 };
 
 /// A side's answers to compared turns, of both classes.
@@ -25,15 +25,16 @@ fn counts(answers: &[Answers; 2]) -> Counts {
     Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
 }
 
-fn pairs(turns: &Turns, policy: &JudgePolicy, primary: &Counts) -> Pairs {
-    let mut all = Pairs::default();
+/// Of the digests' differences so many count.
+fn pairs(turns: &Turns, digests: u64, policy: &JudgePolicy, primary: &Counts) -> Pairs {
+    let mut all = Pairs { diverged: digests, ..Pairs::default() };
     let mut ratios = vec![0; RATIOS];
     for class in &turns.pairs {
         ratios.iter_mut().zip(&class.ratios).for_each(|(sum, count)| *sum += count);
         all.compared += class.compared;
         all.errors_primary_only += class.primary_erred;
         all.errors_shadow_only += class.shadow_erred;
-        all.diverged += class.status_differs;
+        all.diverged += class.status_differs + class.length_differs;
     }
     (all.shadow_slower, all.primary_slower) = policy.order(&ratios, &primary.latency);
     all
@@ -46,8 +47,12 @@ impl Thread {
         let turns = self.shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?.turns()?;
         let (before, seen) = match self.last.replace((now, turns.clone())) {
             Some((before, seen)) => (before, turns.since(&seen)),
-            None => (now, Turns::default()),
+            None => {
+                self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?.begin();
+                (now, Turns::default())
+            }
         };
+        let digests = self.digests(&seen)?;
         let seconds = (now - before).as_secs_f64() * self.rate;
         let stage = self.running.as_ref().map(|running| running.state().stage);
         let word = self.shared.mover.words.load(0);
@@ -64,7 +69,7 @@ impl Thread {
             let moved = word.weight() > 0;
             match (&mut self.judge, &self.running) {
                 (Some(judge), Some(running)) => {
-                    let pairs = pairs(&seen, &running.plan().judge, &primary);
+                    let pairs = pairs(&seen, digests, &running.plan().judge, &primary);
                     judge.observe(&Tick { seconds, moved, primary, shadow, pairs });
                 }
                 (None, Some(running)) => {
@@ -75,6 +80,13 @@ impl Thread {
             }
         }
         Ok(seconds)
+    }
+
+    /// Digests' differences that count, of those since the last look.
+    fn digests(&self, seen: &Turns) -> Result<u64> {
+        let mut divergence = self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?;
+        let sum = |count: fn(&datapath::Pairs) -> u64| seen.pairs.iter().map(count).sum::<u64>();
+        Ok(divergence.tick(sum(|pairs| pairs.digest_differs), sum(|pairs| pairs.records_lost)))
     }
 
     pub(super) fn history_file(&self) -> PathBuf {

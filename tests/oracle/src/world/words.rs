@@ -2,7 +2,7 @@
 
 use mirror_common::{
     abi::App,
-    flow::Switch,
+    flow::{Switch, Writes},
     switch_word::{Freeze, Side, SwitchWord},
 };
 
@@ -76,6 +76,12 @@ pub struct Words<'a> {
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
         self.application.app.open_writes = self.application.app.open_writes.wrapping_add(1);
+        self.application.app.writes += 1;
+    }
+
+    fn writes(&mut self) -> Writes {
+        let app = &self.application.app;
+        Writes { begun: app.writes as u32, open: app.open_writes as u32 }
     }
 
     fn end_write(&mut self) {
