@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     appointment::{Appointment, Note},
     migration::{Action, Command, Plan, State, Why},
+    moves::Phases,
 };
 
 /// What happened.
@@ -42,6 +43,9 @@ pub struct Entry {
     pub why: Option<Why>,
     /// The same in words.
     pub words: String,
+    /// How long the move took, where this is the end of one that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
     /// What stands from here on.
     pub state: State,
 }
@@ -155,6 +159,7 @@ mod tests {
             },
             why: Some(Why::StandingBy(number as f64)),
             words: "so".into(),
+            phases: None,
             state: State::new(&plan),
         };
         (0..entries).map(|number| entry(number).line().unwrap()).collect()
@@ -189,6 +194,7 @@ mod tests {
             app: "shop".into(),
             what: What::Appointment,
             words: note.to_string(),
+            phases: None,
             why: Some(Why::Appointment(note)),
             state: State::new(&Plan::default()),
         };

@@ -10,8 +10,9 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
     include_str!("../src/policy.rs"),
+    include_str!("../src/policy/events.rs"),
     include_str!("../src/policy/migration.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
@@ -76,7 +77,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 7] = [
+const TABLES: [(&str, &str); 9] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -84,13 +85,16 @@ const TABLES: [(&str, &str); 7] = [
     ("Metrics", "`[metrics]`"),
     ("Process", "`[shadow.process]`"),
     ("Migration", "`[migration]`"),
+    ("Events", "`[events]`"),
+    ("Webhook", "`[[events.webhooks]]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
 const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
                     [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n\
                     [shadow]\naddress = \"10.0.0.4:80\"\nnat = \"10.0.0.5\"\n\
-                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n";
+                    [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n\
+                    [[events.webhooks]]\nurl = \"https://x\"\n";
 
 /// The doc comment, as one line.
 fn said(attributes: &[Attribute]) -> String {
@@ -129,6 +133,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
+        ("Vec", Some(inner)) if words(inner)?.0 == "Webhook" => "a list of tables",
         ("Vec", Some(_)) => "a list of strings",
         ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
@@ -179,6 +184,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         return Ok("must be given".to_owned());
     }
     let wanted = bare.wanted().context("a policy without a process")?;
+    let webhook = bare.events.webhooks.first().context("a policy without a webhook")?;
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
@@ -194,6 +200,9 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
         "migration" => "its own defaults".to_owned(),
+        "events" | "webhooks" => "none".to_owned(),
+        "timeout" => time(webhook.timeout),
+        "max_attempts" => webhook.max_attempts.to_string(),
         "steps" => format!("{:?}", bare.migration.steps),
         "dwell" => time(bare.migration.dwell),
         "dark" => time(bare.migration.dark),

@@ -27,6 +27,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::{
     datapath::Datapath,
     doctor,
+    events::Events,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
@@ -63,6 +64,7 @@ struct Shared {
     pins: PathBuf,
     pilot: pilot::Pilot,
     resources: Arc<Watch>,
+    events: Events,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -114,6 +116,8 @@ fn share(
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
+    let told = Events::start(&policy.events, policy.name.as_str())?;
+    state.lock().map_err(|_| anyhow!("poisoned"))?.tell_to(told.clone());
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let bounds = Bounds { frames: policy.hold_frames, bytes: policy.hold_bytes, time: 2 * policy.freeze };
@@ -144,6 +148,7 @@ fn share(
         pins: places.pins.clone(),
         pilot,
         resources,
+        events: told,
     }))
 }
 

@@ -9,7 +9,9 @@
 //! * [`resources`]: what both sides' servers use, each second; [`series`]: that, kept on disk.
 //! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
+//! * [`events`]: what happens, told to a file and to webhooks.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`top`]: both, over the whole terminal.
+//! * [`report`]: a page of what was moved, when and why.
 //! * [`doctor`]: whether this host can run it.
 
 pub mod api;
@@ -19,6 +21,7 @@ pub mod datapath;
 pub mod device;
 pub mod doctor;
 pub mod driver;
+pub mod events;
 pub mod flows;
 pub mod health;
 pub mod hold;
@@ -29,6 +32,7 @@ pub mod network;
 pub mod object;
 pub mod output;
 pub mod policy;
+pub mod report;
 pub mod resources;
 pub mod series;
 pub mod state;

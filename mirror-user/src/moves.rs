@@ -10,28 +10,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use mirror_common::switch_word::SwitchWord;
+pub use mirror_control::moves::Phases;
 use mirror_control::moves::{Move, Plan, plan, weigh};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     policy::Policy,
     words::{Words, monotonic_ns},
 };
-
-/// How long each phase of a move took, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Phases {
-    /// The freezing swap.
-    pub freeze_us: f64,
-    /// Until every begun write was finished.
-    pub drain_us: f64,
-    /// The join hook.
-    pub hook_us: f64,
-    /// The swap that ends the move.
-    pub flip_us: f64,
-    /// How long writes were frozen in all.
-    pub frozen_us: f64,
-}
 
 /// What moves work on.
 pub struct Mover {

@@ -1,5 +1,6 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
+mod events;
 mod migration;
 mod resources;
 
@@ -13,6 +14,7 @@ use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
+pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub mod init;
 pub mod process;
@@ -70,6 +72,9 @@ pub struct Policy {
     pub migration: Migration,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
+    /// Who is told what happens.
+    #[serde(default)]
+    pub events: Events,
     /// How long a flow without a packet lives.
     #[serde(default = "defaults::idle", deserialize_with = "duration")]
     pub idle: Duration,
@@ -310,6 +315,9 @@ impl Policy {
         }
         if let Err(what) = policy.migration.plan() {
             return Err(invalid(find("[migration]"), what, None));
+        }
+        if let Some(what) = policy.events.fault() {
+            return Err(invalid(find("[events]"), what, None));
         }
         Ok(policy)
     }

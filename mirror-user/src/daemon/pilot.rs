@@ -25,17 +25,23 @@ use super::Shared;
 use crate::{
     api::migration::{MigrationStatus, OrderRequest, OrderStatus},
     datapath::Turns,
+    events::{Kind, Told},
     health::Checker,
     journal::JournalFile,
-    moves::fault,
+    metrics::decisions::Decided,
+    moves::{Phases, fault},
     policy::Policy,
 };
 
 mod appointed;
+mod published;
 mod sight;
 
 /// It looks this often.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Who asks for what a migration does.
+const BY_ITSELF: &str = "the migration";
 
 /// A health check that takes longer has failed.
 const HEALTH: Duration = Duration::from_millis(900);
@@ -61,6 +67,7 @@ pub(super) type Answer = Result<Vec<Entry>>;
 pub(super) struct Pilot {
     asks: Sender<(Ask, Sender<Answer>)>,
     status: Mutex<Option<MigrationStatus>>,
+    decided: Mutex<Decided>,
     ordered: Mutex<Option<OrderStatus>>,
 }
 
@@ -68,7 +75,7 @@ impl Pilot {
     /// The handle, and the thread's end of it.
     pub(super) fn new() -> (Self, Receiver<(Ask, Sender<Answer>)>) {
         let (asks, asked) = channel();
-        (Self { asks, status: Mutex::new(None), ordered: Mutex::new(None) }, asked)
+        (Self { asks, status: Mutex::new(None), decided: Mutex::default(), ordered: Mutex::new(None) }, asked)
     }
 
     /// Asks, and waits for the answer. While a move is made that takes as long as the move.
@@ -85,6 +92,11 @@ impl Pilot {
     /// How the migration stands; nothing where there was none yet.
     pub(super) fn status(&self) -> Option<MigrationStatus> {
         self.status.lock().ok()?.clone()
+    }
+
+    /// What the metrics say of decisions.
+    pub(super) fn decided(&self) -> Decided {
+        self.decided.lock().map(|decided| decided.clone()).unwrap_or_default()
     }
 
     /// The cutover that is ordered.
@@ -115,6 +127,8 @@ pub(super) fn start(
         folder: state_folder.to_owned(),
         running: None,
         appointment: None,
+        fault: None,
+        took: None,
         history: History::default(),
         judge: None,
         last: None,
@@ -146,6 +160,9 @@ struct Thread {
     folder: std::path::PathBuf,
     running: Option<Running>,
     appointment: Option<Pending>,
+    fault: Option<String>,
+    /// Of the move that was made last, until it is kept.
+    took: Option<Phases>,
     history: History,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
@@ -171,9 +188,8 @@ impl Thread {
             if let Err(error) = self.keep_appointment() {
                 self.say(format!("ordered cutover: {error:#}"));
             }
-            if let Err(error) = self.tick() {
-                self.say(format!("migration: {error:#}"));
-            }
+            let fault = self.tick().err().map(|error| format!("migration: {error:#}"));
+            self.fault(fault);
             self.tell();
         }
     }
@@ -182,6 +198,17 @@ impl Thread {
         if let Ok(mut state) = self.shared.state.lock() {
             state.say(line);
         }
+    }
+
+    /// Says what goes wrong; told to others when it begins, not at each tick.
+    fn fault(&mut self, fault: Option<String>) {
+        if let Some(fault) = &fault {
+            if self.fault.as_ref() != Some(fault) {
+                self.shared.events.tell(Kind::Fault, Told::reason(fault));
+            }
+            self.say(fault.clone());
+        }
+        self.fault = fault;
     }
 
     /// Opens the journal, and goes on with what it says is under way.
@@ -256,7 +283,10 @@ impl Thread {
         }
         let state = State::new(&plan);
         let journal = self.journal.as_mut().context("the journal is open")?;
-        journal.append(What::Begun(Box::new(plan.clone()), who), None, &state)?;
+        journal.append(What::Begun(Box::new(plan.clone()), who.clone()), None, &state)?;
+        let stage = Some(state.stage.name().into());
+        let told = Told { who: Some(who), stage, ..Told::reason("begun") };
+        self.shared.events.tell(Kind::Phase, told);
         self.running = Some(Running { plan, state, why: None });
         self.judge = None;
         self.history = History::default();
@@ -270,6 +300,7 @@ impl Thread {
         }
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
+        self.count(verdict.as_ref());
         let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
         self.event(Event::Tick(Seen { seconds, word, verdict, healthy }))
@@ -292,7 +323,7 @@ impl Thread {
 
     /// Nothing is done that the journal doesn't have; but for what goes back, which a full disk mustn't hinder.
     fn keep(&mut self, event: &Event, state: &State, actions: &[Action], why: &Why) -> Result<()> {
-        let running = self.running.as_mut().context("a migration is under way")?;
+        let running = self.running.as_ref().context("a migration is under way")?;
         let changes = !actions.is_empty() || state.stage != running.state.stage;
         let what = match event {
             Event::Asked(command, who) => Some(What::Asked(*command, who.clone())),
@@ -300,7 +331,7 @@ impl Thread {
             Event::Tick(_) => changes.then(|| What::Decided(actions.to_vec())),
         };
         if let (Some(what), Some(journal)) = (what, &mut self.journal)
-            && let Err(error) = journal.append(what, Some(why), state)
+            && let Err(error) = journal.append_move(what, Some(why), state, self.took.take())
         {
             let word = self.shared.mover.words.load(0);
             let back = |action: &Action| match action {
@@ -316,24 +347,34 @@ impl Thread {
         if changes {
             fault("kept");
         }
+        if changes || !matches!(event, Event::Tick(_)) {
+            self.publish(event, state, actions, why);
+        }
         let line = format!("migration: {}: {why}", state.stage.name());
-        (running.state, running.why) = (state.clone(), Some(why.clone()));
+        if let Some(running) = &mut self.running {
+            (running.state, running.why) = (state.clone(), Some(why.clone()));
+        }
         if changes || !matches!(event, Event::Tick(_)) {
             self.say(line);
         }
         Ok(())
     }
 
+    /// Keeps how long a move took for its line in the journal.
+    fn ended(&mut self, made: Move, result: Result<Phases>) -> Event {
+        self.took = result.as_ref().ok().copied();
+        Event::Moved(made, result.map(drop).map_err(|error| format!("{error:#}")))
+    }
+
     fn act(&mut self, action: Action) -> Result<Option<Event>> {
         match action {
             Action::Rescue => {
-                let result =
-                    self.shared.rescue(Move::Rollback).map(drop).map_err(|error| format!("{error:#}"));
-                return Ok(Some(Event::Moved(Move::Rollback, result)));
+                let result = self.shared.rescue(Move::Rollback, BY_ITSELF);
+                return Ok(Some(self.ended(Move::Rollback, result)));
             }
             Action::Make(wanted) => {
-                let result = self.shared.make(wanted).map(drop).map_err(|error| format!("{error:#}"));
-                return Ok(Some(Event::Moved(wanted, result)));
+                let result = self.shared.make(wanted, BY_ITSELF);
+                return Ok(Some(self.ended(wanted, result)));
             }
             Action::Weigh(share) => {
                 if self.shared.mover.words.load(0).weight() != share {
