@@ -185,10 +185,8 @@ impl Thread {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
-            if let Err(error) = self.keep_appointment() {
-                self.say(format!("ordered cutover: {error:#}"));
-            }
-            let fault = self.tick().err().map(|error| format!("migration: {error:#}"));
+            let kept = self.keep_appointment().context("ordered cutover");
+            let fault = self.tick().and(kept).err().map(|error| format!("migration: {error:#}"));
             self.fault(fault);
             self.tell();
         }
@@ -236,9 +234,13 @@ impl Thread {
             Ask::Command(command, who) => {
                 // Who ends everything ends this too, with or without a migration.
                 if command == Command::Abort && self.appointment.is_some() {
-                    self.cancel(who.clone())?;
+                    let cancelled = self.cancel(who.clone());
                     if !self.under_way() {
-                        return Ok(Vec::new());
+                        return cancelled.map(|()| Vec::new());
+                    }
+                    // A full disk mustn't hinder the way back; without its migration the order comes to nothing.
+                    if let Err(error) = cancelled {
+                        self.say(format!("ordered cutover: {error:#}"));
                     }
                 }
                 ensure!(self.under_way(), "no migration is under way: mirror migrate APP");
@@ -325,6 +327,7 @@ impl Thread {
     fn keep(&mut self, event: &Event, state: &State, actions: &[Action], why: &Why) -> Result<()> {
         let running = self.running.as_ref().context("a migration is under way")?;
         let changes = !actions.is_empty() || state.stage != running.state.stage;
+        let noteworthy = changes || !matches!(event, Event::Tick(_));
         let what = match event {
             Event::Asked(command, who) => Some(What::Asked(*command, who.clone())),
             Event::Moved(..) => Some(What::Moved),
@@ -347,14 +350,14 @@ impl Thread {
         if changes {
             fault("kept");
         }
-        if changes || !matches!(event, Event::Tick(_)) {
+        if noteworthy {
             self.publish(event, state, actions, why);
         }
         let line = format!("migration: {}: {why}", state.stage.name());
         if let Some(running) = &mut self.running {
             (running.state, running.why) = (state.clone(), Some(why.clone()));
         }
-        if changes || !matches!(event, Event::Tick(_)) {
+        if noteworthy {
             self.say(line);
         }
         Ok(())

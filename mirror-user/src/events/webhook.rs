@@ -2,11 +2,11 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use axum::http::{Request, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -76,9 +76,21 @@ fn judge(status: StatusCode) -> Result<(), Failure> {
     }
 }
 
+/// How it is reached. Who posts in clear needs no certificates on the host.
+enum Way {
+    Clear(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Way {
+    fn tls(by: HttpsConnectorBuilder<WantsSchemes>) -> Self {
+        Self::Tls(Client::builder(TokioExecutor::new()).build(by.https_only().enable_http1().build()))
+    }
+}
+
 /// A connection to a webhook.
 pub(super) struct Post {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    way: Way,
     uri: Uri,
     webhook: Webhook,
 }
@@ -87,10 +99,15 @@ impl Post {
     /// # Errors
     /// When the address is none, or the host has no certificates to check by.
     pub(super) fn new(webhook: &Webhook) -> Result<Self> {
-        let connector =
-            HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, uri: webhook.url.parse()?, webhook: webhook.clone() })
+        let uri: Uri = webhook.url.parse()?;
+        let way = if uri.scheme_str() == Some("https") {
+            let by = HttpsConnectorBuilder::new().with_native_roots();
+            let no = || format!("no certificates to check {uri} by: install ca-certificates");
+            Way::tls(by.with_context(no)?)
+        } else {
+            Way::Clear(Client::builder(TokioExecutor::new()).build_http())
+        };
+        Ok(Self { way, uri, webhook: webhook.clone() })
     }
 
     /// One attempt.
@@ -105,7 +122,11 @@ impl Post {
         }
         let body = Full::new(Bytes::copy_from_slice(line.as_bytes()));
         let request = request.body(body).map_err(|error| later(error.to_string()))?;
-        let answered = tokio::time::timeout(self.webhook.timeout, self.client.request(request)).await;
+        let answer = match &self.way {
+            Way::Clear(client) => client.request(request),
+            Way::Tls(client) => client.request(request),
+        };
+        let answered = tokio::time::timeout(self.webhook.timeout, answer).await;
         let answer = answered.map_err(|_| later("no answer in time".into()))?;
         // The causes say what was wrong with the connection, or its certificate.
         let answer = answer.map_err(|error| later(format!("{:#}", anyhow::Error::from(error))))?;
@@ -136,7 +157,53 @@ pub(super) fn start(index: usize, webhook: &Webhook) -> Result<Sink> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    /// Answers requests over TLS by a certificate of `localhost`'s that nobody has signed, until the test ends.
+    async fn serve_tls() -> (u16, rustls::pki_types::CertificateDer<'static>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Who doesn't trust the certificate ends it here.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut bytes = [0; 4_096];
+                let n = stream.read(&mut bytes).await.unwrap();
+                assert!(bytes[..n].starts_with(b"POST /hook HTTP/1.1"));
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            }
+        });
+        (port, certificate)
+    }
+
+    #[tokio::test]
+    async fn over_tls_a_certificate_is_checked() {
+        let (port, certificate) = serve_tls().await;
+        let url = format!("https://localhost:{port}/hook");
+        let webhook: Webhook = toml::from_str(&format!("url = {url:?}")).unwrap();
+        let unknown = Post::new(&webhook).unwrap().post("{}".into()).await.unwrap_err();
+        assert!(matches!(&unknown, Failure::Later(why) if why.contains("certificate")), "{unknown:?}");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let way = Way::tls(HttpsConnectorBuilder::new().with_tls_config(config));
+        let known = Post { way, uri: url.parse().unwrap(), webhook };
+        known.post("{}".into()).await.unwrap();
+    }
 
     #[test]
     fn pauses_double_up_to_a_minute() {

@@ -98,7 +98,10 @@ impl Snapshot {
 
     fn findings(&self, value: impl Fn(&Finding) -> f64) -> Vec<(Labels, f64)> {
         let label = |finding: &Finding| vec![("metric", finding.metric.name().to_owned())];
-        self.decisions.decided.findings.iter().map(|finding| (label(finding), value(finding))).collect()
+        // What is over is judged no more.
+        let judged = self.decisions.migration.as_ref().is_some_and(|migration| !migration.over);
+        let findings = self.decisions.decided.findings.iter().filter(|_| judged);
+        findings.map(|finding| (label(finding), value(finding))).collect()
     }
 
     fn migration_families(&self) -> Vec<Family> {
