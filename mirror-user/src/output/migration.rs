@@ -24,7 +24,7 @@ pub(super) fn show(text: &mut String, migration: &MigrationStatus) {
 pub(super) fn show_order(text: &mut String, ordered: &OrderStatus) {
     let order = &ordered.order;
     let what = if ordered.open { "is due" } else { "is ordered" };
-    let made = if order.by_migration { "as soon as the migration is ready" } else { "by hand" };
+    let made = if order.by_migration { "as soon as the migration is ready" } else { "at once" };
     let window = format!("from {} until {}", clock(order.at_ms), clock(order.until_ms));
     let _ = writeln!(text, "  cutover {} {window}, {made}, by {}", styled(DOUBTFUL, what), order.who);
 }
@@ -112,7 +112,9 @@ fn line(entry: &Entry) -> String {
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
     let time = clock(entry.at_ms);
-    format!("{time}  {:<12} {:<50} {}\n", entry.state.stage.name(), entry.words, styled(style, what))
+    // An order's line has the stage of whatever migration there is, or was.
+    let stage = if entry.what == What::Appointment { "(order)" } else { entry.state.stage.name() };
+    format!("{time}  {stage:<12} {:<50} {}\n", entry.words, styled(style, what))
 }
 
 /// Date and time of day, UTC.

@@ -17,6 +17,9 @@ use crate::{
 /// Rows of the journal at most: the first and the last ones.
 const ROWS: usize = 400;
 
+/// Notices at most: the last ones.
+const NOTICES: usize = 100;
+
 const STYLE: &str = "\
 body { font: 14px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 62em; padding: 0 1em; color: #222 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2em; border-bottom: 1px solid #ccc }
@@ -52,7 +55,8 @@ pub(super) fn page(report: &Report) -> Result<Markup> {
                 (evidence(&report.entries))
                 (moves(&report.entries))
                 (curves(report)?)
-                (journal(&report.entries))
+                @if let Some(status) = &report.status { (notices(status)) }
+                (journal(report))
                 @if let Some(plan) = &report.plan { (configuration(plan)?) }
             }
         }
@@ -64,7 +68,9 @@ fn summary(report: &Report) -> Markup {
         What::Begun(_, who) => Some((entry.at_ms, who)),
         _ => None,
     });
-    let last = report.entries.last();
+    // An order beside no migration has the state of none.
+    let steps = report.entries.iter().rev().find(|entry| entry.what != What::Appointment);
+    let last = report.plan.as_ref().and(steps);
     let stage = last.map(|entry| entry.state.stage);
     let good = matches!(stage, Some(Stage::Standby | Stage::Finalized));
     let bad = matches!(stage, Some(Stage::RolledBack | Stage::Aborted | Stage::RollingBack));
@@ -219,7 +225,17 @@ fn curves(report: &Report) -> Result<Markup> {
     })
 }
 
-fn journal(entries: &[Entry]) -> Markup {
+fn notices(status: &AppStatus) -> Markup {
+    let first = status.notices.len().saturating_sub(NOTICES);
+    html! {
+        h2 { "What happened since the daemon started" }
+        p.faint { "The last " (status.notices.len() - first) " of " (status.notices.len()) " notices, moves by hand among them." }
+        ul { @for notice in &status.notices[first..] { li { (notice) } } }
+    }
+}
+
+fn journal(report: &Report) -> Markup {
+    let entries = &report.entries;
     let left_out = entries.len().saturating_sub(ROWS);
     let shown = entries.iter().take(ROWS / 2).chain(entries.iter().skip((ROWS / 2).max(left_out + ROWS / 2)));
     html! {
@@ -231,7 +247,7 @@ fn journal(entries: &[Entry]) -> Markup {
                 tr {
                     td.n { (entry.number) }
                     td { (clock(entry.at_ms)) }
-                    td { (entry.state.stage.name()) }
+                    td { @if report.plan.is_some() { (entry.state.stage.name()) } }
                     td { (entry.words) }
                     td.faint {
                         @match &entry.what {

@@ -80,6 +80,7 @@ fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
         "<td class=\"n\">9.2</td>",
         "77.0 µs",
         "0.31 ms",
+        "<li>notice 2</li>",
         "2027-01-15T08:03:00Z",
         "figcaption>cpu",
         "dwell_seconds",
