@@ -1,4 +1,5 @@
-//! A cutover that was ordered beforehand: kept over the daemon's end, made in its window or not at all, and told to whoever listens.
+//! A cutover that was ordered beforehand: kept over the daemon's end, made in its window or not at all, and told to whoever
+//! listens.
 
 use std::{fs, time::Duration};
 
