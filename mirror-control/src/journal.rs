@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     appointment::{Appointment, Note},
     migration::{Action, Command, Plan, State, Why},
+    moves::Phases,
     scaler::Decision,
 };
 
@@ -30,6 +31,13 @@ pub enum What {
     Scaled(String, Decision),
 }
 
+impl What {
+    /// Whether it is none of a migration's own steps: its line has the state of whatever migration there is, or was.
+    pub fn is_beside(&self) -> bool {
+        matches!(self, What::Appointment | What::Scaled(..))
+    }
+}
+
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -45,6 +53,9 @@ pub struct Entry {
     pub why: Option<Why>,
     /// The same in words.
     pub words: String,
+    /// How long the move took, where this is the end of one that was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phases: Option<Phases>,
     /// What stands from here on.
     pub state: State,
 }
@@ -123,11 +134,7 @@ impl Journal {
 
     /// Why the last migration stands where it does.
     pub fn last_why(&self) -> Option<&Why> {
-        let mut steps = self
-            .entries
-            .iter()
-            .rev()
-            .filter(|entry| !matches!(entry.what, What::Appointment | What::Scaled(..)));
+        let mut steps = self.entries.iter().rev().filter(|entry| !entry.what.is_beside());
         steps.next().and_then(|entry| entry.why.as_ref())
     }
 
@@ -162,6 +169,7 @@ mod tests {
             },
             why: Some(Why::StandingBy(number as f64)),
             words: "so".into(),
+            phases: None,
             state: State::new(&plan),
         };
         (0..entries).map(|number| entry(number).line().unwrap()).collect()
@@ -196,6 +204,7 @@ mod tests {
             app: "shop".into(),
             what: What::Appointment,
             words: note.to_string(),
+            phases: None,
             why: Some(Why::Appointment(note)),
             state: State::new(&Plan::default()),
         };

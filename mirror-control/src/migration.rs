@@ -27,7 +27,7 @@ mod standby;
 mod why;
 
 pub use capacity::Capacity;
-pub use why::Why;
+pub use why::{Grounds, Why};
 
 /// Everything that a migration decides by; immutable once it has begun.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -124,6 +124,20 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All, in the order of their going.
+    pub const ALL: [Self; 10] = [
+        Self::Joining,
+        Self::Mirroring,
+        Self::Shifting,
+        Self::Ready,
+        Self::CuttingOver,
+        Self::Standby,
+        Self::RollingBack,
+        Self::Finalized,
+        Self::RolledBack,
+        Self::Aborted,
+    ];
+
     /// As it is shown.
     pub const fn name(self) -> &'static str {
         match self {

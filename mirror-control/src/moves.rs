@@ -13,6 +13,22 @@
 
 use mirror_common::switch_word::{Freeze, Phase, Side, SwitchWord};
 use mirror_common::weight::ALL;
+use serde::{Deserialize, Serialize};
+
+/// How long each phase of a move took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// The freezing swap.
+    pub freeze_us: f64,
+    /// Until every begun write was finished.
+    pub drain_us: f64,
+    /// The join hook.
+    pub hook_us: f64,
+    /// The swap that ends the move.
+    pub flip_us: f64,
+    /// How long writes were frozen in all.
+    pub frozen_us: f64,
+}
 
 mod course;
 

@@ -10,9 +10,10 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 7] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/divergence.rs"),
+    include_str!("../src/policy/events.rs"),
     include_str!("../src/policy/migration.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
@@ -78,7 +79,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 10] = [
+const TABLES: [(&str, &str); 12] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -89,6 +90,8 @@ const TABLES: [(&str, &str); 10] = [
     ("Capacity", "`[primary.capacity]` and `[shadow.capacity]`"),
     ("Scale", "`[scale]`"),
     ("Divergence", "`[divergence]`"),
+    ("Events", "`[events]`"),
+    ("Webhook", "`[[events.webhooks]]`"),
 ];
 
 /// A policy that leaves out all that may be left out.
@@ -96,7 +99,8 @@ const BARE: &str = "name = \"x\"\n[service]\nvip = \"10.0.0.1:80\"\n\
                     [primary]\naddress = \"10.0.0.2:80\"\nnat = \"10.0.0.3\"\n\
                     [shadow]\naddress = \"10.0.0.4:80\"\nnat = \"10.0.0.5\"\n\
                     [shadow.process]\ncommand = [\"/x\"]\nuser = \"x\"\ncpu = 1\nmemory = \"1GiB\"\n\
-                    [scale]\ncpu_most = 2\nmemory_most = \"2GiB\"\n";
+                    [scale]\ncpu_most = 2\nmemory_most = \"2GiB\"\n\
+                    [[events.webhooks]]\nurl = \"https://x\"\n";
 
 /// The doc comment, as one line.
 fn said(attributes: &[Attribute]) -> String {
@@ -135,6 +139,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
+        ("Vec", Some(inner)) if words(inner)?.0 == "Webhook" => "a list of tables",
         ("Vec", Some(_)) => "a list of strings",
         ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
@@ -186,6 +191,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     }
     let wanted = bare.wanted().context("a policy without a process")?;
     let scale = bare.scale.as_ref().context("a policy without a scale")?;
+    let webhook = bare.events.webhooks.first().context("a policy without a webhook")?;
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
@@ -204,6 +210,9 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "segments" => bare.divergence.segments.to_string(),
         "capture" => bare.divergence.capture.to_string(),
         "noisy" => list(&bare.divergence.noisy),
+        "events" | "webhooks" => "none".to_owned(),
+        "timeout" => time(webhook.timeout),
+        "max_attempts" => webhook.max_attempts.to_string(),
         "steps" => format!("{:?}", bare.migration.steps),
         "dwell" => time(bare.migration.dwell),
         "dark" => time(bare.migration.dark),

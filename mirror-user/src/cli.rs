@@ -18,7 +18,7 @@ use crate::{
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
     policy::{Policy, parse_duration},
-    tap, top,
+    report, tap, top,
 };
 
 /// Moves a running application to other servers, and its clients notice nothing.
@@ -179,6 +179,19 @@ enum Command {
         #[arg(long, default_value_t = 10, value_name = "N")]
         limit: usize,
     },
+    /// Write a page of what the last migration did, when, why and on what evidence, for those who have to approve it
+    ///
+    /// One file of HTML with its plots, that needs nothing else; or JSON. Without a daemon it is made of what lies in --state.
+    #[command(
+        after_help = "Example:\n  mirror report shop --output shop.html\n  mirror report shop --json | jq .entries[].words"
+    )]
+    Report {
+        /// The application
+        app: String,
+        /// The file; without it standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Check whether this host can run the gateway, and say what to type where it can't
     ///
     /// Without a policy only the host is looked at. Needs no root, but capabilities are those of whoever asks. Exit code 1
@@ -295,6 +308,9 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Top { app } => {
             ensure!(!cli.json, "top draws on a terminal; for JSON: mirror status --watch --json");
             top::run(client, app.as_deref()).await
+        }
+        Command::Report { app, output } => {
+            report::run(&client, &cli.state, app, output.as_deref(), cli.json).await
         }
         Command::Flows { limit } => {
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)

@@ -31,6 +31,7 @@ use crate::{
     datapath::Datapath,
     doctor,
     driver::process::pid_file,
+    events::Events,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
     network::Network,
@@ -69,6 +70,7 @@ struct Shared {
     resources: Arc<Watch>,
     board: forecast::Board,
     compared: compare::Compared,
+    events: Events,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
@@ -136,6 +138,8 @@ fn share(
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
     let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
+    let told = Events::start(&policy.events, policy.name.as_str())?;
+    state.lock().map_err(|_| anyhow!("poisoned"))?.tell_to(told.clone());
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let bounds = Bounds { frames: policy.hold_frames, bytes: policy.hold_bytes, time: 2 * policy.freeze };
@@ -171,6 +175,7 @@ fn share(
         resources,
         board,
         compared,
+        events: told,
     }))
 }
 

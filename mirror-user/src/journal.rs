@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use mirror_control::{
     journal::{Entry, Journal, What},
     migration::{State, Why},
+    moves::Phases,
 };
 
 /// A journal that has grown beyond this is put aside when the next migration begins, or while none is under way.
@@ -55,6 +56,20 @@ impl JournalFile {
     /// # Errors
     /// When the disk is full, or fails.
     pub fn append(&mut self, what: What, why: Option<&Why>, state: &State) -> Result<()> {
+        self.append_move(what, why, state, None)
+    }
+
+    /// The same where a move was made, and took so long.
+    ///
+    /// # Errors
+    /// As [`JournalFile::append`].
+    pub fn append_move(
+        &mut self,
+        what: What,
+        why: Option<&Why>,
+        state: &State,
+        phases: Option<Phases>,
+    ) -> Result<()> {
         if matches!(what, What::Begun(..)) {
             self.make_room()?;
         }
@@ -66,6 +81,7 @@ impl JournalFile {
             what,
             why: why.cloned(),
             words: why.map(ToString::to_string).unwrap_or_default(),
+            phases,
             state: state.clone(),
         };
         let line = entry.line()?;

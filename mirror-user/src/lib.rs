@@ -10,7 +10,9 @@
 //! * [`outlook`]: forecasts of the request rates; [`demand`]: what each side needs for them.
 //! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
+//! * [`events`]: what happens, told to a file and to webhooks.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`top`]: both, over the whole terminal.
+//! * [`report`]: a page of what was moved, when and why.
 //! * [`doctor`]: whether this host can run it.
 
 pub mod api;
@@ -21,6 +23,7 @@ pub mod demand;
 pub mod device;
 pub mod doctor;
 pub mod driver;
+pub mod events;
 pub mod flows;
 pub mod health;
 pub mod hold;
@@ -32,6 +35,7 @@ pub mod object;
 pub mod outlook;
 pub mod output;
 pub mod policy;
+pub mod report;
 pub mod resources;
 pub mod series;
 pub mod state;

@@ -1,6 +1,7 @@
 //! Prometheus' metrics (OpenMetrics text). What is exported is read at each scrape, straight from the maps: there is no
 //! second copy that could disagree.
 
+pub mod decisions;
 mod resources;
 
 use std::{collections::BTreeMap, fmt};
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub resources: Known,
     /// Failures to keep samples on disk.
     pub series_failures: BTreeMap<Failure, u64>,
+    /// Of decisions.
+    pub decisions: decisions::Decisions,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -214,7 +217,9 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in self.families().into_iter().chain(self.resource_families()) {
+        for family in
+            self.families().into_iter().chain(self.resource_families()).chain(self.decision_families())
+        {
             let kind = match family.samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,
@@ -246,86 +251,4 @@ impl Collector for Snapshot {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resources::{Metric, Missing, Sample};
-
-    /// The shadow's CPU is known, and nothing else.
-    fn known() -> Known {
-        let mut values = [Err(Missing::Gone); Metric::ALL.len()];
-        values[Metric::Cpu as usize] = Ok(0.5);
-        Known {
-            now: [None, Some(Sample { at: 7, values })],
-            missing: BTreeMap::from([((1, Missing::Gone), 5)]),
-            ..Known::default()
-        }
-    }
-
-    fn snapshot() -> Snapshot {
-        let mut turns = Turns::default();
-        let reads = &mut turns.shown[1][0].latency;
-        *reads = vec![0; hist::BUCKETS];
-        reads[hist::bucket(300) as usize] = 4;
-        reads[hist::bucket(90_000_000) as usize] = 1;
-        Snapshot {
-            app: "shop".into(),
-            word: SwitchWord::initial()
-                .with_member(Side::Shadow, true)
-                .with_weight(2_500)
-                .with_phase(Phase::Shifting),
-            packets: vec![(Verdict::Forwarded, 12)],
-            turns,
-            flows: [200, 199],
-            open_writes: 3,
-            held: [1, 2, 0],
-            legs_lost: [0, 7],
-            sweeps: (20, 0.5),
-            moves: vec![("cutover", "aborted", 2)],
-            resources: known(),
-            series_failures: BTreeMap::from([(Failure::Full, 3)]),
-        }
-    }
-
-    #[test]
-    fn a_scrape_reads_like_this() {
-        let text = snapshot().text().unwrap();
-        for line in [
-            "# TYPE mirror_packets counter",
-            "mirror_packets_total{app=\"shop\",verdict=\"Forwarded\"} 12.0",
-            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"0.00025\",side=\"shadow\",class=\"read\"} 0",
-            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"0.0005\",side=\"shadow\",class=\"read\"} 4",
-            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"60.0\",side=\"shadow\",class=\"read\"} 4",
-            "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"+Inf\",side=\"shadow\",class=\"read\"} 5",
-            "mirror_turn_latency_seconds_count{app=\"shop\",side=\"shadow\",class=\"read\"} 5",
-            "mirror_flows_two_legs{app=\"shop\"} 199.0",
-            "mirror_weight_ratio{app=\"shop\"} 0.25",
-            "mirror_authority{app=\"shop\",side=\"primary\"} 1.0",
-            "mirror_authority{app=\"shop\",side=\"shadow\"} 0.0",
-            "mirror_in_sync{app=\"shop\",side=\"shadow\"} 1.0",
-            "mirror_phase{app=\"shop\",phase=\"Shifting\"} 1.0",
-            "mirror_phase{app=\"shop\",phase=\"Idle\"} 0.0",
-            "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
-            "mirror_sweep_seconds_total{app=\"shop\"} 0.5",
-            "mirror_moves_total{app=\"shop\",move=\"cutover\",result=\"aborted\"} 2.0",
-            "mirror_resource_cpu_cores{app=\"shop\",side=\"shadow\"} 0.5",
-            "mirror_resource_values_missing_total{app=\"shop\",side=\"shadow\",reason=\"gone\"} 5.0",
-            "mirror_series_failures_total{app=\"shop\",reason=\"full\"} 3.0",
-        ] {
-            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
-        }
-        assert!(!text.contains("mirror_resource_memory_bytes{"), "what isn't known has no series:\n{text}");
-        assert!(text.ends_with("# EOF\n"), "{text}");
-    }
-
-    #[test]
-    fn buckets_are_merged_without_loss() {
-        let mut fine = vec![0; hist::BUCKETS];
-        for us in [1, 50, 51, 999, 1_000, 1_001, 2_000_000, u32::MAX] {
-            fine[hist::bucket(us) as usize] += 1;
-        }
-        let merged = coarse(&fine);
-        assert_eq!(merged.between.iter().map(|(_, count)| count).sum::<u64>(), 8);
-        assert_eq!(merged.count, 8);
-        assert_eq!(coarse(&[]).count, 0);
-    }
-}
+mod tests;

@@ -9,9 +9,9 @@ use std::{
 
 use anyhow::Result;
 use mirror_common::switch_word::SwitchWord;
+pub use mirror_control::moves::Phases;
 use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 
 use self::hook::Hook;
 use crate::{
@@ -20,21 +20,6 @@ use crate::{
 };
 
 mod hook;
-
-/// How long each phase of a move took, in microseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct Phases {
-    /// The freezing swap.
-    pub freeze_us: f64,
-    /// Until every begun write was finished.
-    pub drain_us: f64,
-    /// The join hook.
-    pub hook_us: f64,
-    /// The swap that ends the move.
-    pub flip_us: f64,
-    /// How long writes were frozen in all.
-    pub frozen_us: f64,
-}
 
 /// What moves work on.
 pub struct Mover {

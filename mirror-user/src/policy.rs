@@ -1,6 +1,7 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
 mod divergence;
+mod events;
 mod migration;
 mod resources;
 pub mod scale;
@@ -16,6 +17,7 @@ pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
 pub use divergence::Divergence;
+pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub mod init;
 pub mod process;
@@ -79,6 +81,9 @@ pub struct Policy {
     pub divergence: Divergence,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
+    /// Who is told what happens.
+    #[serde(default)]
+    pub events: Events,
     /// How long a flow without a packet lives.
     #[serde(default = "defaults::idle", deserialize_with = "duration")]
     pub idle: Duration,
@@ -350,6 +355,9 @@ impl Policy {
         }
         if let Err(what) = policy.divergence.noisy() {
             return Err(invalid(find("[divergence]"), what, None));
+        }
+        if let Some(what) = policy.events.fault() {
+            return Err(invalid(find("[events]"), what, None));
         }
         Ok(policy)
     }

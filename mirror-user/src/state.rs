@@ -15,10 +15,16 @@ use mirror_control::{
     restart::{Loss, Losses},
 };
 
-use crate::words::monotonic_ns;
+use crate::{
+    events::{Events, Kind, Told},
+    words::monotonic_ns,
+};
 
 /// Notices that are kept.
 const NOTICES: usize = 256;
+
+/// A new connection is refused.
+const TABLE_FULL: &str = "no free slot or port for a new connection";
 
 /// Why a side fell out of sync, until the event comes that tells.
 const UNKNOWN: &str = "a write is owed";
@@ -52,6 +58,7 @@ pub struct State {
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
     pending: Option<String>,
     losses: [Losses; 2],
+    events: Events,
 }
 
 impl State {
@@ -73,7 +80,13 @@ impl State {
             moves: BTreeMap::new(),
             pending: None,
             losses: Default::default(),
+            events: Events::default(),
         }
+    }
+
+    /// Tells from now on who falls out of sync, and who comes in.
+    pub fn tell_to(&mut self, events: Events) {
+        self.events = events;
     }
 
     /// Keeps a line for people.
@@ -110,12 +123,13 @@ impl State {
                 self.pending = Some(reason.into());
             }
         } else if event.kind == EventKind::TableFull as u32 {
-            self.say("no free slot or port for a new connection".into());
+            self.events.tell(Kind::Fault, Told::reason(TABLE_FULL));
+            self.say(TABLE_FULL.into());
         }
     }
 
-    /// A move has ended; or, where nothing was to be moved, its rehearsal.
-    pub fn moved<T>(&mut self, wanted: Move, rehearsed: bool, result: &anyhow::Result<T>) {
+    /// A move has ended, or, where nothing was to be moved, its rehearsal: `done`, `refused` or `aborted`.
+    pub fn moved<T>(&mut self, wanted: Move, rehearsed: bool, result: &anyhow::Result<T>) -> &'static str {
         let result = match result {
             Ok(_) => "done",
             Err(error) if error.is::<Refusal>() => "refused",
@@ -123,6 +137,7 @@ impl State {
         };
         let what = if rehearsed { "rehearsal" } else { wanted.name() };
         *self.moves.entry((what, result)).or_default() += 1;
+        result
     }
 
     /// Takes in what a sweep found, and how long it took.
@@ -158,6 +173,8 @@ impl State {
             let reason =
                 if member { "joined".to_owned() } else { self.pending.take().unwrap_or(UNKNOWN.into()) };
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
+            let kind = if member { Kind::InSync } else { Kind::OutOfSync };
+            self.events.tell(kind, Told { side: Some(side.name().into()), ..Told::reason(&reason) });
             self.losses[side as usize].clear();
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
         }

@@ -5,14 +5,17 @@ use std::{
     io::{Read as _, Write as _},
     path::PathBuf,
     process::{Child, Command, ExitStatus},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
 use axum::{Json, Router, routing::get};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use serde_json::{Value, json};
-use tokio::{net::UnixListener, runtime::Runtime, sync::oneshot};
+use tokio::{net::UnixListener, runtime::Runtime};
 
 const STATUS: &str = include_str!("../src/top/draw/status.json");
 /// A condition that doesn't hold by then never will.
@@ -70,13 +73,17 @@ struct Top {
     child: Child,
     keys: File,
     screen: Arc<Mutex<vt100::Parser>>,
-    ended: oneshot::Receiver<()>,
+    ended: Option<Receiver<()>>,
 }
 
 impl Top {
     fn start(daemon: &Daemon, (columns, lines): (u16, u16)) -> Self {
         let size = Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
+        // A copy in another test's child would keep this terminal open.
+        for end in [&master, &slave] {
+            rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC).unwrap();
+        }
         let (stdin, stdout) = (slave.try_clone().unwrap(), slave.try_clone().unwrap());
         // A session of its own, with this as its terminal: Ctrl-C and the size are the terminal's.
         let child = Command::new("setsid")
@@ -89,7 +96,7 @@ impl Top {
             .expect("setsid, of util-linux");
         let screen = Arc::new(Mutex::new(vt100::Parser::new(lines, columns, 0)));
         let (mut from, to) = (File::from(master.try_clone().unwrap()), Arc::clone(&screen));
-        let (end, ended) = oneshot::channel();
+        let (end, ended) = channel();
         std::thread::spawn(move || {
             let mut bytes = [0; 4_096];
             // It fails once nobody has the other end any more.
@@ -98,7 +105,7 @@ impl Top {
             }
             let _ = end.send(());
         });
-        Self { child, keys: File::from(master), screen, ended }
+        Self { child, keys: File::from(master), screen, ended: Some(ended) }
     }
 
     fn text(&self) -> String {
@@ -125,11 +132,20 @@ impl Top {
             "it doesn't end:\n{}",
             self.text()
         );
-        drop(self.keys);
-        self.ended.blocking_recv().unwrap();
+        // Nobody has the terminal any more: what was written to it is read to its end.
+        let ended = self.ended.take().unwrap();
+        assert!(ended.recv_timeout(PATIENCE).is_ok(), "the terminal is still open");
         let parser = self.screen.lock().unwrap();
         let screen = parser.screen();
         (status.unwrap(), !screen.alternate_screen() && !screen.hide_cursor())
+    }
+}
+
+impl Drop for Top {
+    fn drop(&mut self) {
+        // Where a test failed it still runs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -197,7 +213,7 @@ fn a_daemon_that_goes_and_comes_back_is_said() {
 fn a_terminal_that_is_too_small_is_told() {
     let daemon = Daemon::start();
     let mut top = Top::start(&daemon, (40, 10));
-    top.see("this terminal is");
+    top.see("needs 80 x 22");
     top.press("q");
     assert!(top.end().0.success());
 }

@@ -259,6 +259,9 @@ fn an_operator_makes_the_cutover_where_the_plan_says_so() {
     world.until(Stage::Ready);
     assert_eq!(world.tick(), Why::AwaitsOperator);
     world.event(Event::Asked(Command::Cutover, "ann".into()), false);
+    world.event(Event::Asked(Command::Withdraw, "ann".into()), false);
+    assert_eq!(world.tick(), Why::AwaitsOperator, "what was withdrawn isn't made");
+    world.event(Event::Asked(Command::Cutover, "ann".into()), false);
     world.until(Stage::Standby);
 }
 
@@ -363,8 +366,9 @@ fn chance(world: &mut World, dice: &mut StdRng) {
         11 => world.jammed = true,
         12..=14 => world.jammed = false,
         15 => {
-            let all = [Command::Pause, Command::Abort, Command::Cutover, Command::Finalize];
-            let command = all[dice.random_range(0..4)];
+            let all =
+                [Command::Pause, Command::Abort, Command::Cutover, Command::Withdraw, Command::Finalize];
+            let command = all[dice.random_range(0..all.len())];
             world.event(Event::Asked(command, "ann".into()), dice.random_bool(0.1));
         }
         16 | 17 => {

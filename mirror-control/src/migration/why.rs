@@ -53,6 +53,54 @@ pub enum Why {
     Appointment(Note),
 }
 
+/// What a reason rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// Natural logarithm of the evidence; nothing where none was compared.
+    pub evidence: Option<f64>,
+    /// What it has to pass, likewise.
+    pub bound: f64,
+    /// Requests of the shadow (compared turns, while no read has moved).
+    pub samples: u64,
+}
+
+impl Why {
+    /// Its name, as in the journal, in events and in metrics.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Weight(reason) => tag(reason),
+            other => tag(other),
+        }
+    }
+
+    /// What it rests on, where that is evidence.
+    pub fn grounds(&self) -> Option<Grounds> {
+        use weight::Reason::{LowTraffic, NoWorse, Undecided, Worse};
+        match self {
+            Self::Weight(Worse(finding)) => Some(Grounds {
+                evidence: Some(finding.evidence),
+                bound: finding.threshold,
+                samples: finding.samples,
+            }),
+            Self::Weight(NoWorse(progress) | LowTraffic(progress) | Undecided(progress)) => Some(Grounds {
+                evidence: progress.evidence.iter().flatten().copied().reduce(f64::min),
+                bound: progress.threshold,
+                samples: progress.have,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// The name of an enum's variant, as it is serialized.
+fn tag(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(serde_json::Value::Object(fields)) => fields.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,5 +127,29 @@ impl fmt::Display for Why {
             Why::Over => write!(f, "it is over"),
             Why::Appointment(note) => write!(f, "{note}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::{Finding, Metric};
+
+    #[test]
+    fn reasons_have_names_and_grounds() {
+        let finding = Finding {
+            metric: Metric::Errors,
+            evidence: 8.5,
+            threshold: 7.6,
+            primary: 0.0,
+            shadow: 0.1,
+            samples: 900,
+            gross: false,
+        };
+        let worse = Why::Weight(weight::Reason::Worse(finding));
+        assert_eq!(worse.name(), "worse");
+        assert_eq!(worse.grounds(), Some(Grounds { evidence: Some(8.5), bound: 7.6, samples: 900 }));
+        assert_eq!((Why::OutOfSync.name(), Why::OutOfSync.grounds()), ("out_of_sync".into(), None));
+        assert_eq!(Why::Failed("join".into(), "x".into(), 1, 3).name(), "failed");
     }
 }

@@ -1,5 +1,7 @@
 //! Migrations by themselves, as a person types them.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Subcommand;
 use mirror_control::migration::Command;
@@ -60,13 +62,16 @@ pub(super) enum Task {
         app: String,
     },
     /// Show what was decided, when and why
-    #[command(after_help = "Example:\n  mirror history shop --limit 20")]
+    #[command(after_help = "Example:\n  mirror history shop --limit 20\n  mirror history shop --follow")]
     History {
         /// The application
         app: String,
         /// Lines at most
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
     },
 }
 
@@ -81,16 +86,37 @@ pub(super) async fn talk(client: &Client, task: &Task, json: bool) -> Result<()>
             return print(&client.post::<Migrating>("/migrate", &body).await?, json);
         }
         Task::Why { .. } => return print(&client.get::<Migrated>("/migration").await?, json),
-        Task::History { app, limit } => {
-            let path = format!("/history?app={app}&limit={limit}");
-            return print(&client.get::<History>(&path).await?, json);
-        }
+        Task::History { app, limit, follow } => return history(client, app, *limit, *follow, json).await,
         Task::Pause { app } => (app, Command::Pause),
         Task::Resume { app } => (app, Command::Resume),
         Task::Abort { app } => (app, Command::Abort),
         Task::Finalize { app } => (app, Command::Finalize),
     };
     ask(client, command.0, command.1, json).await
+}
+
+/// Entries that are looked for again: no more are written in a second.
+const NEW: usize = 100;
+
+async fn history(client: &Client, app: &str, limit: usize, follow: bool, json: bool) -> Result<()> {
+    let last = async |limit: usize| client.get::<History>(&format!("/history?app={app}&limit={limit}")).await;
+    let mut history = last(limit).await?;
+    let mut next = history.entries.last().map_or(0, |entry| entry.number + 1);
+    print(&history, json)?;
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Who follows sees the daemon go and come back.
+        let Ok(found) = last(NEW).await else { continue };
+        history = found;
+        history.entries.retain(|entry| entry.number >= next);
+        if let Some(entry) = history.entries.last() {
+            next = entry.number + 1;
+            print(&history, json)?;
+        }
+    }
 }
 
 /// Asks something of the migration under way.

@@ -18,7 +18,7 @@ use super::{
     Shared,
     serve::{App, Refused, poisoned},
 };
-use crate::metrics::Snapshot;
+use crate::metrics::{Snapshot, decisions::Decisions};
 
 const CONTENT: [(HeaderName, &str); 1] =
     [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
@@ -53,6 +53,12 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     }
     snapshot.resources = shared.resources.known();
     snapshot.series_failures = shared.resources.keeper.kept().failures;
+    snapshot.decisions = Decisions {
+        migration: shared.pilot.status(),
+        decided: shared.pilot.decided(),
+        ordered: shared.pilot.ordered().is_some(),
+        events: shared.events.counts(),
+    };
     let state = shared.state.lock().map_err(poisoned)?;
     snapshot.flows = [state.swept.live, state.swept.two_legs];
     snapshot.legs_lost = state.legs_lost;

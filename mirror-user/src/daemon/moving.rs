@@ -4,15 +4,18 @@ use anyhow::{Result, anyhow};
 use mirror_control::moves::Move;
 
 use super::Shared;
-use crate::moves::{Mover, Phases};
+use crate::{
+    events::{Kind, Told},
+    moves::{Mover, Phases},
+};
 
 impl Shared {
-    /// Makes a move, counts it, and says how it went. One at a time.
+    /// Makes a move, counts it, and says how it went; `who` asked. One at a time.
     ///
     /// # Errors
     /// When it is refused or aborted.
-    pub(super) fn make(&self, wanted: Move) -> Result<Phases> {
-        self.one(wanted, false, |mover| mover.carry_out(wanted))
+    pub(super) fn make(&self, wanted: Move, who: &str) -> Result<Phases> {
+        self.one(wanted, who, false, |mover| mover.carry_out(wanted))
     }
 
     /// Gives the authority to the other side though the one that has it is dead: connections that wait for a write's answer from
@@ -20,7 +23,7 @@ impl Shared {
     ///
     /// # Errors
     /// As [`Shared::make`].
-    pub(super) fn rescue(&self, wanted: Move) -> Result<Phases> {
+    pub(super) fn rescue(&self, wanted: Move, who: &str) -> Result<Phases> {
         let mut give_up = || {
             let swept =
                 self.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut all| all.sweep(true));
@@ -28,27 +31,41 @@ impl Shared {
                 tracing::error!("what waits for a dead authority can't be ended: {error:#}");
             }
         };
-        self.one(wanted, false, |mover| mover.carry_out_without(wanted, &mut give_up))
+        self.one(wanted, who, false, |mover| mover.carry_out_without(wanted, &mut give_up))
     }
 
     /// Freezes and drains for a cutover, and doesn't flip.
     ///
     /// # Errors
     /// As [`Shared::make`].
-    pub(super) fn rehearse(&self) -> Result<Phases> {
-        self.one(Move::Cutover, true, |mover| mover.rehearse(Move::Cutover))
+    pub(super) fn rehearse(&self, who: &str) -> Result<Phases> {
+        self.one(Move::Cutover, who, true, |mover| mover.rehearse(Move::Cutover))
     }
 
     fn one(
         &self,
         wanted: Move,
+        who: &str,
         rehearsed: bool,
         carry_out: impl FnOnce(&Mover) -> Result<Phases>,
     ) -> Result<Phases> {
+        let kind = match wanted {
+            _ if rehearsed => Kind::Rehearsal,
+            Move::Join => Kind::Join,
+            Move::Cutover => Kind::Cutover,
+            Move::Rollback => Kind::Rollback,
+        };
         let _one = self.moving.try_lock().map_err(|_| anyhow!("another move is under way; wait for it"))?;
         let result = carry_out(&self.mover);
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        state.moved(wanted, rehearsed, &result);
+        let ended = state.moved(wanted, rehearsed, &result);
+        let told = Told {
+            result: Some(ended.into()),
+            who: Some(who.into()),
+            phases: result.as_ref().ok().copied(),
+            ..Told::reason(result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default())
+        };
+        self.events.tell(kind, told);
         if let Ok(phases) = &result {
             state.follow(self.mover.words.load(0));
             let what = if rehearsed {

@@ -27,17 +27,23 @@ use super::Shared;
 use crate::{
     api::migration::{MigrationStatus, OrderRequest, OrderStatus},
     datapath::Turns,
+    events::{Kind, Told},
     health::Checker,
     journal::JournalFile,
-    moves::fault,
+    metrics::decisions::Decided,
+    moves::{Phases, fault},
     policy::Policy,
 };
 
 mod appointed;
+mod published;
 mod sight;
 
 /// It looks this often.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Who asks for what a migration does.
+const BY_ITSELF: &str = "the migration";
 
 /// A health check that takes longer has failed.
 const HEALTH: Duration = Duration::from_millis(900);
@@ -65,6 +71,7 @@ pub(super) type Answer = Result<Vec<Entry>>;
 pub(super) struct Pilot {
     asks: Sender<(Ask, Sender<Answer>)>,
     status: Mutex<Option<MigrationStatus>>,
+    decided: Mutex<Decided>,
     ordered: Mutex<Option<OrderStatus>>,
 }
 
@@ -72,7 +79,7 @@ impl Pilot {
     /// The handle, and the thread's end of it.
     pub(super) fn new() -> (Self, Receiver<(Ask, Sender<Answer>)>) {
         let (asks, asked) = channel();
-        (Self { asks, status: Mutex::new(None), ordered: Mutex::new(None) }, asked)
+        (Self { asks, status: Mutex::new(None), decided: Mutex::default(), ordered: Mutex::new(None) }, asked)
     }
 
     /// Asks, and waits for the answer. While a move is made that takes as long as the move.
@@ -89,6 +96,11 @@ impl Pilot {
     /// How the migration stands; nothing where there was none yet.
     pub(super) fn status(&self) -> Option<MigrationStatus> {
         self.status.lock().ok()?.clone()
+    }
+
+    /// What the metrics say of decisions.
+    pub(super) fn decided(&self) -> Decided {
+        self.decided.lock().map(|decided| decided.clone()).unwrap_or_default()
     }
 
     /// The cutover that is ordered.
@@ -119,6 +131,8 @@ pub(super) fn start(
         folder: state_folder.to_owned(),
         running: None,
         appointment: None,
+        fault: None,
+        took: None,
         history: History::default(),
         judge: None,
         last: None,
@@ -139,6 +153,9 @@ struct Thread {
     folder: std::path::PathBuf,
     running: Option<Executor>,
     appointment: Option<Pending>,
+    fault: Option<String>,
+    /// Of the move that was made last, until it is kept.
+    took: Option<Phases>,
     history: History,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
@@ -161,12 +178,9 @@ impl Thread {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
-            if let Err(error) = self.keep_appointment() {
-                self.say(format!("ordered cutover: {error:#}"));
-            }
-            if let Err(error) = self.tick() {
-                self.say(format!("migration: {error:#}"));
-            }
+            let kept = self.keep_appointment().context("ordered cutover");
+            let fault = self.tick().and(kept).err().map(|error| format!("migration: {error:#}"));
+            self.fault(fault);
             self.tell();
         }
     }
@@ -175,6 +189,17 @@ impl Thread {
         if let Ok(mut state) = self.shared.state.lock() {
             state.say(line);
         }
+    }
+
+    /// Says what goes wrong; told to others when it begins, not at each tick.
+    fn fault(&mut self, fault: Option<String>) {
+        if let Some(fault) = &fault {
+            if self.fault.as_ref() != Some(fault) {
+                self.shared.events.tell(Kind::Fault, Told::reason(fault));
+            }
+            self.say(fault.clone());
+        }
+        self.fault = fault;
     }
 
     /// Opens the journal, and goes on with what it says is under way.
@@ -202,9 +227,13 @@ impl Thread {
             Ask::Command(command, who) => {
                 // Who ends everything ends this too, with or without a migration.
                 if command == Command::Abort && self.appointment.is_some() {
-                    self.cancel(who.clone())?;
+                    let cancelled = self.cancel(who.clone());
                     if !self.under_way() {
-                        return Ok(Vec::new());
+                        return cancelled.map(|()| Vec::new());
+                    }
+                    // A full disk mustn't hinder the way back; without its migration the order comes to nothing.
+                    if let Err(error) = cancelled {
+                        self.say(format!("ordered cutover: {error:#}"));
                     }
                 }
                 ensure!(self.under_way(), "no migration is under way: mirror migrate APP");
@@ -239,7 +268,8 @@ impl Thread {
             self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state().clone());
         let under_way = self.under_way();
         let journal = self.journal.as_mut().context("the journal is open")?;
-        if !under_way {
+        // An order that is put aside with the rest would be forgotten at the next start.
+        if !under_way && self.appointment.is_none() {
             journal.make_room()?;
         }
         journal.append(What::Scaled(resource, decision), Some(&Why::Scaling(words)), &state)
@@ -269,7 +299,10 @@ impl Thread {
         }
         let state = State::new(&plan);
         let journal = self.journal.as_mut().context("the journal is open")?;
-        journal.append(What::Begun(Box::new(plan.clone()), who), None, &state)?;
+        journal.append(What::Begun(Box::new(plan.clone()), who.clone()), None, &state)?;
+        let stage = Some(state.stage.name().into());
+        let told = Told { who: Some(who), stage, ..Told::reason("begun") };
+        self.shared.events.tell(Kind::Phase, told);
         self.running = Some(Executor::new(plan, state, None));
         self.judge = None;
         self.history = History::default();
@@ -283,6 +316,7 @@ impl Thread {
         }
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
+        self.count(verdict.as_ref());
         let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
@@ -317,11 +351,12 @@ impl Thread {
     fn keep(&mut self, decision: &Decision) -> Result<()> {
         let Decision { what, why, state, .. } = decision;
         let written = match &mut self.journal {
-            Some(journal) => journal.append(what.clone(), Some(why), state),
+            Some(journal) => journal.append_move(what.clone(), Some(why), state, self.took.take()),
             None => Ok(()),
         };
         let word = self.shared.mover.words.load(0);
         let running = self.running.as_mut().context("a migration is under way")?;
+        let was = running.state().stage;
         let kept = running.kept(written.is_ok(), word);
         if let Err(error) = written {
             ensure!(kept, "nothing is decided: {error:#}");
@@ -330,14 +365,15 @@ impl Thread {
         if decision.changes {
             fault("kept");
         }
+        self.publish(was, decision);
         self.say(format!("migration: {}: {why}", state.stage.name()));
         Ok(())
     }
 
     fn act(&mut self, action: Action) -> Result<()> {
         match action {
-            Action::Rescue => drop(self.shared.rescue(Move::Rollback)?),
-            Action::Make(wanted) => drop(self.shared.make(wanted)?),
+            Action::Rescue => self.took = Some(self.shared.rescue(Move::Rollback, BY_ITSELF)?),
+            Action::Make(wanted) => self.took = Some(self.shared.make(wanted, BY_ITSELF)?),
             Action::Weigh(share) => {
                 if self.shared.mover.words.load(0).weight() != share {
                     self.shared.mover.weigh(share)?;

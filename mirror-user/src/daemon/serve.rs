@@ -27,6 +27,7 @@ use crate::{
         WeightRequest,
     },
     datapath::{Pairs, Turns},
+    events::{Kind, Told},
     flows,
     moves::Phases,
     state::State,
@@ -105,6 +106,13 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
         notify::keep_watchdog(&shared);
         notify::tell(NotifyState::Ready);
         tracing::info!("ready: {}", socket.display());
+        let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let events = shared.events.clone();
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                events.reopen();
+            }
+        });
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let stop = async move {
             tokio::select! {
@@ -286,6 +294,7 @@ fn moved(word: SwitchWord, phases: Option<Phases>) -> Json<Moved> {
 
 async fn weight(
     Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Json(body): Json<WeightRequest>,
 ) -> Result<Json<Moved>, Refused> {
     check_name(&shared, &body.app)?;
@@ -297,10 +306,12 @@ async fn weight(
         .mover
         .weigh((body.weight * 100.0).round() as u32)
         .map_err(|error| explained(&shared, error))?;
+    let told = Told { who: Some(peer.to_string()), weight: Some(body.weight), ..Told::reason("asked") };
+    shared.events.tell(Kind::Weight, told);
     Ok(moved(word, None))
 }
 
-async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved>, Refused> {
+async fn make(shared: App, peer: Peer, body: MoveRequest, wanted: Move) -> Result<Json<Moved>, Refused> {
     check_name(&shared, &body.app)?;
     if body.rehearse && wanted != Move::Cutover {
         return Err(Refused(anyhow!("only a cutover is rehearsed")));
@@ -311,7 +322,8 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
     }
     migrate::may_move(&shared)?;
     tokio::task::spawn_blocking(move || {
-        let made = if body.rehearse { shared.rehearse() } else { shared.make(wanted) };
+        let who = peer.to_string();
+        let made = if body.rehearse { shared.rehearse(&who) } else { shared.make(wanted, &who) };
         let phases = made.map_err(|error| explained(&shared, error))?;
         let Json(answer) = moved(shared.mover.words.load(0), Some(phases));
         Ok(Json(Moved { rehearsed: body.rehearse, ..answer }))
@@ -319,22 +331,28 @@ async fn make(shared: App, body: MoveRequest, wanted: Move) -> Result<Json<Moved
     .await?
 }
 
-async fn join(Extract(shared): Extract<App>, Json(body): Json<MoveRequest>) -> Result<Json<Moved>, Refused> {
-    make(shared, body, Move::Join).await
+async fn join(
+    Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(body): Json<MoveRequest>,
+) -> Result<Json<Moved>, Refused> {
+    make(shared, peer, body, Move::Join).await
 }
 
 async fn cutover(
     Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Json(body): Json<MoveRequest>,
 ) -> Result<Json<Moved>, Refused> {
-    make(shared, body, Move::Cutover).await
+    make(shared, peer, body, Move::Cutover).await
 }
 
 async fn rollback(
     Extract(shared): Extract<App>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Json(body): Json<MoveRequest>,
 ) -> Result<Json<Moved>, Refused> {
-    make(shared, body, Move::Rollback).await
+    make(shared, peer, body, Move::Rollback).await
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(super) fn show(text: &mut String, migration: &MigrationStatus) {
 pub(super) fn show_order(text: &mut String, ordered: &OrderStatus) {
     let order = &ordered.order;
     let what = if ordered.open { "is due" } else { "is ordered" };
-    let made = if order.by_migration { "as soon as the migration is ready" } else { "by hand" };
+    let made = if order.by_migration { "as soon as the migration is ready" } else { "at once" };
     let window = format!("from {} until {}", clock(order.at_ms), clock(order.until_ms));
     let _ = writeln!(text, "  cutover {} {window}, {made}, by {}", styled(DOUBTFUL, what), order.who);
 }
@@ -144,7 +144,12 @@ fn line(entry: &Entry) -> String {
         What::Decided(actions) => format!("{actions:?}"),
         What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => String::new(),
     };
-    let stage = if matches!(entry.what, What::Scaled(..)) { "scaling" } else { entry.state.stage.name() };
+    // Such a line has the stage of whatever migration there is, or was.
+    let stage = match entry.what {
+        What::Scaled(..) => "(scaling)",
+        What::Appointment => "(order)",
+        What::Begun(..) | What::Decided(_) | What::Moved | What::Asked(..) => entry.state.stage.name(),
+    };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
     let time = clock(entry.at_ms);
     format!("{time}  {stage:<12} {:<50} {}\n", entry.words, styled(style, what))

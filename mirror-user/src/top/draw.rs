@@ -126,7 +126,7 @@ fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, resources: Optio
     let block = Block::bordered().title(" events ");
     let room = usize::from(block.inner(events).height);
     let first = app.notices.len().saturating_sub(room);
-    let lines: Vec<Line<'_>> = app.notices[first..].iter().map(|notice| Line::raw(notice)).collect();
+    let lines: Vec<Line<'_>> = app.notices[first..].iter().map(Line::raw).collect();
     frame.render_widget(Paragraph::new(lines).block(block), events);
 }
 

@@ -295,7 +295,7 @@ impl World {
             word,
             verdict,
             healthy,
-            capacity: [None; 2],
+            capacity: [None, None],
         }));
         if let Some(event) = late {
             // Told twice, the second time behind a tick.

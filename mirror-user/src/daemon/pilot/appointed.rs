@@ -12,7 +12,11 @@ use mirror_control::{
 };
 
 use super::Thread;
-use crate::{api::migration::OrderRequest, words::monotonic_ns};
+use crate::{
+    api::migration::OrderRequest,
+    events::{Kind, Told},
+    words::monotonic_ns,
+};
 
 /// Milliseconds since 1970, UTC; a clock before that says 0.
 fn wall_ms() -> u64 {
@@ -81,8 +85,11 @@ impl Thread {
             (Turn::Open, true) => {
                 self.end_appointment(Note::Failed("the migration that it was ordered of is over".into()))
             }
-            (Turn::Open, false) => match self.shared.make(Move::Cutover) {
-                Ok(_) => self.end_appointment(Note::Made),
+            (Turn::Open, false) => match self.shared.make(Move::Cutover, &who) {
+                Ok(phases) => {
+                    self.took = Some(phases);
+                    self.end_appointment(Note::Made)
+                }
                 Err(error) => self.end_appointment(Note::Failed(format!("{error:#}"))),
             },
             (Turn::Waits | Turn::Over, _) => Ok(()),
@@ -116,10 +123,14 @@ impl Thread {
     fn note(&mut self, note: Note) -> Result<()> {
         let state = self.running.as_ref().map(|running| running.state().clone());
         let state = state.unwrap_or_else(|| State::new(&Plan::default()));
+        let name = note.name();
         let why = Why::Appointment(note);
         let journal = self.journal.as_mut().context("the journal is open")?;
-        journal.append(What::Appointment, Some(&why), &state)?;
+        journal.append_move(What::Appointment, Some(&why), &state, self.took.take())?;
         self.say(why.to_string());
+        self.shared
+            .events
+            .tell(Kind::Order, Told { cause: Some(name.into()), ..Told::reason(why.to_string()) });
         Ok(())
     }
 }

@@ -53,6 +53,7 @@ impl Disk {
             words: why.as_ref().map(ToString::to_string).unwrap_or_default(),
             why,
             state: state.clone(),
+            phases: None,
         };
         let Ok(line) = entry.line() else { return false };
         let whole = line.len();

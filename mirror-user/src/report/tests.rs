@@ -1,0 +1,142 @@
+use mirror_control::{
+    evidence::Finding,
+    migration::{Action, Stage, State, Why},
+    moves::{Move, Phases},
+    weight::Reason,
+};
+
+use super::*;
+
+const BEGUN: u64 = 1_800_000_000_000;
+
+/// A migration that was begun, found the shadow worse, and was cut over in the end.
+fn entries() -> Vec<Entry> {
+    let plan = Plan::default();
+    let entry = |number: u64, what: What, why: Option<Why>, stage: Stage| Entry {
+        number,
+        at_ms: BEGUN + number * 60_000,
+        app: "shop".into(),
+        what,
+        words: why.as_ref().map(ToString::to_string).unwrap_or_default(),
+        why,
+        phases: None,
+        state: State { stage, ..State::new(&plan) },
+    };
+    let finding = Finding {
+        metric: mirror_control::evidence::Metric::Errors,
+        evidence: 9.25,
+        threshold: 7.5,
+        primary: 0.0,
+        allowed: 0.001,
+        shadow: 0.02,
+        samples: 4_321,
+        gross: false,
+    };
+    let begun = |who: &str| What::Begun(Box::new(plan.clone()), who.into());
+    let mut cutover = entry(4, What::Moved, Some(Why::Made("cutover".into())), Stage::Standby);
+    cutover.phases = Some(Phases { freeze_us: 1.5, drain_us: 77.0, ..Phases::default() });
+    vec![
+        entry(0, begun("somebody before"), None, Stage::Joining),
+        entry(1, begun("<b>ann & bob</b>"), None, Stage::Joining),
+        entry(2, What::Decided(vec![Action::Make(Move::Join)]), Some(Why::OutOfSync), Stage::Joining),
+        entry(
+            3,
+            What::Decided(vec![Action::Weigh(0)]),
+            Some(Why::Weight(Reason::Worse(finding))),
+            Stage::Mirroring,
+        ),
+        cutover,
+    ]
+}
+
+fn report() -> Report {
+    let mut report = Report {
+        app: "shop".into(),
+        made_at_ms: BEGUN + 3_600_000,
+        version: "0.0.0".into(),
+        plan: None,
+        entries: Vec::new(),
+        status: Some(serde_json::from_str(include_str!("../top/draw/status.json")).unwrap()),
+        curves: vec![Curve {
+            side: "shadow".into(),
+            metric: Metric::Cpu,
+            from: BEGUN / 1_000,
+            step: 60,
+            values: vec![Some(0.5), None, Some(1.25)],
+        }],
+        missing: vec!["x < y".into()],
+    };
+    report.keep(entries());
+    report
+}
+
+#[test]
+fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
+    let page = page::page(&report()).unwrap().into_string();
+    for part in [
+        "&lt;b&gt;ann &amp; bob&lt;/b&gt;",
+        "Not known: x &lt; y",
+        "Stands at</th><td class=\"good\">Standby: cutover done",
+        "<td class=\"n\">4321</td>",
+        "<td class=\"n\">9.2</td>",
+        "77.0 µs",
+        "0.31 ms",
+        "<li>notice 2</li>",
+        "2027-01-15T08:03:00Z",
+        "figcaption>cpu",
+        "dwell_seconds",
+        "@media print",
+    ] {
+        assert!(page.contains(part), "no {part} in\n{page}");
+    }
+    assert!(!page.contains("<b>ann") && !page.contains("somebody before"), "only the last migration");
+    assert_eq!(page.matches("<svg").count(), 2, "the weight, and the one metric that is known");
+    for outside in ["http://", "https://", "src=", "href=", "<script", "@import", "url("] {
+        // The name of SVG's own language is no address that is fetched.
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn nothing_known_is_a_page_too() {
+    let empty = Report { entries: Vec::new(), plan: None, status: None, curves: Vec::new(), ..report() };
+    let page = page::page(&empty).unwrap().into_string();
+    assert!(page.contains("there was no migration by itself"), "{page}");
+}
+
+#[test]
+fn a_long_journal_keeps_both_ends() {
+    let mut long = report();
+    let last = long.entries.last().unwrap().clone();
+    long.entries.extend((5..1_000).map(|number| Entry { number, ..last.clone() }));
+    let page = page::page(&long).unwrap().into_string();
+    assert!(page.contains("599 lines in the middle are left out"), "{page}");
+    for number in [1, 200, 999, 800] {
+        assert!(page.contains(&format!("<tr><td class=\"n\">{number}</td>")), "{number}");
+    }
+    assert!(!page.contains("<tr><td class=\"n\">500</td>"));
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_down_leaves_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::new(&folder.path().join("no.sock")).unwrap();
+    let error = gather(&client, folder.path(), "shop").await.unwrap_err().to_string();
+    assert!(error.contains("shop.journal") && error.contains("--state DIR"), "{error}");
+    let error = gather(&client, folder.path(), "../shop").await.unwrap_err().to_string();
+    assert!(error.contains("is no application"), "{error}");
+
+    let lines: String = entries().iter().map(|entry| entry.line().unwrap()).collect();
+    std::fs::write(folder.path().join("shop.journal"), lines).unwrap();
+    let report = gather(&client, folder.path(), "shop").await.unwrap();
+    assert_eq!((report.entries.len(), report.status.is_none()), (4, true));
+    assert_eq!(report.missing.len(), 2, "{:?}", report.missing);
+    assert!(!folder.path().join("shop.series").exists(), "asking makes no file");
+
+    drop(Series::open(&folder.path().join("shop.series")).unwrap());
+    let report = gather(&client, folder.path(), "shop").await.unwrap();
+    assert_eq!(report.curves.len(), 2 * Metric::ALL.len());
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["entries"][3]["phases"]["drain_us"], 77.0);
+}
