@@ -2,12 +2,12 @@
 //! uses is told by an endpoint of the test's own: so much for each request, whatever else this machine has to do.
 
 use std::{
-    fs,
+    cell::Cell,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
