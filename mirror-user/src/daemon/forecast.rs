@@ -12,6 +12,7 @@ use axum::{
 };
 use mirror_common::switch_word::Side;
 use mirror_forecast::{
+    MAX_HORIZON,
     demand::Rates,
     tracker::{HORIZONS, STEP},
 };
@@ -35,6 +36,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const REST: f64 = 19.0;
 /// A forecast that is older, in seconds of the migration's clock, isn't one any more.
 const STALE: f64 = 600.0;
+/// Spans that needs are told for, in seconds.
+const HOUR: f64 = 3_600.0;
+const DAY: f64 = 86_400.0;
 /// The level that needs are told at, beside the expected ones.
 const HIGH: f64 = 0.95;
 
@@ -207,16 +211,14 @@ fn need(learner: &Learner, side: Side, metric: Metric, now: Option<Rates>, told:
         Some([cost(expected)?.mean(), cost(high)?.quantile(HIGH)])
     };
     let within = |seconds: f64| Some((told?.most(seconds, 0.5)?, told?.most(seconds, HIGH)?));
-    let day = STEP.as_secs_f64() * *HORIZONS.last().unwrap_or(&1) as f64;
-    let reaches = |class: &ClassTold| {
-        class.forecast.as_ref().is_ok_and(|f| f.horizon() * STEP.as_secs() as usize >= day as usize)
-    };
+    let reaches =
+        |class: &ClassTold| class.forecast.as_ref().is_ok_and(|forecast| forecast.horizon() == MAX_HORIZON);
     let whole_day = told.is_some_and(|told| told.classes.iter().all(reaches));
     Need {
         metric,
         missing_samples: known.err().map(|unknown| unknown.missing),
         now: of(now.map(|now| (now, now))),
-        hour: of(within(3_600.0)),
-        day: if whole_day { of(within(day)) } else { None },
+        hour: of(within(HOUR)),
+        day: of(within(DAY).filter(|_| whole_day)),
     }
 }

@@ -94,13 +94,14 @@ fn row(horizon: &HorizonForecast) -> String {
 }
 
 fn show_needs(text: &mut String, side: &str, needs: &[Need]) {
-    let head = format!("{side:<9} {:>28} {:>28} {:>28}", "NEEDS NOW", "WITHIN AN HOUR", "WITHIN A DAY");
+    let head =
+        format!("{side:<9} {:>28} {:>28} {:>28}", "NEEDS NOW (95 %)", "WITHIN AN HOUR", "WITHIN A DAY");
     let _ = writeln!(text, "\n{head}");
     for need in needs {
         let pair = |pair: Option<[f64; 2]>| match pair {
             Some([expected, high]) => {
                 let high = shown(need.metric, Some(high));
-                format!("{}, at most {high}", shown(need.metric, Some(expected)))
+                format!("{} ({high})", shown(need.metric, Some(expected)))
             }
             None => NONE.to_owned(),
         };
@@ -244,7 +245,7 @@ mod tests {
             "     60 s       120.5          100.0 to 140.0      12   0.87    92 %  last value",
             "too little history: 4 more minutes",
             "primary   needs not known yet: 7 more minutes with requests and resources",
-            "cpu         1.50 cores, at most 2.25 cores",
+            "cpu            1.50 cores (2.25 cores)      1.50 cores (2.25 cores)                            –",
             "  scaling   shop isn't provisioned here",
             "  capacity  shadow: too small for what is forecast: 2.25 cores needed, 2.00 there",
         ] {
