@@ -101,7 +101,7 @@ impl Executor {
     }
 
     /// What is done next; nothing until the next event.
-    pub fn next(&mut self) -> Option<Task> {
+    pub fn task(&mut self) -> Option<Task> {
         loop {
             if let Some(decision) = &self.deciding {
                 return Some(Task::Keep(decision.clone()));
@@ -190,16 +190,16 @@ mod tests {
     fn an_action_that_fails_takes_none_of_the_others_with_it() {
         let (mut executor, word) = mirroring();
         executor.event(seen(word, 1e6));
-        assert!(matches!(executor.next(), Some(Task::Keep(_))));
+        assert!(matches!(executor.task(), Some(Task::Keep(_))));
         assert!(executor.kept(true, word));
-        assert_eq!(executor.next(), Some(Task::Act(Action::Weigh(100))));
+        assert_eq!(executor.task(), Some(Task::Act(Action::Weigh(100))));
         executor.acted(Err("the switch word changed meanwhile".into()));
-        assert_eq!(executor.next(), Some(Task::Act(Action::BeginStep)));
+        assert_eq!(executor.task(), Some(Task::Act(Action::BeginStep)));
         executor.acted(Ok(()));
-        assert_eq!(executor.next(), None);
+        assert_eq!(executor.task(), None);
         // What failed is made good at the next tick, and the evidence of the step begins with it.
         executor.event(seen(word, 1.0));
-        let Some(Task::Keep(again)) = executor.next() else { panic!("no decision") };
+        let Some(Task::Keep(again)) = executor.task() else { panic!("no decision") };
         assert_eq!(again.actions, [Action::Weigh(100), Action::BeginStep]);
     }
 
@@ -208,16 +208,16 @@ mod tests {
         let (mut executor, word) = mirroring();
         let before = executor.clone();
         executor.event(seen(word, 1e6));
-        assert!(executor.next().is_some() && !executor.kept(false, word));
+        assert!(executor.task().is_some() && !executor.kept(false, word));
         assert_eq!((executor.state(), executor.why()), (before.state(), None));
-        assert_eq!(executor.next(), None);
+        assert_eq!(executor.task(), None);
         let shifting = word.with_weight(5_000);
         let (mut back, _) = mirroring();
         back.event(Event::Asked(Command::Abort, "ann".into()));
-        assert!(back.next().is_some() && back.kept(false, shifting));
+        assert!(back.task().is_some() && back.kept(false, shifting));
         back.event(seen(shifting, 1e6));
-        assert!(back.next().is_some() && back.kept(false, shifting));
-        assert_eq!(back.next(), Some(Task::Act(Action::Weigh(0))));
+        assert!(back.task().is_some() && back.kept(false, shifting));
+        assert_eq!(back.task(), Some(Task::Act(Action::Weigh(0))));
     }
 
     #[test]
@@ -227,10 +227,10 @@ mod tests {
         let word = SwitchWord::initial();
         executor.event(seen(word, 1e6));
         executor.event(Event::Asked(Command::Pause, "ann".into()));
-        assert!(executor.next().is_some() && executor.kept(true, word));
-        assert_eq!(executor.next(), Some(Task::Act(Action::Make(Move::Join))));
+        assert!(executor.task().is_some() && executor.kept(true, word));
+        assert_eq!(executor.task(), Some(Task::Act(Action::Make(Move::Join))));
         executor.acted(Ok(()));
-        let Some(Task::Keep(next)) = executor.next() else { panic!("no decision") };
+        let Some(Task::Keep(next)) = executor.task() else { panic!("no decision") };
         assert_eq!((next.what, next.state.stage), (What::Moved, Stage::Mirroring));
     }
 }

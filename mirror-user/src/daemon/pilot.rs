@@ -328,7 +328,7 @@ impl Thread {
         if let Some(running) = &mut self.running {
             running.event(event);
         }
-        while let Some(task) = self.running.as_mut().and_then(Executor::next) {
+        while let Some(task) = self.running.as_mut().and_then(Executor::task) {
             match task {
                 Task::Keep(decision) => self.keep(&decision)?,
                 Task::Act(action) => {

@@ -217,7 +217,7 @@ impl Daemon {
 
     /// Whether it waits for the next tick.
     pub fn is_idle(&mut self) -> bool {
-        matches!(self.busy, Busy::No) && self.recovering.is_none() && self.executor.next().is_none()
+        matches!(self.busy, Busy::No) && self.recovering.is_none() && self.executor.task().is_none()
     }
 
     /// Whether an operator's move is under way.
@@ -270,7 +270,7 @@ impl Daemon {
     }
 
     fn acted(&mut self, result: Result<(), String>) {
-        self.echo = match self.executor.next() {
+        self.echo = match self.executor.task() {
             Some(Task::Act(Action::Make(made))) => Some(Event::Moved(made, result.clone())),
             Some(Task::Act(Action::Rescue)) => Some(Event::Moved(Move::Rollback, result.clone())),
             _ => self.echo.take(),
@@ -279,7 +279,7 @@ impl Daemon {
     }
 
     fn task(&mut self, kernel: &Kernel, disk: &mut Disk, torn: Option<usize>, hook: impl FnOnce() -> Hook) {
-        let (made, rescue) = match self.executor.next() {
+        let (made, rescue) = match self.executor.task() {
             None => return,
             Some(Task::Keep(decision)) => {
                 let written = disk.append(decision.what.clone(), Some(&decision), &decision.state, torn);
