@@ -38,7 +38,7 @@ pub struct DivergenceAnswer {
     pub digest_learning: u64,
     /// Records of differences that weren't sent, being too many at once.
     pub records_lost: u64,
-    /// Share of the compared turns that differ, noise left out.
+    /// Share of the compared turns that differ, noise left out, since the daemon started.
     pub rate: Rate,
     /// Share that a migration must be shown to stay below.
     pub bound: f64,

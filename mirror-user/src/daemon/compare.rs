@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::divergence::{DivergenceAnswer, DivergenceRequest, Example, PrefixAnswer},
-    datapath::{Datapath, Turns},
+    datapath::{Datapath, Pairs, Turns},
     words::monotonic_ns,
 };
 
@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Compared {
     pub(super) divergence: Mutex<Divergence>,
     prefixes: Mutex<HashMap<MapData, u32, Prefix>>,
+    /// What had been counted before this daemon.
+    before: Turns,
 }
 
 /// The thread's own end.
@@ -48,7 +50,8 @@ impl Compared {
         // What a daemon before this one left there isn't among the counts that this one sees.
         while ring.next().is_some() {}
         let divergence = Mutex::new(Divergence::new(noisy));
-        Ok((Self { divergence, prefixes: Mutex::new(prefixes) }, Ring(ring)))
+        let before = datapath.turns()?;
+        Ok((Self { divergence, prefixes: Mutex::new(prefixes), before }, Ring(ring)))
     }
 
     /// How a prefix reads, where that is kept.
@@ -106,11 +109,15 @@ pub(super) async fn divergence(
 }
 
 fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize) -> DivergenceAnswer {
-    let sum = |count: fn(&crate::datapath::Pairs) -> u64| turns.pairs.iter().map(count).sum::<u64>();
+    let sum = |count: fn(&Pairs) -> u64| turns.pairs.iter().map(count).sum::<u64>();
     let [counted, noise, waiting] = divergence.digests();
     let (compared, status, length) =
         (sum(|pairs| pairs.compared), sum(|pairs| pairs.status_differs), sum(|pairs| pairs.length_differs));
     let digest = sum(|pairs| pairs.digest_differs);
+    let mine = turns.since(&shared.compared.before);
+    let of_mine = |count: fn(&Pairs) -> u64| mine.pairs.iter().map(count).sum::<u64>();
+    let differ = of_mine(|pairs| pairs.status_differs + pairs.length_differs) + counted;
+    let rate = Rate::of(differ, of_mine(|pairs| pairs.compared));
     let now = monotonic_ns() as f64 / 1e9;
     let policy = &shared.mover.policy;
     let prefixes = divergence.top(now).into_iter().take(limit).map(|(key, prefix, standing, rate)| {
@@ -136,12 +143,12 @@ fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize)
         status,
         length,
         digest,
-        unknown: sum(crate::datapath::Pairs::unknown),
+        unknown: sum(Pairs::unknown),
         digest_counted: counted,
         digest_noise: noise,
         digest_learning: waiting,
         records_lost: sum(|pairs| pairs.records_lost),
-        rate: Rate::of(status + length + digest.saturating_sub(noise + waiting), compared),
+        rate,
         bound: policy.migration.judge().divergence_margin,
         captures: policy.divergence.capture,
         prefixes: prefixes.collect(),
