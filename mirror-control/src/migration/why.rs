@@ -142,6 +142,7 @@ mod tests {
             evidence: 8.5,
             threshold: 7.6,
             primary: 0.0,
+            allowed: 0.001,
             shadow: 0.1,
             samples: 900,
             gross: false,
