@@ -101,7 +101,8 @@ fn plan(plan: &Plan) -> String {
            compare   for {} before the first read moves\n  \
            steps     {} %, each for {} at least\n  \
            allowed   errors +{} points, latency {}x and {} ms, {} % of the answers differ\n  \
-           shown     beyond that less than errors +{} points, p99 {}x, p50 {}x; less than {} % differ; false alarm at most {} %\n  \
+           shown     beyond that less than errors +{} points, p99 {}x, p50 {}x; less than {} % differ\n  \
+           alarms    false ones in at most {} % of all migrations\n  \
            back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
            cutover   {cutover}\n  \
            standby   {}; back by itself when the shadow is worse, or unhealthy for {}\n",
