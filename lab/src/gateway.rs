@@ -24,6 +24,18 @@ pub const APP: &str = "shop";
 /// The gateway's address on the link to a shadow that was provisioned on it.
 pub const PROVISIONED_NAT: &str = "10.0.3.201";
 
+/// A judge for labs whose hosts share two cores: one of two equal servers waits longer for its turn there.
+pub const SHARED_CORES_JUDGE: &str = "
+[migration.judge]
+alpha = 1e-6
+history_minutes = 1
+latency_allowance_us = 1000
+latency_allowance_factor = 2.0
+error_margin = 0.01
+p99_margin = 4.0
+p50_margin = 4.0
+";
+
 /// A policy for the lab's addresses, whose join hook copies the lists of the side with authority. `more` stands in front
 /// of its tables: settings of the whole application. `shadow` stands in the shadow's table.
 ///

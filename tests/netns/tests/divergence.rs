@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{net::Host, wait::wait_for};
+use lab::{gateway::SHARED_CORES_JUDGE, net::Host, wait::wait_for};
 use netns_tests::{SOON, Scene, all_answered, lab_builder};
 use serde_json::Value;
 
@@ -100,21 +100,11 @@ cool_down = \"60m\"
 retry = \"30s\"
 health = \"/ping\"
 max_divergence = 1.0
-
-[migration.judge]
-# Only what is gross is worse here, of what shared cores may do to latencies.
-alpha = 1e-20
-history_minutes = 1
-error_margin = 0.05
-gross_errors = 0.06
-p99_margin = 50.0
-gross_p99 = 60.0
-p50_margin = 4.0
 ";
 
 #[test]
 fn a_migration_goes_back_at_10_percent_when_the_answers_begin_to_differ() -> Result<()> {
-    let policy = format!("{BY_NAME}{MIGRATION}");
+    let policy = format!("{BY_NAME}{MIGRATION}{SHARED_CORES_JUDGE}");
     let scene = Scene::under(lab_builder()?.up()?, &policy, "", &[], &[("MIRROR_CLOCK_RATE", "30")])?;
     let patience = Duration::from_secs(120);
     let wait = |what: &str, holds: &dyn Fn(&Value) -> bool| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{checker::read_journals, net::Host, proof::prove, wait::wait_for};
+use lab::{checker::read_journals, gateway::SHARED_CORES_JUDGE, net::Host, proof::prove, wait::wait_for};
 use netns_tests::{Running, Scene, all_answered, lab_builder};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -20,16 +20,6 @@ cutover = \"auto\"
 standby = \"5m\"
 unhealthy = \"1m\"
 health = \"/ping\"
-
-[migration.judge]
-# On two shared cores the scheduler's slices make unequal what is equal: only what is gross is worse here.
-alpha = 1e-100
-history_minutes = 1
-error_margin = 0.05
-gross_errors = 0.06
-p99_margin = 50.0
-gross_p99 = 60.0
-p50_margin = 4.0
 ";
 
 /// A minute of it is two seconds.
@@ -38,12 +28,16 @@ const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn scene() -> Result<Scene> {
-    scene_with("")
+    scene_with(1_000)
 }
 
-/// With more in the table of the judge.
-fn scene_with(judge: &str) -> Result<Scene> {
-    Scene::under(lab_builder()?.up()?, "", &format!("{MIGRATION}{judge}"), &[], &[RATE])
+/// With another allowance for the way to the shadow.
+fn scene_with(allowance_us: u32) -> Result<Scene> {
+    let allowance = format!("latency_allowance_us = {allowance_us}");
+    let judge = SHARED_CORES_JUDGE.replace("latency_allowance_us = 1000", &allowance);
+    ensure!(judge.contains(&allowance), "no allowance in {judge}");
+    let policy = format!("{MIGRATION}{judge}");
+    Scene::under(lab_builder()?.up()?, "", &policy, &[], &[RATE])
 }
 
 fn load(scene: &Scene) -> Result<Running> {
@@ -124,7 +118,7 @@ fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails(
     let client = load(&scene)?;
     scene.ctl(&["migrate", "shop"])?;
     wait(&scene, "the first step", |status| status["weight"] == 50.0)?;
-    scene.ail(Host::Shadow, "delay_ms=2")?;
+    scene.ail(Host::Shadow, "delay_ms=5")?;
     wait(&scene, "no reads", |status| status["weight"] == 0.0)?;
     ensure!(steps_back(&scene.gateway.status()?) >= 1, "{}", scene.gateway.status()?);
     all_answered(&client.stop()?)
@@ -133,8 +127,8 @@ fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails(
 /// It answers as late as the one that loses its reads, but the policy knows of the longer way.
 #[test]
 fn a_shadow_that_is_late_by_what_is_allowed_goes_all_the_way() -> Result<()> {
-    let scene = scene_with("latency_allowance_us = 10000\n")?;
-    scene.ail(Host::Shadow, "delay_ms=2")?;
+    let scene = scene_with(10_000)?;
+    scene.ail(Host::Shadow, "delay_ms=5")?;
     let client = load(&scene)?;
     scene.ctl(&["migrate", "shop"])?;
     wait(&scene, "standby", |status| stage(status, "Standby"))?;

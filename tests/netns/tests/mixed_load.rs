@@ -163,7 +163,8 @@ fn moves(scene: Scene, what: &str) -> Result<()> {
     frozen.sort_by(f64::total_cmp);
     let (middle, last) = (added.len() / 2, added.len() - 1);
     println!(
-        "{moves} moves {what}, {:.0} requests/s: slowest request +{:.2} ms in the median, +{:.2} ms at worst; frozen {:.0} µs, {:.0} µs",
+        "{moves} moves {what}, {:.0} requests/s: slowest request +{:.2} ms in the median, +{:.2} ms at worst; \
+         frozen {:.0} µs, {:.0} µs",
         summary.requests_per_second, added[middle], added[last], frozen[middle], frozen[last]
     );
     scene.proven().map(drop)

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Hook, RATE};
-use crate::gateway::{APP, Gateway, policy_from_process};
+use crate::gateway::{APP, Gateway, SHARED_CORES_JUDGE, policy_from_process};
 use crate::net::{Host, Lab};
 use crate::programs::{ListsServer, binary};
 use crate::proof::{Report, Trace, parse_trace};
@@ -26,15 +26,6 @@ cutover = \"auto\"
 standby = \"5m\"
 unhealthy = \"1m\"
 health = \"/ping\"
-
-[migration.judge]
-history_minutes = 1
-# On two cores that all of this shares, one of two equal servers waits longer for its turn.
-latency_allowance_us = 3000
-latency_allowance_factor = 2.0
-error_margin = 0.005
-p99_margin = 3.0
-p50_margin = 3.0
 ";
 
 /// Everything that runs; fields are dropped in their order, behind what was provisioned.
@@ -63,7 +54,7 @@ impl Stage {
         // It answers by its name: that is all that an operator changes.
         let named = made.replace("\"--name\", \"primary\"", "\"--name\", \"shadow\"");
         ensure!(named != made, "the server's name isn't in its command:\n{made}");
-        let policy = format!("{named}\n{MIGRATION}");
+        let policy = format!("{named}\n{MIGRATION}{SHARED_CORES_JUDGE}");
         std::fs::write(folder.path().join("policy.toml"), &policy)?;
         let rate = RATE.to_string();
         let gateway = Gateway::start_with(&lab, &policy, &[("MIRROR_CLOCK_RATE", &rate)])?;
