@@ -28,11 +28,11 @@ pub const PROVISIONED_NAT: &str = "10.0.3.201";
 pub const SHARED_CORES_JUDGE: &str = "
 [migration.judge]
 alpha = 1e-6
-history_minutes = 1
+history_minutes = 4
 latency_allowance_us = 1000
 latency_allowance_factor = 2.0
 error_margin = 0.01
-p99_margin = 4.0
+p99_margin = 10.0
 p50_margin = 4.0
 ";
 

@@ -40,6 +40,8 @@ pub struct Counts {
 pub struct Pairs {
     /// All of them.
     pub compared: u64,
+    /// Of these, the ones of which a difference of any kind would have been seen.
+    pub known: u64,
     /// The primary's answer was an error, the shadow's wasn't.
     pub errors_primary_only: u64,
     /// The other way round.
@@ -338,7 +340,7 @@ impl Judge {
         let logs = run::by_tick(&self.scale, &self.policy, tick);
         let seconds = if tick.seconds.is_nan() { 0.0 } else { tick.seconds.clamp(0.0, 3_600.0) };
         let mut block = Block::of(self.scale.bin_allowed(&tick.shadow.latency), seconds, &tick.shadow);
-        block.compared = tick.pairs.compared as f64;
+        block.known = tick.pairs.known as f64;
         block.diverged = tick.pairs.diverged as f64;
         for (_, run) in &mut self.runs {
             run.observe(&self.scale, &self.noise, &self.policy, &logs, &block);

@@ -214,10 +214,10 @@ impl fmt::Display for Reason {
                 write!(f, "low traffic: {} requests of the shadow, about {} are needed", p.have, p.need)
             }
             Self::Undecided(p) => {
-                let least = p.evidence.iter().flatten().fold(f64::MAX, |least, &e| least.min(e));
+                let (what, least) = p.least();
                 write!(
                     f,
-                    "not shown yet by {} requests (evidence {least:.1}, bound {:.1})",
+                    "{what} not shown yet to be no worse, by {} requests (evidence {least:.1}, bound {:.1})",
                     p.have, p.threshold
                 )
             }

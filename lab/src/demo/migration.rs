@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const CONNECTIONS: usize = 32;
 /// The client's pause between an answer and the next request at first, and in the end, in milliseconds.
 const PAUSE_MS: [f64; 2] = [30.0, 10.0];
+/// The share of the requests that append. Beside a write under way bodies aren't compared.
+const WRITES: f64 = 0.2;
 /// Requests to a primary that has taken over again.
 const REQUESTS: u64 = 1_000;
 /// The load rises for so long.
@@ -258,6 +260,7 @@ fn client(stage: &Stage) -> Config {
     let mut config = Config::new((VIP, SERVICE_PORT).into());
     config.connections = CONNECTIONS;
     config.think = Duration::from_secs_f64(PAUSE_MS[0] / 1e3);
+    config.write_fraction = WRITES;
     (config.log, config.control) = (Some(stage.journals()), Some(stage.control()));
     config
 }

@@ -30,6 +30,15 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// What the evidence is in the order of [`Progress::evidence`].
+    const NAMES: [&str; 4] = ["errors", "p99", "p50", "divergence"];
+
+    /// What is farthest from being cleared, and its evidence.
+    pub fn least(&self) -> (&'static str, f64) {
+        let known = Self::NAMES.into_iter().zip(self.evidence).filter_map(|(name, e)| Some((name, e?)));
+        known.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((Self::NAMES[0], 0.0))
+    }
+
     /// Whether every margin is refuted.
     pub fn cleared(&self) -> bool {
         self.have > 0 && self.evidence.iter().flatten().all(|&evidence| evidence >= self.threshold)
@@ -75,6 +84,7 @@ impl Step {
             sum.latency.merge(&counts.latency);
         }
         self.pairs.compared += tick.pairs.compared;
+        self.pairs.known += tick.pairs.known;
         self.pairs.diverged += tick.pairs.diverged;
         let theirs = scale.bin(&tick.primary.latency);
         let timed: f64 = theirs.iter().sum();
@@ -122,6 +132,7 @@ impl Step {
         let timed = shadow.latency.total();
         let divergence = (self.pairs.compared > 0).then(|| {
             let (rate, limit) = (policy.divergence_allowance, policy.divergence_margin);
+            // All of them, or an application whose bodies can't be compared would never be cleared.
             against_rate(self.pairs.diverged as f64, self.pairs.compared as f64, rate, limit)
         });
         let beyond: f64 = scale.share.iter().zip(&self.beyond_p99).map(|(p, b)| p * b).sum();
@@ -165,9 +176,9 @@ impl Step {
                 )
             }
             Metric::Divergence => {
-                let share = rate(self.pairs.diverged, self.pairs.compared);
+                let share = rate(self.pairs.diverged, self.pairs.known);
                 let allowed = policy.divergence_allowance;
-                (0.0, allowed, share, self.pairs.compared, share > policy.divergence_margin)
+                (0.0, allowed, share, self.pairs.known, share > policy.divergence_margin)
             }
         };
         let threshold = policy.threshold(metric);

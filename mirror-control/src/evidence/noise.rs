@@ -31,7 +31,7 @@ pub(super) struct Block {
     pub(super) errors: f64,
     pub(super) timed: f64,
     pub(super) bins: Vec<f64>,
-    pub(super) compared: f64,
+    pub(super) known: f64,
     pub(super) diverged: f64,
 }
 
@@ -44,7 +44,7 @@ impl Block {
             errors: counts.errors as f64,
             timed: bins.iter().sum(),
             bins,
-            compared: 0.0,
+            known: 0.0,
             diverged: 0.0,
         }
     }
@@ -54,7 +54,7 @@ impl Block {
         self.requests += other.requests;
         self.errors += other.errors;
         self.timed += other.timed;
-        self.compared += other.compared;
+        self.known += other.known;
         self.diverged += other.diverged;
         self.bins.resize(other.bins.len().max(self.bins.len()), 0.0);
         for (mine, theirs) in self.bins.iter_mut().zip(&other.bins) {

@@ -125,13 +125,13 @@ pub(super) fn by_tick(scale: &Scale, policy: &JudgePolicy, tick: &Tick) -> Logs 
         .collect();
     let (slower, faster) = (pairs.shadow_slower as f64, pairs.primary_slower as f64);
     latency.extend(PAIR_ODDS.iter().map(|odds| conditional(slower, slower + faster, 0.5, odds.ln())));
-    let (diverged, compared, allowance) =
-        (pairs.diverged as f64, pairs.compared as f64, policy.divergence_allowance);
+    // What couldn't be compared is no good news: it would only thin out the differences.
+    let (diverged, known, allowance) =
+        (pairs.diverged as f64, pairs.known as f64, policy.divergence_allowance);
     let divergence = ratios()
         .map(|r| {
             let rate = (allowance * r).min(0.99);
-            diverged * (rate / allowance).ln()
-                + (compared - diverged) * ((1.0 - rate) / (1.0 - allowance)).ln()
+            diverged * (rate / allowance).ln() + (known - diverged) * ((1.0 - rate) / (1.0 - allowance)).ln()
         })
         .collect();
     Logs([errors, latency, divergence])
@@ -162,7 +162,7 @@ fn by_block(scale: &Scale, noise: &Noise, policy: &JudgePolicy, block: &Block) -
     Logs([
         counted(block.errors, block.requests * (noise.error_rate + policy.error_allowance)),
         latency,
-        counted(block.diverged, block.compared * policy.divergence_allowance),
+        counted(block.diverged, block.known * policy.divergence_allowance),
     ])
 }
 

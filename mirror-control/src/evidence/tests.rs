@@ -200,20 +200,22 @@ fn low_traffic_is_no_good_news() {
 
 #[test]
 fn answers_that_differ_are_found_and_those_allowed_are_not() {
-    let run = |diverged: u64| {
+    let run = |known: u64, diverged: u64| {
         let mut rng = StdRng::seed_from_u64(9);
         let mut judge = Judge::new(JudgePolicy::default(), &history(60, calm, &mut rng)).unwrap();
         (0..30).find_map(|_| {
             let mut tick = tick(HONEST, HONEST, &mut rng);
             tick.moved = false;
-            tick.pairs = Pairs { compared: 5_000, diverged, ..Pairs::default() };
+            tick.pairs = Pairs { compared: 5_000, known, diverged, ..Pairs::default() };
             judge.observe(&tick);
             matches!(judge.verdict(), Verdict::Worse(Finding { metric: Metric::Divergence, .. }))
                 .then_some(())
         })
     };
-    assert!(run(10).is_some());
-    assert!(run(1).is_none());
+    assert!(run(5_000, 10).is_some());
+    assert!(run(5_000, 1).is_none());
+    // The turns that couldn't be compared don't thin the others out.
+    assert!(run(500, 1).is_some());
 }
 
 #[test]
@@ -290,7 +292,7 @@ proptest! {
         let mut rng = StdRng::seed_from_u64(1);
         let mut judge = Judge::new(JudgePolicy::default(), &history(12, calm, &mut rng)).unwrap();
         for (primary, shadow, moved, seconds, some) in ticks {
-            let pairs = Pairs { compared: some, errors_shadow_only: some, diverged: some / 2, ..Pairs::default() };
+            let pairs = Pairs { compared: some, known: some, errors_shadow_only: some, diverged: some / 2, ..Pairs::default() };
             judge.observe(&Tick { seconds, moved, primary, shadow, pairs });
             prop_assert!(judge.evidence().iter().all(|e| e.is_finite()), "{:?}", judge.evidence());
             judge.verdict();

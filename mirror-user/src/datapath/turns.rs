@@ -80,10 +80,14 @@ impl Pairs {
         self.status_differs + self.length_differs + self.digest_differs
     }
 
+    /// Turns of which a difference of any kind would have been seen.
+    pub fn known(&self) -> u64 {
+        self.equal + self.differing()
+    }
+
     /// Turns with equal statuses whose bodies couldn't be compared, or aren't over.
     pub fn unknown(&self) -> u64 {
-        let known = self.status_differs + self.equal + self.length_differs + self.digest_differs;
-        self.compared.saturating_sub(known)
+        self.compared.saturating_sub(self.known())
     }
 
     fn since(&self, before: &Self) -> Self {

@@ -295,6 +295,7 @@ impl<'a> World<'a> {
         let (shadow_slower, primary_slower) = JudgePolicy::default().order(&ratios, &primary.latency);
         let pairs = Pairs {
             compared,
+            known: compared,
             errors_primary_only: primary.errors,
             errors_shadow_only: shadow.errors,
             shadow_slower,

@@ -32,6 +32,7 @@ fn pairs(turns: &Turns, digests: u64, policy: &JudgePolicy, primary: &Counts) ->
     for class in &turns.pairs {
         ratios.iter_mut().zip(&class.ratios).for_each(|(sum, count)| *sum += count);
         all.compared += class.compared;
+        all.known += class.known();
         all.errors_primary_only += class.primary_erred;
         all.errors_shadow_only += class.shadow_erred;
         all.diverged += class.status_differs + class.length_differs;
