@@ -3,7 +3,8 @@
 //! A difference of status or length always counts. One of the digest alone doesn't where the primary differs as often from
 //! itself: dates, ids, random order. Whether it does is learned from its answers to the same target, of the same status and
 //! length, between which no write began (so that what changed is not what a write changed). Until that is known of a
-//! prefix its differences wait, for a bounded time. Operators may name prefixes that are noisy.
+//! prefix its differences wait, for a bounded time; but not where so many of its bodies were equal before the first of them that
+//! it isn't the application's own. Operators may name prefixes that are noisy.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +23,9 @@ pub const OTHERS: u32 = 0;
 const MAX_TARGETS: usize = 4_096;
 /// Answers of the primary to a target asked before, from which on its own changes are known.
 const ENOUGH: u64 = 20;
+/// Equal bodies of a prefix before its first difference, from which on that is no noise: of noise in one answer of 50 so many
+/// would show none with a chance of 13 %, of one in 20 with 0.6 %.
+const AGREED: u64 = 100;
 /// Seconds for which a digest's difference waits for that.
 const PATIENCE: f64 = 30.0;
 /// Differences of a prefix that are kept as examples.
@@ -113,6 +117,8 @@ pub struct Prefix {
     pub named: bool,
     /// The last differences, the newest last.
     pub examples: VecDeque<Example>,
+    /// Compared bodies that were equal before the first two digests.
+    agreed: u64,
     /// Digests' differences that wait, ...
     waiting: u64,
     /// ... since when, in seconds.
@@ -147,6 +153,9 @@ impl Prefix {
             return Standing::Named;
         }
         if self.repeats < ENOUGH {
+            if self.agreed >= AGREED {
+                return Standing::Counts;
+            }
             let waits = self.waiting > 0 && now - self.since < PATIENCE;
             return if waits || self.digest == 0 { Standing::Learning } else { Standing::Counts };
         }
@@ -209,6 +218,9 @@ impl Divergence {
         if let Some(changed) = repeat {
             prefix.repeats += 1;
             prefix.changed += u64::from(changed);
+        }
+        if compared.outcome == outcome::DIGEST && prefix.digest == 0 {
+            prefix.agreed = (prefix.turns - 1).saturating_sub(prefix.unknown + prefix.status + prefix.length);
         }
         let different = match compared.outcome {
             outcome::STATUS => &mut prefix.status,

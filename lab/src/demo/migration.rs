@@ -64,9 +64,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
     for scenario in &options.scenarios {
         view.say(&format!("{}: {}", scenario.name(), scenario.story()));
         let play = Play::new(options, *scenario, &view, &sender, &happenings)?;
-        let ended = play.perform().with_context(|| format!("the scenario {}", scenario.name()))?;
+        let (ended, forecast) =
+            play.perform().with_context(|| format!("the scenario {}", scenario.name()))?;
         view.say(&format!("{}: {ended}", scenario.name()));
         outcome.outcomes.push(ended);
+        if let Some(forecast) = forecast {
+            outcome.forecast_vs_actual = forecast;
+        }
     }
     Ok(outcome)
 }
@@ -121,7 +125,7 @@ impl<'a> Play<'a> {
         })
     }
 
-    fn perform(mut self) -> Result<Ended> {
+    fn perform(mut self) -> Result<(Ended, Option<Value>)> {
         let result = self.acts();
         if let Some(folder) = &self.options.keep {
             self.stage.keep(&folder.join(self.scenario.name()))?;
@@ -129,11 +133,11 @@ impl<'a> Play<'a> {
         match result {
             Err(error) if error.is::<Interrupted>() => Err(error),
             Err(error) => Err(error.context(format!("the gateway said:\n{}", self.stage.gateway.log()))),
-            Ok(ended) => Ok(ended),
+            Ok(played) => Ok(played),
         }
     }
 
-    fn acts(&mut self) -> Result<Ended> {
+    fn acts(&mut self) -> Result<(Ended, Option<Value>)> {
         let made = self.stage.provision()?;
         let steps = made["steps"].as_array().map_or(0, Vec::len);
         let pid = made["instance"]["pid"].as_u64().context("no process was provisioned")?;
@@ -155,7 +159,7 @@ impl<'a> Play<'a> {
     }
 
     /// From the last turn of the story to its proof.
-    fn end(&mut self, shadow: u32) -> Result<Ended> {
+    fn end(&mut self, shadow: u32) -> Result<(Ended, Option<Value>)> {
         // While both sides are members they must have the same lists.
         let mut sides = vec![Host::Primary, Host::Shadow];
         match self.scenario {
@@ -190,7 +194,11 @@ impl<'a> Play<'a> {
             self.until("the end", |status| status["migration"]["over"] == true)?;
         }
         let status = self.stage.gateway.status()?;
-        Ended::of(self.scenario, self.began.elapsed(), &status, &report, &self.stage, &self.reasons)
+        let ended =
+            Ended::of(self.scenario, self.began.elapsed(), &status, &report, &self.stage, &self.reasons)?;
+        // Only there has it run for long enough.
+        let forecast = (self.scenario == Scenario::Good).then(|| self.stage.ask("forecast")).transpose()?;
+        Ok((ended, forecast))
     }
 
     /// New connections, to who has the authority now.

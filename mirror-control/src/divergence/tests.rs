@@ -85,6 +85,24 @@ fn what_a_write_may_have_changed_teaches_no_noise_and_waiting_is_bounded() {
     assert_eq!(divergence.digests(), [100, 0, 0]);
 }
 
+/// Each target is asked once, so that the primary can't differ from itself; but it never differed from the shadow, either.
+#[test]
+fn what_was_equal_for_long_is_no_noise_when_it_begins_to_differ() {
+    let after = |equal: u64| {
+        let mut divergence = Divergence::new([]);
+        for n in 0..equal {
+            divergence.observe(&turn(n, outcome::EQUAL, n as u32 + 1, 9));
+        }
+        for n in equal..equal + 5 {
+            divergence.observe(&turn(n, outcome::DIGEST, n as u32 + 1, 9));
+        }
+        divergence.settle(0.2);
+        divergence.digests()
+    };
+    assert_eq!(after(AGREED), [5, 0, 0]);
+    assert_eq!(after(AGREED - 1), [0, 0, 5]);
+}
+
 #[test]
 fn a_status_and_a_length_are_never_noise() {
     let mut divergence = Divergence::new([7]);

@@ -19,6 +19,8 @@ use crate::proof::Report;
 pub struct Outcome {
     /// One for each scenario, in the order in which they were played.
     pub outcomes: Vec<Ended>,
+    /// What was forecast while the good one went on, and how it was scored as time went by: the answer of `mirror forecast`.
+    pub forecast_vs_actual: Value,
 }
 
 impl Outcome {
