@@ -4,7 +4,8 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
     abi::{App, Service, nat},
     flow::{
-        Due, Flow, Step, Switch, Terms, Writes, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp,
+        Due, Flow, Step, Switch, Terms, Writes, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open,
+        tcp,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
