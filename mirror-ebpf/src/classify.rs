@@ -149,7 +149,7 @@ fn keep_prefix(scratch: &mut Scratch) {
     let bytes = scratch.target.prefix_bytes;
     for (n, word) in scratch.prefix.text.iter_mut().enumerate() {
         let have = bytes.saturating_sub(8 * n as u32);
-        let kept = if have >= 8 { u64::MAX } else { !(u64::MAX << (have * 8 & 63)) };
+        let kept = if have >= 8 { u64::MAX } else { !(u64::MAX << ((have * 8) & 63)) };
         *word = u64::from_le(scratch.walk.window[n]) & kept;
     }
     let _ = PREFIXES.insert(&key, &scratch.prefix, 0);
