@@ -155,7 +155,8 @@ fn share(
     let resources = Arc::new(Watch::new(&policy, Keeper::start(&places.state, policy.name.as_str())?));
     let learner = scale::read_learner(&places.state, policy.name.as_str());
     let board = forecast::Board::new(learner, clock_rate());
-    let hook_place = places.state.join(format!("{}.hook", policy.name.as_str()));
+    // Beside the socket: that folder is the daemon's own, and gone when the machine starts anew, as the hook is.
+    let hook_place = places.socket.with_file_name(format!("{}.hook", policy.name.as_str()));
     let mover = Mover { words, policy, thaw, hook_place };
     if mover.recover() {
         state

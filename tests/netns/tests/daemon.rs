@@ -183,14 +183,14 @@ fn killed_while_the_join_hook_runs_the_next_one_ends_the_hook() -> Result<()> {
     scene.gateway.run(&[("MIRROR_FAULT", "hook-started")])?;
     scene.ctl(&["join", "shop"]).err().context("the daemon outlived its fault")?;
     scene.gateway.process()?.wait(SOON)?;
-    let note = std::fs::read(scene.gateway.folder().join("state/shop.hook"))?;
+    let note = std::fs::read(scene.gateway.folder().join("shop.hook"))?;
     let pid = serde_json::from_slice::<Value>(&note)?["pid"].as_i64().context("no pid")?;
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     ensure!(!stat().is_empty() && !stat().contains(") Z"), "the hook died with its daemon: {}", stat());
     scene.gateway.run(&[])?;
     let ended = || stat().is_empty() || stat().contains(") Z");
     wait_for("the hook's end", SOON, ended)?;
-    ensure!(!scene.gateway.folder().join("state/shop.hook").exists(), "it is still written down");
+    ensure!(!scene.gateway.folder().join("shop.hook").exists(), "it is still written down");
     let status = scene.gateway.status()?;
     ensure!(status["frozen"] == false && status["shadow"]["in_sync"] == false, "{status}");
     Ok(())
