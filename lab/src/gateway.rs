@@ -29,8 +29,8 @@ pub const SHARED_CORES_JUDGE: &str = "
 [migration.judge]
 alpha = 1e-6
 history_minutes = 4
-latency_allowance_us = 1000
-latency_allowance_factor = 2.0
+latency_allowance_us = 3000
+latency_allowance_factor = 3.0
 error_margin = 0.01
 p99_margin = 10.0
 p50_margin = 4.0
