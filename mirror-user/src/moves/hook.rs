@@ -56,8 +56,12 @@ impl Hook {
         Ok(hook)
     }
 
-    fn write_down(&self) -> Result<()> {
-        let mark = serde_json::to_vec(&Mark::of(self.child.id())?)?;
+    /// Of one that has ended already there is nothing to write down.
+    fn write_down(&mut self) -> Result<()> {
+        let mark = match Mark::of(self.child.id()) {
+            Err(_) if self.child.try_wait()?.is_some() => return Ok(()),
+            mark => serde_json::to_vec(&mark?)?,
+        };
         let folder = self.place.parent().context("a folder for what is kept")?;
         DirBuilder::new()
             .recursive(true)
@@ -160,6 +164,18 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!end_left(&place).unwrap());
+    }
+
+    #[test]
+    fn one_that_has_ended_before_it_is_written_down_is_no_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let place = folder.path().join("shop.hook");
+        let mut hook = Hook { child, started: Instant::now(), place: place.clone() };
+        hook.write_down().unwrap();
+        assert!(!place.exists());
+        assert!(matches!(hook.look(), Saw::HookEnded(Ok(()))));
     }
 
     #[test]
