@@ -4,7 +4,7 @@ mod count;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 
 use crate::{
@@ -175,15 +175,24 @@ fn netns(args: &TestArgs) -> Result<Count> {
     open_root()?;
     // The scenarios start the real binaries.
     programs::build(&["--quiet"])?;
-    let mut total = Count::default();
+    let mut total = Ok(Count::default());
     for hook in ["tc", "xdp"] {
         println!("--- hook {hook}");
         // A scenario is several processes on few cores: side by side, they would measure each other.
         let mut command = test_command(args, &["--package", "netns-tests"], &["--test-threads=1"]);
-        total += count::run(command.env("MIRROR_TEST_HOOK", hook).env("MIRROR_TEST_OHA", &oha))
-            .with_context(|| format!("at hook {hook}"))?;
+        let counted = count::run(command.env("MIRROR_TEST_HOOK", hook).env("MIRROR_TEST_OHA", &oha))
+            .with_context(|| format!("at hook {hook}"));
+        // What fails at one hook is no reason not to look at the other.
+        total = match (total, counted) {
+            (Ok(mut total), Ok(count)) => {
+                total += count;
+                Ok(total)
+            }
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Err(first), Err(second)) => Err(anyhow!("{first:#}; {second:#}")),
+        };
     }
-    Ok(total)
+    total
 }
 
 /// Some scenarios run the gateway as another user than root, who must get past `/`: an unpacked userland may have it closed.
