@@ -24,8 +24,8 @@ pub use ended::{Ended, Outcome};
 pub use scenario::Scenario;
 use stage::Stage;
 
-/// How fast the migration's clock runs: a minute of it takes two seconds.
-const RATE: u32 = 30;
+/// How fast the migration's clock runs: a minute of it takes a second.
+const RATE: u32 = 60;
 /// Between two looks at the status.
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time of a stage.
