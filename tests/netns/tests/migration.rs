@@ -18,12 +18,12 @@ cool_down = \"5m\"
 retry = \"30s\"
 cutover = \"auto\"
 standby = \"5m\"
-unhealthy = \"1m\"
+unhealthy = \"2m\"
 health = \"/ping\"
 ";
 
-/// A minute of it is two seconds.
-const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
+/// A minute of it is a second.
+const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "60");
 /// No stage takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -24,7 +24,7 @@ cool_down = \"10m\"
 retry = \"30s\"
 cutover = \"auto\"
 standby = \"5m\"
-unhealthy = \"1m\"
+unhealthy = \"2m\"
 health = \"/ping\"
 ";
 
