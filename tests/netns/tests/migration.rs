@@ -22,8 +22,8 @@ unhealthy = \"2m\"
 health = \"/ping\"
 ";
 
-/// A minute of it is a second.
-const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "60");
+/// A minute of it is two seconds: a step lasts long enough for a shadow to fall ill at it.
+const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
 /// No stage takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
