@@ -4,7 +4,7 @@
 //! The migration's own clock runs [`RATE`] times as fast as the wall's.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::happening::{Happening, catch_signals};
 use super::view::View;
 use super::{Hook, Interrupted};
-use crate::checker::{Background, Config, Event};
+use crate::checker::{Background, Config};
 use crate::net::{Host, SERVICE_PORT, VIP};
 
 mod ended;
@@ -58,12 +58,12 @@ pub struct Options {
 /// If something doesn't start or a stage isn't reached, or [`Interrupted`]. All that was made is removed by then.
 pub fn run(options: &Options) -> Result<Outcome> {
     let (sender, happenings) = channel();
-    catch_signals(sender.clone())?;
+    catch_signals(sender)?;
     let view = View::new(false);
     let mut outcome = Outcome::default();
     for scenario in &options.scenarios {
         view.say(&format!("{}: {}", scenario.name(), scenario.story()));
-        let play = Play::new(options, *scenario, &view, &sender, &happenings)?;
+        let play = Play::new(options, *scenario, &view, &happenings)?;
         let (ended, forecast) =
             play.perform().with_context(|| format!("the scenario {}", scenario.name()))?;
         view.say(&format!("{}: {ended}", scenario.name()));
@@ -96,21 +96,14 @@ impl<'a> Play<'a> {
         options: &'a Options,
         scenario: Scenario,
         view: &'a View,
-        sender: &Sender<Happening>,
         happenings: &'a Receiver<Happening>,
     ) -> Result<Self> {
         let stage = Stage::set(options.hook)?;
         let mut config = client(&stage);
         // The play ends long before.
         config.duration = Some(Duration::from_secs(3600));
-        let sender = sender.clone();
-        let say = move |event: &Event| {
-            if let Event::Failure { what, reason, detail, .. } = event {
-                // Nobody listens any more when the play is over.
-                let _ = sender.send(Happening::Failure(format!("{what}: {reason}: {detail}")));
-            }
-        };
-        let client = Some(Background::start(&stage.lab.host(Host::Client), config, say)?);
+        // What fails is in the journals.
+        let client = Some(Background::start(&stage.lab.host(Host::Client), config, |_| ())?);
         let now = Instant::now();
         Ok(Self {
             options,
@@ -143,9 +136,8 @@ impl<'a> Play<'a> {
         let pid = made["instance"]["pid"].as_u64().context("no process was provisioned")?;
         self.view.say(&format!("a shadow was provisioned from the primary's own process, in {steps} steps"));
         self.stage.ask("migrate")?;
-        if let Some(ailment) = self.scenario.ailment() {
-            let (at, weight) = (self.scenario.at(), f64::from(self.scenario.at()));
-            self.until(&format!("a weight of {at} %"), |status| status["weight"].as_f64() >= Some(weight))?;
+        if let Some((at, ailment)) = self.scenario.ailment() {
+            self.until(&format!("a weight of {at} %"), |status| status["weight"].as_f64() >= Some(at))?;
             self.stage.ail(ailment)?;
             self.view.say(&format!("at {at} % the shadow falls ill: {ailment}"));
             self.until("the share to be taken back", |status| {

@@ -41,23 +41,13 @@ impl Scenario {
         }
     }
 
-    /// The weight at which it falls ill, in percent.
-    pub(super) const fn at(self) -> u32 {
-        match self {
-            Self::Good | Self::Dies => 100,
-            Self::Slow => 25,
-            Self::Errs => 50,
-            Self::Differs => 10,
-        }
-    }
-
-    /// What ails its reads then, as its server is told.
-    pub(super) const fn ailment(self) -> Option<&'static str> {
+    /// The weight at which it falls ill, in percent, and what ails its reads then, as its server is told.
+    pub(super) const fn ailment(self) -> Option<(f64, &'static str)> {
         match self {
             Self::Good | Self::Dies => None,
-            Self::Slow => Some("delay_ms=20"),
-            Self::Errs => Some("errors=0.3"),
-            Self::Differs => Some("differs=0.3"),
+            Self::Slow => Some((25.0, "delay_ms=20")),
+            Self::Errs => Some((50.0, "errors=0.3")),
+            Self::Differs => Some((10.0, "differs=0.3")),
         }
     }
 
