@@ -60,7 +60,11 @@ fn program(exe: &Path, found: &mut Found) {
     found.command[0] = there.unwrap_or(&exe).to_owned();
 }
 
-/// Notes the files that are open for writing, and returns the sockets' inodes.
+/// Its standard output and standard error.
+const OUTPUTS: [i32; 2] = [1, 2];
+
+/// Notes the files that are open for writing, and returns the sockets' inodes. What it prints goes wherever its starter
+/// wanted it, and is no data of its own: the shadow's goes to the instance's log.
 fn open_files(process: &Process, found: &mut Found) -> Result<BTreeSet<u64>> {
     let mut sockets = BTreeSet::new();
     for file in process.fd()?.flatten() {
@@ -69,7 +73,9 @@ fn open_files(process: &Process, found: &mut Found) -> Result<BTreeSet<u64>> {
                 sockets.insert(inode);
             }
             FDTarget::Path(path) if file.mode().contains(FDPermissions::WRITE) && is_its_own(&path) => {
-                found.writes.push(path);
+                if !OUTPUTS.contains(&file.fd) {
+                    found.writes.push(path);
+                }
             }
             _ => {}
         }
@@ -144,37 +150,34 @@ fn cpu_limit(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        net::TcpListener,
-        process::{Command, Stdio},
-    };
+    use std::{net::TcpListener, process::Command};
 
     use super::*;
 
     #[test]
     fn a_process_is_read_as_it_was_started() {
         let folder = tempfile::tempdir().unwrap();
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child = Command::new("cat")
-            .args(["-", "/dev/null"])
+        let file = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
+        let mut child = Command::new("sleep")
+            .args(["300", "0.5"])
             .env_clear()
             .env("SHOP", "a b=c")
             .current_dir(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(log)
-            .stderr(Stdio::null())
+            .stdin(file("data"))
+            .stdout(file("log"))
+            .stderr(file("errors"))
             .spawn()
             .unwrap();
         // Spawning returns after exec: what is read is the program's.
         let found = from_pid(child.id()).unwrap();
-        drop(child.stdin.take());
+        child.kill().unwrap();
         child.wait().unwrap();
         assert!(Path::new(&found.command[0]).is_absolute(), "{:?}", found.command);
-        assert_eq!(found.command[1..], ["-", "/dev/null"]);
+        assert_eq!(found.command[1..], ["300", "0.5"]);
         assert_eq!(found.environment.into_iter().collect::<Vec<_>>(), [("SHOP".into(), "a b=c".into())]);
         let canonical = folder.path().canonicalize().unwrap();
         assert_eq!(found.directory, Some(canonical.clone()));
-        assert_eq!(found.writes, [canonical.join("log")]);
+        assert_eq!(found.writes, [canonical.join("data")], "what it prints is no data of its own");
         assert!(found.user.is_some() && found.open_files.is_some() && found.memory_used.is_some());
     }
 
