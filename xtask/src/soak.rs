@@ -87,7 +87,7 @@ fn scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
     println!("--- hook {hook}");
     let mut tests: Command = cargo();
     tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests", "--"]);
-    tests.args(&args.name).args(["--test-threads=1", "--nocapture"]);
+    tests.args(&args.name).args(["--test-threads=1", "--nocapture", "--include-ignored"]);
     let oha = programs::oha()?;
     command::run(tests.env("MIRROR_SOAK", "1").env("MIRROR_TEST_HOOK", hook).env("MIRROR_TEST_OHA", oha))
         .with_context(|| format!("at hook {hook}"))

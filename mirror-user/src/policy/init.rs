@@ -125,7 +125,9 @@ impl Found {
         text.value("directory", directory, "\"/\"", "its working directory");
         text.value("user", self.user.as_ref().map(quoted), "\"USER\"", "by name");
         let copies = folders_of(&self.writes);
-        text.line(format_args!("# Found among the files that it writes to now, its output aside; is that all?"));
+        text.line(format_args!(
+            "# Found among the files that it writes to now, its output aside; is that all?"
+        ));
         text.value("copy", Some(list(&copies)), "", "");
         text.value("empty", Some(list(&self.hidden(&copies))), "", "");
         let cpu = given.cpu.map(Cores::millicores).or(self.cpu_millicores);
