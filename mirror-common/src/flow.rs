@@ -12,6 +12,7 @@ mod client;
 mod clock;
 mod close;
 mod handshake;
+mod icmp;
 mod leg;
 mod loss;
 mod measure;
@@ -23,6 +24,7 @@ mod turn;
 pub use client::on_client;
 pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
+pub use icmp::{LEAST_MTU, Quote, on_client_error, on_leg_error};
 pub use leg::on_leg;
 pub use loss::LossReason;
 pub use measure::{Compared, Measured, outcome, pair, to_sum};
@@ -429,6 +431,8 @@ pub mod emit {
     pub const SYN: u8 = 3;
     /// As [`FORWARD`], but only the first `mss` bytes of the payload.
     pub const CUT: u8 = 4;
+    /// The ICMP error at hand, the packet that it quotes with the sequence number given.
+    pub const ERROR: u8 = 5;
 }
 
 /// A packet that leaves: 24 bytes.
