@@ -459,7 +459,8 @@ pub struct Emit {
     pub pad: u8,
 }
 
-/// What one segment leads to. At most two packets leave for one that came; and a copy may be held.
+/// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
+/// beside; and a copy may be held.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
