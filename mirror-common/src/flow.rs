@@ -12,6 +12,7 @@ mod client;
 mod clock;
 mod close;
 mod handshake;
+mod icmp;
 mod leg;
 mod loss;
 mod measure;
@@ -23,6 +24,7 @@ mod turn;
 pub use client::on_client;
 pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
+pub use icmp::{LEAST_MTU, Quote, on_client_error, on_leg_error};
 pub use leg::on_leg;
 pub use loss::LossReason;
 pub use measure::{Compared, Measured, outcome, pair, to_sum};
@@ -429,6 +431,8 @@ pub mod emit {
     pub const SYN: u8 = 3;
     /// As [`FORWARD`], but only the first `mss` bytes of the payload.
     pub const CUT: u8 = 4;
+    /// The ICMP error at hand, the packet that it quotes with the sequence number given.
+    pub const ERROR: u8 = 5;
 }
 
 /// A packet that leaves: 24 bytes.
@@ -455,7 +459,8 @@ pub struct Emit {
     pub pad: u8,
 }
 
-/// What one segment leads to. At most two packets leave for one that came; and a copy may be held.
+/// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
+/// beside; and a copy may be held.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {

@@ -16,7 +16,7 @@ use mirror_common::{
 };
 
 use crate::{
-    count,
+    count, lookup,
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
 };
@@ -71,9 +71,20 @@ fn address(scratch: &mut Scratch, service: &Service, index: u32) -> Emit {
 /// Rewrites and sends the packet at hand. The last one may wait for a neighbour; a clone can't.
 #[inline(always)]
 fn send(skb: Skb, scratch: &mut Scratch, e: &Emit, last: bool) -> i32 {
+    send_as(skb, scratch, last, |scratch, macs| packet::rewrite(skb, scratch, e, macs))
+}
+
+/// The same, where `rewrite` says into what.
+#[inline(always)]
+fn send_as(
+    skb: Skb,
+    scratch: &mut Scratch,
+    last: bool,
+    rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
+) -> i32 {
     let route = route(skb, scratch);
     let waits = route.found == NO_NEIGHBOUR && last;
-    if (route.found != FOUND && !waits) || !packet::rewrite(skb, scratch, e, route.macs) {
+    if (route.found != FOUND && !waits) || !rewrite(scratch, route.macs) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
@@ -97,6 +108,20 @@ fn send(skb: Skb, scratch: &mut Scratch, e: &Emit, last: bool) -> i32 {
 fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
     let e = address(scratch, service, index);
     send(skb, scratch, &e, last != 0)
+}
+
+/// The ICMP error at hand, to the end that sent the packet that it quotes.
+#[inline(never)]
+pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
+    let (addr, port) = (scratch.client.daddr, scratch.client.dport);
+    let Some(service) = lookup::service(addr, port) else { return TC_ACT_SHOT };
+    let index = match scratch.step.to_leg[0].kind {
+        emit::ERROR => 0,
+        _ if scratch.step.to_leg[1].kind == emit::ERROR => 1,
+        _ => 2,
+    };
+    let e = address(scratch, service, index);
+    send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, e.seq, macs))
 }
 
 /// A clone of the packet as it came, into the TAP.

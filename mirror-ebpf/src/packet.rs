@@ -1,6 +1,7 @@
 //! The only module that touches a packet's bytes: headers are copied to scratch, judged there, and written back. What an
 //! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
+mod error;
 mod frame;
 mod skb;
 mod sum;
@@ -13,6 +14,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+pub use error::{quote, rewrite_error};
 pub use frame::Frame;
 pub use skb::Skb;
 pub use sum::body;

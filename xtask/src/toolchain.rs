@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use debian::ensure_packages;
+pub(crate) use rustup::NIGHTLY;
 
 use crate::command::{output, root};
 

@@ -29,6 +29,13 @@ impl Skb {
         // SAFETY: the context's own fields.
         unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) }
     }
+
+    /// Writes the first `len` bytes of `from` at `offset`. False where the packet is shorter, or they are.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, offset: u32, from: &[u8; N], len: u32) -> bool {
+        // SAFETY: within `from`.
+        len as usize <= N && unsafe { bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), len, 0) == 0 }
+    }
 }
 
 impl Packet for Skb {
