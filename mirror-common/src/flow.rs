@@ -25,7 +25,7 @@ pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
 pub use leg::on_leg;
 pub use loss::LossReason;
-pub use measure::{Compared, Measured, outcome, pair, to_sum};
+pub use measure::{Compared, Measured, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 pub use terms::{Switch, Terms, Writes};

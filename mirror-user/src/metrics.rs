@@ -43,8 +43,8 @@ pub struct Snapshot {
     pub packets: Vec<(Verdict, u64)>,
     /// What the datapath measured of turns.
     pub turns: Turns,
-    /// Connections, and those with both legs open.
-    pub flows: [u32; 2],
+    /// Connections, those with both legs open, and those whose last turn is unanswered.
+    pub flows: [u32; 3],
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
     /// Frames held now, so far, and given up.
@@ -173,6 +173,11 @@ impl Snapshot {
             ),
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),
             gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),
+            gauge(
+                "flows_unanswered",
+                "Connections that wait for an answer that the side without authority has given",
+                one(f64::from(self.flows[2])),
+            ),
             gauge(
                 "open_writes",
                 "Writes begun and not finished on every member",

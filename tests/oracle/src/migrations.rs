@@ -13,6 +13,7 @@ use mirror_control::{
     evidence::{Finding, Metric, Progress, Verdict},
     migration::{Command, Event, MovePolicy, Plan, Seen, Stage},
     moves::{Move, weigh},
+    throughput::Shortfall,
     weight::WeightPolicy,
 };
 
@@ -90,6 +91,7 @@ struct World {
     daemon: Daemon,
     mutant: Option<Mutant>,
     verdict: Option<Verdict>,
+    shortfall: Option<Shortfall>,
     healthy: [Option<bool>; 2],
     /// Sides that answer nothing.
     dead: [bool; 2],
@@ -136,6 +138,10 @@ fn worse(gross: bool) -> Verdict {
     })
 }
 
+fn shortfall() -> Shortfall {
+    Shortfall { usual: 1_000.0, answered: 0.0, unanswered: 50.0, seconds: 10.0 }
+}
+
 /// One migration. `trace`: what happens is kept, too.
 pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Report {
     let mut dice = fastrand::Rng::with_seed(seed);
@@ -148,6 +154,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Report {
         daemon,
         mutant,
         verdict: Some(no_worse()),
+        shortfall: None,
         healthy: [Some(true); 2],
         dead: [false; 2],
         calm: false,
@@ -294,6 +301,7 @@ impl World {
             seconds,
             word,
             verdict,
+            shortfall: self.shortfall,
             healthy,
             capacity: [None, None],
         }));
@@ -304,7 +312,7 @@ impl World {
     }
 
     fn trouble(&mut self) {
-        match self.dice.u32(0..16) {
+        match self.dice.u32(0..17) {
             0 => self.verdict = Some(worse(self.dice.bool())),
             1..=5 => self.verdict = Some(no_worse()),
             6 => self.verdict = None,
@@ -320,10 +328,12 @@ impl World {
             }
             9..=12 => {
                 self.dead = [false; 2];
-                self.healthy = [Some(true); 2];
+                (self.healthy, self.shortfall) = ([Some(true); 2], None);
             }
             13 => self.healthy[self.dice.usize(0..2)] = if self.dice.bool() { None } else { Some(false) },
             14 => self.disk.full = true,
+            // Whether or not it answers.
+            15 => self.shortfall = Some(shortfall()),
             _ => self.disk.full = false,
         }
     }
@@ -371,7 +381,7 @@ impl World {
     fn calm_down(&mut self) -> u32 {
         self.calm = true;
         self.say(|_| "no more trouble".into());
-        (self.dead, self.healthy) = ([false; 2], [Some(true); 2]);
+        (self.dead, self.healthy, self.shortfall) = ([false; 2], [Some(true); 2], None);
         (self.verdict, self.disk.full) = (Some(no_worse()), false);
         let mut ticks = 0;
         while self.broken.is_none() && !(self.is_over() && self.daemon.is_idle()) {
