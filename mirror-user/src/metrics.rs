@@ -2,9 +2,10 @@
 //! second copy that could disagree.
 
 pub mod decisions;
+mod forecast;
 mod resources;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use anyhow::Result;
 use mirror_common::{
@@ -21,6 +22,7 @@ use prometheus_client::{
 
 use crate::{
     datapath::{Answers, Pairs, Turns},
+    outlook::Told,
     resources::watch::Known,
     series::Failure,
 };
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub series_failures: BTreeMap<Failure, u64>,
     /// Of decisions.
     pub decisions: decisions::Decisions,
+    /// The last forecasts, and their age in seconds.
+    pub forecast: Option<(Arc<Told>, f64)>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -222,9 +226,8 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in
-            self.families().into_iter().chain(self.resource_families()).chain(self.decision_families())
-        {
+        let decided = self.decision_families().into_iter().chain(self.forecast_families());
+        for family in self.families().into_iter().chain(self.resource_families()).chain(decided) {
             let kind = match family.samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,

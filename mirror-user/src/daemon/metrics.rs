@@ -53,6 +53,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     }
     snapshot.resources = shared.resources.known();
     snapshot.series_failures = shared.resources.keeper.kept().failures;
+    snapshot.forecast = shared.board.last();
     snapshot.decisions = Decisions {
         migration: shared.pilot.status(),
         decided: shared.pilot.decided(),

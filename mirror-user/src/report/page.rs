@@ -7,7 +7,7 @@ use mirror_control::{
     migration::{Plan, Stage},
 };
 
-use super::{Report, plot};
+use super::{Report, forecast::forecast, plot};
 use crate::{
     api::{AppStatus, SideStatus},
     output::{clock, shown, span},
@@ -55,6 +55,7 @@ pub(super) fn page(report: &Report) -> Result<Markup> {
                 (evidence(&report.entries))
                 (moves(&report.entries))
                 (curves(report)?)
+                @if let Some(answer) = &report.forecast { (forecast(answer)?) }
                 @if let Some(status) = &report.status { (notices(status)) }
                 (journal(report))
                 @if let Some(plan) = &report.plan { (configuration(plan)?) }

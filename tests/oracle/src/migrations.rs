@@ -50,7 +50,14 @@ impl Mutant {
     /// Rules that it breaks first.
     pub const fn breaks(self) -> &'static [&'static str] {
         match self {
-            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
+            // A write that goes past a join's deadline is in nobody's copy.
+            Mutant::ClockAlone => &[
+                "a flip with a write owed",
+                "a write begins under the old word",
+                "two authorities",
+                "a side joined that isn't level",
+            ],
+            Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
                 &["a flip with a write owed", "a write begins under the old word", "two authorities"]
             }
             Mutant::DoubtsForgotten => &["in sync, and lacks a write"],
