@@ -35,7 +35,12 @@ fn entries() -> Vec<Entry> {
     };
     let begun = |who: &str| What::Begun(Box::new(plan.clone()), who.into());
     let mut cutover = entry(4, What::Moved, Some(Why::Made("cutover".into())), Stage::Standby);
-    cutover.phases = Some(Phases { freeze_us: 1.5, drain_us: 77.0, ..Phases::default() });
+    cutover.phases = Some(Phases {
+        freeze_us: 1.5,
+        drain_us: 77.0,
+        slowest_us: [Some(2_500.0), None],
+        ..Phases::default()
+    });
     vec![
         entry(0, begun("somebody before"), None, Stage::Joining),
         entry(1, begun("<b>ann & bob</b>"), None, Stage::Joining),
@@ -112,6 +117,7 @@ fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
         "<td class=\"n\">4321</td>",
         "<td class=\"n\">9.2</td>",
         "77.0 µs",
+        "2.5 ms, –",
         "0.31 ms",
         "<li>notice 2</li>",
         "2027-01-15T08:03:00Z",

@@ -109,7 +109,7 @@ fn footer(prompt: &Prompt) -> Line<'_> {
 }
 
 fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, screen: &Screen) {
-    let forecast = screen.forecast.as_ref().map(self::forecast).unwrap_or_default();
+    let forecast = screen.forecast.as_ref().map(forecast).unwrap_or_default();
     let migration = app.migration.as_ref().map(migration).unwrap_or_default();
     // Its reason may need a second line; the events have what is left.
     let height = if migration.is_empty() { 0 } else { migration.len() as u16 + 1 };
