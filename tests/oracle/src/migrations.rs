@@ -50,14 +50,7 @@ impl Mutant {
     /// Rules that it breaks first.
     pub const fn breaks(self) -> &'static [&'static str] {
         match self {
-            // A write that goes past a join's deadline is in nobody's copy.
-            Mutant::ClockAlone => &[
-                "a flip with a write owed",
-                "a write begins under the old word",
-                "two authorities",
-                "a side joined that isn't level",
-            ],
-            Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
+            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
                 &["a flip with a write owed", "a write begins under the old word", "two authorities"]
             }
             Mutant::DoubtsForgotten => &["in sync, and lacks a write"],
@@ -98,7 +91,6 @@ struct World {
     daemon: Daemon,
     mutant: Option<Mutant>,
     verdict: Option<Verdict>,
-    shortfall: Option<Shortfall>,
     healthy: [Option<bool>; 2],
     /// Sides that answer nothing.
     dead: [bool; 2],
@@ -161,7 +153,6 @@ pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Report {
         daemon,
         mutant,
         verdict: Some(no_worse()),
-        shortfall: None,
         healthy: [Some(true); 2],
         dead: [false; 2],
         calm: false,
@@ -303,12 +294,14 @@ impl World {
         let late = self.daemon.echo.take().filter(|_| self.one_in(2));
         let seconds = if self.one_in(20) { 6.0 } else { 1.0 };
         let (word, healthy) = (self.kernel.word, self.healthy);
+        // Where nobody checks its health, it shows by the requests that it leaves unanswered.
+        let shortfall = self.dead[word.authority() as usize].then(shortfall);
         let verdict = self.verdict.clone();
         self.daemon.executor.event(Event::Tick(Seen {
             seconds,
             word,
             verdict,
-            shortfall: self.shortfall,
+            shortfall,
             healthy,
             capacity: [None, None],
         }));
@@ -319,7 +312,7 @@ impl World {
     }
 
     fn trouble(&mut self) {
-        match self.dice.u32(0..17) {
+        match self.dice.u32(0..16) {
             0 => self.verdict = Some(worse(self.dice.bool())),
             1..=5 => self.verdict = Some(no_worse()),
             6 => self.verdict = None,
@@ -335,12 +328,10 @@ impl World {
             }
             9..=12 => {
                 self.dead = [false; 2];
-                (self.healthy, self.shortfall) = ([Some(true); 2], None);
+                self.healthy = [Some(true); 2];
             }
             13 => self.healthy[self.dice.usize(0..2)] = if self.dice.bool() { None } else { Some(false) },
             14 => self.disk.full = true,
-            // Whether or not it answers.
-            15 => self.shortfall = Some(shortfall()),
             _ => self.disk.full = false,
         }
     }
@@ -388,7 +379,7 @@ impl World {
     fn calm_down(&mut self) -> u32 {
         self.calm = true;
         self.say(|_| "no more trouble".into());
-        (self.dead, self.healthy, self.shortfall) = ([false; 2], [Some(true); 2], None);
+        (self.dead, self.healthy) = ([false; 2], [Some(true); 2]);
         (self.verdict, self.disk.full) = (Some(no_worse()), false);
         let mut ticks = 0;
         while self.broken.is_none() && !(self.is_over() && self.daemon.is_idle()) {
