@@ -6,7 +6,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -218,7 +218,7 @@ pub struct Config {
     pub secret: u64,
 }
 
-/// What the daemon asks of a run of the sweep program, and what the run found: 32 bytes.
+/// What the daemon asks of a run of the sweep program, and what the run found: 40 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SweepState {
@@ -238,6 +238,10 @@ pub struct SweepState {
     pub queued: u32,
     /// 1: the authority is dead ([`crate::flow::sweep::GIVE_UP`]). Writer: daemon.
     pub give_up: u32,
+    /// After how long a turn is unanswered, in microseconds. Writer: daemon.
+    pub unanswered_us: u32,
+    /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
+    pub unanswered: u32,
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
@@ -436,7 +440,7 @@ const _: () = {
     assert!(size_of::<Service>() == 48);
     assert!(size_of::<App>() == 56);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 32);
+    assert!(size_of::<SweepState>() == 40);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);

@@ -11,4 +11,5 @@ pub mod migration;
 pub mod moves;
 pub mod restart;
 pub mod scaler;
+pub mod throughput;
 pub mod weight;

@@ -5,7 +5,7 @@ use mirror_common::{
     abi::{App, Service, Tuple, nat},
     flow::{
         Due, Flow, Quote, Step, Switch, Terms, Writes, on_client, on_client_error, on_client_syn, on_dialled,
-        on_leg, on_leg_error, on_sweep, open, tcp,
+        on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
@@ -241,6 +241,7 @@ pub struct Swept {
     pub live: bool,
     pub two_legs: bool,
     pub counted: bool,
+    pub unanswered: bool,
 }
 
 /// Looks at a slot without a packet. A slot that is due to be freed is so when this returns; its addresses are the caller's.
@@ -251,9 +252,15 @@ pub fn sweep(
     how: u32,
     service: &Service,
     words: Words,
-    now_ms: u32,
+    now_ns: u64,
+    unanswered_us: u32,
 ) -> Swept {
     clear(&mut scratch.step);
+    // 0 says that a clock stands still.
+    let now_ms = match (now_ns / 1_000_000) as u32 {
+        0 => 1,
+        now_ms => now_ms,
+    };
     let mut terms = Terms { switch: words, service, now_ms };
     // SAFETY: as above.
     unsafe {
@@ -273,6 +280,7 @@ pub fn sweep(
             live: flow_ref.state != 0,
             two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,
             counted: flow_ref.flags & Flow::COUNTED != 0,
+            unanswered: unanswered(flow_ref, (now_ns / 1_000) as u32, unanswered_us),
         };
         if matches!(due, Due::Free) {
             forget(flow_ref);

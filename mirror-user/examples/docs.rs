@@ -149,7 +149,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Resources", _) => "a table",
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
-        ("JudgePolicy", _) => "a table of numbers",
+        ("JudgePolicy" | "ThroughputPolicy", _) => "a table of numbers",
         ("NonZeroU32" | "f64" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
@@ -222,7 +222,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "cutover" => format!("`\"{:?}\"`", bare.migration.cutover).to_lowercase(),
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
-        "judge" => "docs/STATISTICS.md has them".to_owned(),
+        "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
         "armed" => scale.armed.to_string(),
         "ahead" => time(scale.ahead),
         "quantile" => scale.quantile.to_string(),

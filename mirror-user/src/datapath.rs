@@ -40,6 +40,8 @@ pub struct Datapath {
     /// Nothing was pinned before.
     pub fresh: bool,
     flows: u32,
+    /// After how long a turn is unanswered.
+    unanswered_us: u32,
 }
 
 /// What a whole sweep found.
@@ -55,6 +57,8 @@ pub struct Swept {
     pub open_writes: u32,
     /// Packets that were made.
     pub queued: u32,
+    /// Whose client waits for an answer that the side without authority has given.
+    pub unanswered: u32,
 }
 
 impl Datapath {
@@ -95,7 +99,8 @@ impl Datapath {
         }
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows })
+        let unanswered_us = (policy.migration.throughput.unanswered_seconds * 1e6) as u32;
+        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
     }
 
     /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
@@ -168,7 +173,13 @@ impl Datapath {
         let frame = stand_in();
         for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
             let count = SWEEP_SLOTS.min(self.flows - first);
-            let ask = SweepState { first, count, give_up: give_up.into(), ..SweepState::default() };
+            let ask = SweepState {
+                first,
+                count,
+                give_up: give_up.into(),
+                unanswered_us: self.unanswered_us,
+                ..SweepState::default()
+            };
             let mut state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
             state.set(0, ask, 0)?;
             let program: &mut Xdp =
@@ -181,6 +192,7 @@ impl Datapath {
             total.freed += found.freed;
             total.open_writes += found.open_writes;
             total.queued += found.queued;
+            total.unanswered += found.unanswered;
         }
         for _ in 0..total.queued {
             let program: &mut SchedClassifier =

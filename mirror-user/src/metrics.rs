@@ -2,9 +2,10 @@
 //! second copy that could disagree.
 
 pub mod decisions;
+mod forecast;
 mod resources;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use anyhow::Result;
 use mirror_common::{
@@ -21,6 +22,7 @@ use prometheus_client::{
 
 use crate::{
     datapath::{Answers, Pairs, Turns},
+    outlook::Told,
     resources::watch::Known,
     series::Failure,
 };
@@ -43,8 +45,8 @@ pub struct Snapshot {
     pub packets: Vec<(Verdict, u64)>,
     /// What the datapath measured of turns.
     pub turns: Turns,
-    /// Connections, and those with both legs open.
-    pub flows: [u32; 2],
+    /// Connections, those with both legs open, and those whose last turn is unanswered.
+    pub flows: [u32; 3],
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
     /// Frames held now, so far, and given up.
@@ -61,6 +63,8 @@ pub struct Snapshot {
     pub series_failures: BTreeMap<Failure, u64>,
     /// Of decisions.
     pub decisions: decisions::Decisions,
+    /// The last forecasts, and their age in seconds.
+    pub forecast: Option<(Arc<Told>, f64)>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -174,6 +178,11 @@ impl Snapshot {
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),
             gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),
             gauge(
+                "flows_unanswered",
+                "Connections that wait for an answer that the side without authority has given",
+                one(f64::from(self.flows[2])),
+            ),
+            gauge(
                 "open_writes",
                 "Writes begun and not finished on every member",
                 one(self.open_writes as f64),
@@ -217,9 +226,8 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in
-            self.families().into_iter().chain(self.resource_families()).chain(self.decision_families())
-        {
+        let decided = self.decision_families().into_iter().chain(self.forecast_families());
+        for family in self.families().into_iter().chain(self.resource_families()).chain(decided) {
             let kind = match family.samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,

@@ -268,11 +268,7 @@ impl Show for Moved {
             text.insert_str(0, "rehearsed, nothing moved: ");
         }
         if let Some(p) = &self.phases {
-            let _ = writeln!(
-                text,
-                "freeze {:.1} µs, drain {:.1} µs, hook {:.1} µs, flip {:.1} µs; frozen for {:.1} µs",
-                p.freeze_us, p.drain_us, p.hook_us, p.flip_us, p.frozen_us
-            );
+            let _ = writeln!(text, "{p}");
         }
         text
     }

@@ -212,7 +212,7 @@ fn a_daemon_that_goes_and_comes_back_is_said() {
 fn a_terminal_that_is_too_small_is_told() {
     let daemon = Daemon::start();
     let mut top = Top::start(&daemon, (40, 10));
-    top.see("needs 80 x 22");
+    top.see("needs 80 x 24");
     top.press("q");
     assert!(top.end().0.success());
 }

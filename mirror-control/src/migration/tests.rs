@@ -48,6 +48,7 @@ struct World {
     /// Stages that were entered, in order.
     path: Vec<Stage>,
     judged: Option<Verdict>,
+    shortfall: Option<Shortfall>,
     healthy: [Option<bool>; 2],
     capacity: [Option<Capacity>; 2],
     /// Moves fail.
@@ -65,6 +66,7 @@ impl World {
             plan,
             path,
             judged,
+            shortfall: None,
             healthy: [Some(true); 2],
             capacity: [None, None],
             jammed: false,
@@ -124,6 +126,7 @@ impl World {
             seconds: 1.0,
             word: self.word,
             verdict: self.judged.clone(),
+            shortfall: self.shortfall,
             healthy: self.healthy,
             capacity: self.capacity.clone(),
         }
@@ -218,6 +221,24 @@ fn behind_the_cutover_a_dead_or_worse_authority_is_rolled_back_by_itself() {
         world.until(Stage::RolledBack);
         assert_eq!((world.word.authority(), world.word.phase()), (Side::Primary, Phase::RolledBack));
     }
+}
+
+/// A server that takes connections and answers nothing is healthy, makes no errors, and would never finish its writes.
+#[test]
+fn an_authority_that_leaves_requests_unanswered_isnt_waited_for() {
+    let mut world = World::new(quick());
+    world.shortfall = Some(Shortfall { usual: 900.0, answered: 3.0, unanswered: 60.0, seconds: 10.0 });
+    world.until(Stage::Standby);
+    world.capacity[0] = Some(Capacity::of("cores", 2.5, 2.0));
+    world.jammed = true;
+    let why = world.tick();
+    assert_eq!((why.name(), world.state.stage), ("shortfall".into(), Stage::RollingBack));
+    // Those who waited have been sent away, and more come: it doesn't show at every tick.
+    world.shortfall = None;
+    let (_, actions, _) = step(&world.plan, world.state.clone(), Event::Tick(world.seen()));
+    assert_eq!(actions, [Action::Rescue]);
+    world.jammed = false;
+    world.until(Stage::RolledBack);
 }
 
 #[test]

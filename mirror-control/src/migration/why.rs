@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Capacity, Command};
-use crate::{appointment::Note, weight};
+use crate::{appointment::Note, throughput::Shortfall, weight};
 
 /// Why something was decided, or waits. Displayed for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub enum Why {
     StoodBy,
     /// The health checks of the new authority have failed for so many seconds.
     Unhealthy(f64),
+    /// The new authority leaves requests unanswered.
+    Shortfall(Shortfall),
     /// Something is wrong, and the primary is out of sync: there is no way back by itself.
     NoWayBack,
     /// A side's capacity stands in the way: which side, and what is wrong.
@@ -119,6 +121,7 @@ impl fmt::Display for Why {
             Why::Unhealthy(seconds) => {
                 write!(f, "the authority's health checks have failed for {seconds:.0} s")
             }
+            Why::Shortfall(shortfall) => write!(f, "{shortfall}"),
             Why::NoWayBack => write!(f, "the primary is out of sync: no rollback by itself; mirror join APP"),
             Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
             Why::Scaling(words) => write!(f, "{words}"),

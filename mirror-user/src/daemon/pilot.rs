@@ -21,6 +21,7 @@ use mirror_control::{
     migration::{Action, Command, Event, Seen, Stage, State, Why},
     moves::Move,
     scaler,
+    throughput::Throughput,
 };
 
 use super::Shared;
@@ -134,6 +135,7 @@ pub(super) fn start(
         fault: None,
         took: None,
         history: History::default(),
+        throughput: Throughput::default(),
         judge: None,
         last: None,
         rate: shared.board.rate,
@@ -157,6 +159,7 @@ struct Thread {
     /// Of the move that was made last, until it is kept.
     took: Option<Phases>,
     history: History,
+    throughput: Throughput,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
     rate: f64,
@@ -211,7 +214,8 @@ impl Thread {
             let stage = executor.state().stage;
             if !stage.is_over() {
                 self.say(format!("migration: taken up at {}", stage.name()));
-                self.history = sight::read_history(&self.history_file());
+                self.history = sight::read(&self.file("history"));
+                self.throughput = sight::read(&self.file("throughput"));
             }
             self.running = Some(executor);
         }
@@ -305,7 +309,7 @@ impl Thread {
         self.shared.events.tell(Kind::Phase, told);
         self.running = Some(Executor::new(plan, state, None));
         self.judge = None;
-        self.history = History::default();
+        (self.history, self.throughput) = (History::default(), Throughput::default());
         self.last = None;
         Ok(())
     }
@@ -320,7 +324,9 @@ impl Thread {
         let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
-        self.event(Event::Tick(Seen { seconds, word, verdict, healthy, capacity }))
+        let plan = self.running.as_ref().map(Executor::plan);
+        let shortfall = plan.and_then(|plan| self.throughput.shortfall(&plan.throughput));
+        self.event(Event::Tick(Seen { seconds, word, verdict, shortfall, healthy, capacity }))
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.

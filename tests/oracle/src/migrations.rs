@@ -13,6 +13,7 @@ use mirror_control::{
     evidence::{Finding, Metric, Progress, Verdict},
     migration::{Command, Event, MovePolicy, Plan, Seen, Stage},
     moves::{Move, weigh},
+    throughput::Shortfall,
     weight::WeightPolicy,
 };
 
@@ -134,6 +135,10 @@ fn worse(gross: bool) -> Verdict {
         samples: 900,
         gross,
     })
+}
+
+fn shortfall() -> Shortfall {
+    Shortfall { usual: 1_000.0, answered: 0.0, unanswered: 50.0, seconds: 10.0 }
 }
 
 /// One migration. `trace`: what happens is kept, too.
@@ -289,11 +294,14 @@ impl World {
         let late = self.daemon.echo.take().filter(|_| self.one_in(2));
         let seconds = if self.one_in(20) { 6.0 } else { 1.0 };
         let (word, healthy) = (self.kernel.word, self.healthy);
+        // Where nobody checks its health, it shows by the requests that it leaves unanswered.
+        let shortfall = self.dead[word.authority() as usize].then(shortfall);
         let verdict = self.verdict.clone();
         self.daemon.executor.event(Event::Tick(Seen {
             seconds,
             word,
             verdict,
+            shortfall,
             healthy,
             capacity: [None, None],
         }));
