@@ -24,6 +24,12 @@ pub struct SideStatus {
     pub since: f64,
     /// Why.
     pub reason: String,
+    /// Its circuit breaker: `closed`, `open` or `half-open`.
+    #[serde(default)]
+    pub breaker: String,
+    /// Seconds until it is asked again whether it is well; nothing while its breaker is closed.
+    #[serde(default)]
+    pub next_probe: Option<f64>,
     /// Legs lost since the daemon started.
     pub legs_lost: u64,
     /// Turns that it answered to clients: reads, writes.

@@ -89,7 +89,7 @@ fn show_app(text: &mut String, app: &AppStatus) {
         app.name, app.phase, app.weight, app.authority, app.two_legs, app.flows, app.open_writes, app.held[0]
     );
     for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
-        show_side(text, name, side);
+        show_side(text, name, side, &app.name);
     }
     if app.in_doubt > 0 {
         let doubt = format!(
@@ -117,7 +117,7 @@ fn show_app(text: &mut String, app: &AppStatus) {
     }
 }
 
-fn show_side(text: &mut String, name: &str, side: &SideStatus) {
+fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
     let _ = writeln!(
         text,
@@ -129,8 +129,13 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus) {
         side.errors,
         side.legs_lost,
     );
-    let _ =
-        writeln!(text, "  {:<8} {}", "", styled(FAINT, format!("for {}: {}", span(side.since), side.reason)));
+    let breaker = match (side.breaker.as_str(), side.next_probe) {
+        ("open", Some(seconds)) => format!("; breaker open: asked again in {}", span(seconds)),
+        ("half-open", _) => format!("; well again: mirror join {app}"),
+        _ => String::new(),
+    };
+    let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
+    let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, reason));
 }
 
 /// A time in the largest unit that fits.
@@ -354,6 +359,8 @@ mod tests {
             in_sync,
             since: 300.0,
             reason: reason.into(),
+            breaker: if in_sync { "closed" } else { "open" }.into(),
+            next_probe: (!in_sync).then_some(8.0),
             legs_lost: 3,
             answered: [1_200, 34],
             errors: 1,
@@ -391,7 +398,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
-           for 5 min: it was restarted
+           for 5 min: it was restarted; breaker open: asked again in 8 s
   900 turns compared: 3 differ; errors 2 and 2
   notice 4
   notice 5
