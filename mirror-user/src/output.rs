@@ -1,6 +1,7 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
 mod divergence;
+mod flows;
 mod forecast;
 mod migration;
 mod resources;
@@ -16,7 +17,7 @@ use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
 use serde::Serialize;
 
 use crate::{
-    api::{AppStatus, Counter, Flows, LegStatus, Moved, SideStatus, Status},
+    api::{AppStatus, Counter, Moved, SideStatus, Status},
     doctor::{Level, Line},
 };
 
@@ -289,43 +290,6 @@ impl Show for Vec<Counter> {
             |counter: &Counter| format!("{:>14}  {:<20} {}\n", counter.count, counter.name, counter.help);
         self.iter().map(line).collect()
     }
-}
-
-impl Show for Flows {
-    fn lines(&self) -> String {
-        let mut text = format!(
-            "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {:>9} {:>7} {:>7}  \n",
-            "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "SHADOW", "TURNS", "BEHIND", "AGE", "IDLE"
-        );
-        for flow in &self.flows {
-            let behind = flow.primary.behind_ms.max(flow.shadow.behind_ms);
-            let behind = if behind == 0 { "-".into() } else { format!("{behind} ms") };
-            let flags = [(flow.writes_open, "write"), (flow.held, "held"), (flow.opaque, "opaque")];
-            let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
-            let _ = writeln!(
-                text,
-                "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {behind:>9} {:>7} {:>7}  {}",
-                flow.client,
-                flow.state,
-                flow.authority,
-                leg(&flow.primary),
-                leg(&flow.shadow),
-                flow.turns,
-                span(flow.age),
-                span(flow.idle),
-                flags.join(" ")
-            );
-        }
-        let rest = (self.total as usize).saturating_sub(self.flows.len());
-        if rest > 0 {
-            let _ = writeln!(text, "{}", styled(FAINT, format!("and {rest} more: --limit N")));
-        }
-        text
-    }
-}
-
-fn leg(leg: &LegStatus) -> String {
-    if leg.port == 0 { leg.state.clone() } else { format!("{} :{}", leg.state, leg.port) }
 }
 
 impl Show for Vec<Line> {

@@ -248,7 +248,9 @@ async fn flows(
     Query(ask): Query<FlowsRequest>,
 ) -> Result<Json<Flows>, Refused> {
     let total = shared.state.lock().map_err(poisoned)?.swept.live;
-    let flows = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit)).await??;
+    let authority = shared.mover.words.load(0).authority();
+    let listed = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit, authority));
+    let flows = listed.await??;
     Ok(Json(Flows { total, flows }))
 }
 
