@@ -191,7 +191,7 @@ pub struct App {
     /// the side out.
     pub out_of_sync_at: u64,
     /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed;
-    /// [`App::RESTARTED`]. Writer: as above.
+    /// [`App::RESTARTED`] and its like. Writer: as above.
     pub out_of_sync_reason: u64,
     /// Writes that the mirror does, and of which nobody knows whether the authority, whose leg was lost, has done them. As
     /// soon as the authority answers another write, the mirror is out of sync for them; where it is dead, the mirror may take
@@ -204,6 +204,10 @@ pub struct App {
 impl App {
     /// The server lost most of its legs at once, and may have lost its memory.
     pub const RESTARTED: u64 = 255;
+    /// Its circuit breaker opened: it lost too many legs within a while.
+    pub const TRIPPED: u64 = 254;
+    /// It was put out on purpose: it is mirrored no more.
+    pub const RELEASED: u64 = 253;
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.
@@ -335,7 +339,7 @@ pub struct Event {
     pub generation: u32,
     /// The side that it is about, where it is about one.
     pub side: u32,
-    /// [`crate::flow::LossReason`] where a leg was lost.
+    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed.
     pub reason: u32,
 }
 

@@ -476,7 +476,7 @@ pub struct Step {
     pub events: u8,
     /// 1 + the side that must be dialled: the caller gets a port and calls [`on_dialled`]; 0: none.
     pub dial: u8,
-    /// [`LossReason`] of an event that tells of a lost leg.
+    /// [`LossReason`] of an event that tells of a lost leg, with [`LossReason::FAILED`] where its server failed.
     pub reason: u8,
     /// The side of the events.
     pub side: u8,

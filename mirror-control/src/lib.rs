@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appointment;
+pub mod breaker;
 pub mod divergence;
 pub mod driver;
 pub mod evidence;

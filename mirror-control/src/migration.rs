@@ -271,6 +271,9 @@ fn joining(state: State, seen: &Seen) -> Next {
             .map_or(Why::Retry(state.retry_seconds), |who| Why::Weight(weight::Reason::Paused(who)));
         return (state, Vec::new(), why);
     }
+    if seen.healthy[Side::Shadow as usize] == Some(false) {
+        return (state, Vec::new(), Why::Unwell);
+    }
     (state, vec![Action::Make(Move::Join)], Why::OutOfSync)
 }
 

@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub held: [u64; 3],
     /// Legs lost, by side.
     pub legs_lost: [u64; 2],
+    /// By side: whether its circuit breaker is open, how often lost legs opened it, and probes in vain and not.
+    pub breakers: [(bool, u64, [u64; 2]); 2],
     /// Sweeps so far, and the seconds that they took.
     pub sweeps: (u64, f64),
     /// Moves so far: which, how it ended, how many.
@@ -121,6 +123,15 @@ impl Snapshot {
 
     fn by_side(value: impl Fn(Side) -> f64) -> Vec<(Labels, f64)> {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
+    }
+
+    fn probes(&self) -> Vec<(Labels, f64)> {
+        let labels = |side: Side, result: &str| vec![("side", side.name().into()), ("result", result.into())];
+        let of = |side: Side| {
+            let [bad, well] = self.breakers[side as usize].2;
+            [(labels(side, "unwell"), bad as f64), (labels(side, "well"), well as f64)]
+        };
+        Side::BOTH.into_iter().flat_map(of).collect()
     }
 
     /// A value a side and class, from the answers that clients were shown.
@@ -210,6 +221,17 @@ impl Snapshot {
                 "Legs that were lost",
                 Self::by_side(|side| self.legs_lost[side as usize] as f64),
             ),
+            gauge(
+                "breaker_open",
+                "1: the side fell out of sync, and no probe has found it well since",
+                Self::by_side(|side| flag(self.breakers[side as usize].0)),
+            ),
+            counter(
+                "breaker_trips",
+                "How often lost legs opened the side's circuit breaker",
+                Self::by_side(|side| self.breakers[side as usize].1 as f64),
+            ),
+            counter("breaker_probes", "Probes of sides that fell out, by what they found", self.probes()),
             gauge("frames_held", "Frames that wait", one(self.held[0] as f64)),
             counter("hold_frames", "Frames that had to wait", one(self.held[1] as f64)),
             counter(

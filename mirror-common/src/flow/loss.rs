@@ -24,6 +24,19 @@ pub enum LossReason {
     Stalled = 4,
 }
 
+impl LossReason {
+    /// Beside the reason in an event: the server failed at what it was asked. It fell silent, reset in the middle of an answer,
+    /// or closed without a single one. A server that ends what it has answered doesn't fail, and one that refuses to be
+    /// dialled has been lost before.
+    pub const FAILED: u8 = 0x80;
+
+    /// The reason in [`crate::abi::Event::reason`], as a number.
+    #[inline(always)]
+    pub const fn number(reason: u32) -> u32 {
+        reason & !(Self::FAILED as u32)
+    }
+}
+
 /// Which leg is lost, and why: one word, as a subprogram takes five.
 #[derive(Clone, Copy)]
 pub(super) struct Loss(u32);
@@ -82,6 +95,9 @@ pub(super) fn lose<S: Switch>(
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
     let whole = answered(flow, side);
+    if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
+        step.reason |= LossReason::FAILED;
+    }
     if !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
         flow.set(Flow::MOVED, false);
@@ -151,6 +167,17 @@ fn unread(flow: &Flow, side: Side) -> bool {
         && acked == flow.turn_begin
         && !seq::lt(acked, flow.shown)
         && at_boundary(flow)
+}
+
+/// Whether a lost leg's server failed: [`LossReason::FAILED`]. `whole`: all its answers had come to their ends.
+#[inline(always)]
+fn failed(leg: &Leg, turns: u32, whole: bool, reason: u32) -> bool {
+    let owes = leg.fed > 0 && !whole;
+    // One that has answered before, and closes as the next request comes, is what every server does now and then.
+    let barren = owes && turns.wrapping_sub(leg.answered) >= leg.fed;
+    reason == LossReason::Stalled as u32
+        || (reason == LossReason::Reset as u32 && owes)
+        || (reason == LossReason::Closed as u32 && barren)
 }
 
 /// Whether nothing is missing of the answers before the last turn's.

@@ -1,7 +1,7 @@
 //! Ends: of the leg that answers, of the one that is waited for, and those that the client is told of.
 
 use super::*;
-use mirror_common::flow::{Due, on_sweep, sweep};
+use mirror_common::flow::{Due, LossReason, on_sweep, sweep};
 
 const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
@@ -158,4 +158,40 @@ fn a_fin_that_overtakes_its_answer_waits_for_it() {
     is(&scene.server(Side::Primary, 0, ANSWER, WRITE.len()), Verdict::Forwarded);
     is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::Forwarded);
     assert!(scene.word.member(Side::Shadow));
+}
+
+/// Whether the step tells of a lost leg, and that its server failed.
+fn failed(step: &Step) -> bool {
+    assert_ne!(step.events & Step::LEG_LOST, 0);
+    step.reason & LossReason::FAILED != 0
+}
+
+/// A leg's end is its server's failure where it owes an answer: so the circuit breaker counts no ordinary close.
+#[test]
+fn a_server_fails_by_a_reset_that_owes_an_answer_and_not_by_one_behind_it() {
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    assert!(failed(&scene.says(Side::Shadow, tcp::RST, 0, 0)));
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    scene.server(Side::Shadow, 0, ANSWER, READ.len());
+    assert!(!failed(&scene.says(Side::Shadow, tcp::RST, ANSWER.len(), READ.len())));
+    let mut idle = Scene::established(true);
+    assert!(!failed(&idle.says(Side::Shadow, tcp::RST, 0, 0)), "nothing was asked of it");
+}
+
+#[test]
+fn a_server_fails_by_a_close_only_where_it_has_answered_nothing_at_all() {
+    let fin = tcp::FIN | tcp::ACK;
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    assert!(failed(&scene.says(Side::Shadow, fin, 0, READ.len())), "it took the request and closed");
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, READ.len());
+    }
+    scene.client(READ.len(), READ, ANSWER.len());
+    let closed = scene.says(Side::Shadow, fin, ANSWER.len(), READ.len());
+    assert!(!failed(&closed), "it has answered once, and the next request came as it closed");
 }

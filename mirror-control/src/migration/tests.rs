@@ -199,6 +199,22 @@ fn a_shadow_that_falls_out_of_sync_joins_again_and_rests_and_that_is_a_step_back
 }
 
 #[test]
+fn a_shadow_that_is_not_well_is_not_joined_before_it_is() {
+    let mut world = World::new(quick());
+    world.healthy[Side::Shadow as usize] = Some(false);
+    for _ in 0..40 {
+        assert_eq!(world.tick(), Why::Unwell);
+    }
+    assert_eq!(
+        (world.state.stage, world.state.failed_joins),
+        (Stage::Joining, 0),
+        "and that is no failed join"
+    );
+    world.healthy[Side::Shadow as usize] = Some(true);
+    world.until(Stage::Mirroring);
+}
+
+#[test]
 fn without_a_past_to_judge_by_nothing_moves() {
     let mut world = World::new(quick());
     world.judged = None;

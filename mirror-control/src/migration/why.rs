@@ -39,12 +39,16 @@ pub enum Why {
     Unhealthy(f64),
     /// The new authority leaves requests unanswered.
     Shortfall(Shortfall),
+    /// The shadow isn't well, and isn't joined before it is: its health check fails, or its circuit breaker is open.
+    Unwell,
     /// Something is wrong, and the primary is out of sync: there is no way back by itself.
     NoWayBack,
     /// A side's capacity stands in the way: which side, and what is wrong.
     Capacity(String, Capacity),
     /// The shadow's size was decided on, in words.
     Scaling(String),
+    /// How a side's circuit breaker stands, in words.
+    Breaker(String),
     /// Told to end; all reads go to the primary.
     Aborting,
     /// Somebody else moved the traffic.
@@ -122,9 +126,10 @@ impl fmt::Display for Why {
                 write!(f, "the authority's health checks have failed for {seconds:.0} s")
             }
             Why::Shortfall(shortfall) => write!(f, "{shortfall}"),
+            Why::Unwell => write!(f, "the shadow isn't well: it joins when its health check is good"),
             Why::NoWayBack => write!(f, "the primary is out of sync: no rollback by itself; mirror join APP"),
             Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
-            Why::Scaling(words) => write!(f, "{words}"),
+            Why::Scaling(words) | Why::Breaker(words) => write!(f, "{words}"),
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),
             Why::Overtaken => write!(f, "somebody moved the traffic by hand"),
             Why::Over => write!(f, "it is over"),

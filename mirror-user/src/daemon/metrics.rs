@@ -12,6 +12,7 @@ use axum::{
 };
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use mirror_common::switch_word::Side;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
@@ -63,6 +64,10 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     let state = shared.state.lock().map_err(poisoned)?;
     snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
+    snapshot.breakers = Side::BOTH.map(|side| {
+        let n = side as usize;
+        (!state.breakers[n].may_join(), state.trips[n], state.probes[n])
+    });
     snapshot.sweeps = (state.sweeps, state.sweep_time.as_secs_f64());
     snapshot.moves = state.moves.iter().map(|((wanted, result), n)| (*wanted, *result, *n)).collect();
     Ok(snapshot)

@@ -12,9 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mirror_common::switch_word::Side;
+use mirror_common::{abi::App, switch_word::Side};
 use mirror_control::{
     appointment::Pending,
+    breaker::Standing,
     evidence::{History, Judge},
     executor::{Decision, Executor, Task},
     journal::{Entry, What},
@@ -37,6 +38,7 @@ use crate::{
 };
 
 mod appointed;
+mod breakers;
 mod published;
 mod sight;
 
@@ -134,6 +136,7 @@ pub(super) fn start(
         appointment: None,
         fault: None,
         took: None,
+        breakers: Default::default(),
         history: History::default(),
         throughput: Throughput::default(),
         judge: None,
@@ -158,6 +161,8 @@ struct Thread {
     fault: Option<String>,
     /// Of the move that was made last, until it is kept.
     took: Option<Phases>,
+    /// How the breakers stood when it was said the last time, by side.
+    breakers: [Standing; 2],
     history: History,
     throughput: Throughput,
     judge: Option<Judge>,
@@ -182,7 +187,8 @@ impl Thread {
                 }
             }
             let kept = self.keep_appointment().context("ordered cutover");
-            let fault = self.tick().and(kept).err().map(|error| format!("migration: {error:#}"));
+            let broken = self.look_after_breakers().context("circuit breaker");
+            let fault = self.tick().and(kept).and(broken).err().map(|error| format!("migration: {error:#}"));
             self.fault(fault);
             self.tell();
         }
@@ -252,7 +258,8 @@ impl Thread {
                 None => Ok(Vec::new()),
             },
             Ask::Scaled(resource, decision, words) => {
-                self.scaled(resource, decision, words).map(|()| Vec::new())
+                let what = What::Scaled(resource, decision);
+                self.keep_beside(what, &Why::Scaling(words)).map(|()| Vec::new())
             }
         }
     }
@@ -261,8 +268,9 @@ impl Thread {
         self.shared.mover.policy.name.as_str()
     }
 
-    /// Beside whatever migration there is, or was; before the first there is nothing that its state could be mistaken for.
-    fn scaled(&mut self, resource: String, decision: scaler::Decision, words: String) -> Result<()> {
+    /// Keeps a line beside whatever migration there is, or was; before the first there is nothing that its state could be
+    /// mistaken for.
+    fn keep_beside(&mut self, what: What, why: &Why) -> Result<()> {
         if self.journal.is_none() {
             self.take_up()?;
         }
@@ -276,7 +284,7 @@ impl Thread {
         if !under_way && self.appointment.is_none() {
             journal.make_room()?;
         }
-        journal.append(What::Scaled(resource, decision), Some(&Why::Scaling(words)), &state)
+        journal.append(what, Some(why), &state)
     }
 
     fn under_way(&self) -> bool {
@@ -321,7 +329,7 @@ impl Thread {
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
         self.count(verdict.as_ref());
-        let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
+        let healthy = self.as_breakers_say(self.checker.ask_both(servers(&self.shared.mover.policy)))?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
         let plan = self.running.as_ref().map(Executor::plan);
@@ -393,9 +401,14 @@ impl Thread {
             Action::NewJudge => self.judge = None,
             Action::Release => {
                 let words = &self.shared.mover.words;
+                // Held, so that nobody sees the word before it is known why.
+                let mut state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
                 let word = words.load(0);
                 if let Some(alone) = word.out_of_sync(Side::Primary) {
-                    words.swap(0, word, alone).map_err(|_| anyhow!("the switch word changed meanwhile"))?;
+                    let alone = words.swap(0, word, alone);
+                    let alone = alone.map_err(|_| anyhow!("the switch word changed meanwhile"))?;
+                    words.keep_reason(0, App::RELEASED);
+                    state.released(Side::Primary, alone);
                 }
             }
         }

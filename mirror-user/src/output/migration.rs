@@ -145,12 +145,15 @@ fn line(entry: &Entry) -> String {
         What::Begun(_, who) => format!("begun by {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
-        What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => String::new(),
+        What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {
+            String::new()
+        }
     };
     // Such a line has the stage of whatever migration there is, or was.
     let stage = match entry.what {
         What::Scaled(..) => "(scaling)",
         What::Appointment => "(order)",
+        What::Breaker(_) => "(breaker)",
         What::Begun(..) | What::Decided(_) | What::Moved | What::Asked(..) => entry.state.stage.name(),
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };

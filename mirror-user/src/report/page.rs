@@ -259,7 +259,7 @@ fn journal(report: &Report) -> Markup {
                             What::Decided(actions) => {
                                 @if !actions.is_empty() { (format!("{actions:?}")) }
                             }
-                            What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => {}
+                            What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {}
                         }
                     }
                 }
