@@ -7,7 +7,7 @@ const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2
 
 impl Scene {
     /// A server's segment without payload.
-    fn says(&mut self, side: Side, flags: u8, offset: usize, acked: usize) -> Step {
+    pub(super) fn says(&mut self, side: Side, flags: u8, offset: usize, acked: usize) -> Step {
         let n = side as usize;
         let seq = SERVER_ISS[n] + 1 + offset as u32;
         let ack = LEG_ISS[n] + 1 + acked as u32;
@@ -18,7 +18,7 @@ impl Scene {
     }
 
     /// Dials the leg that a step asks for, and lets its server answer.
-    fn dial(&mut self, asked: &Step) {
+    pub(super) fn dial(&mut self, asked: &Step) {
         let side = asked.dial().expect("a dial was asked for");
         let dialled = Dialled { side: side as u32, port: 1_026, iss: LEG_ISS[side as usize] };
         let segment = self.segment();
