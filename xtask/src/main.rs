@@ -9,6 +9,7 @@ mod demo;
 mod docs;
 mod ebpf;
 mod faults;
+mod hazards;
 mod lab;
 mod programs;
 mod soak;

@@ -76,19 +76,16 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         }
         return Due::Emit;
     }
-    if half_open(flow) && seq::since(now_ms, flow.opened_ms) >= OPENING_MS {
+    let forsaken = half_open(flow) && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= OPENING_MS;
+    let given_up = how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me);
+    if forsaken || given_up {
         if act {
-            // The legs are open; whom the SYN came from, if anyone, has never heard of it.
-            end_with_reset(flow, false, terms, step);
-            step.to_client = Emit::default();
-            flow.set(Flow::TOLD_ONCE, false);
-            step.end(Verdict::Reset);
-        }
-        return Due::Emit;
-    }
-    if how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me) {
-        if act {
-            end_with_reset(flow, true, terms, step);
+            end_with_reset(flow, !forsaken, terms, step);
+            if forsaken {
+                // Whom the SYN came from, if anyone, has never heard of it; the legs are open.
+                step.to_client = Emit::default();
+                flow.set(Flow::TOLD_ONCE, false);
+            }
             step.end(Verdict::Reset);
         }
         return Due::Emit;
@@ -117,7 +114,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
     due
 }
 
-/// Whether the client hasn't answered its SYN-ACK. The servers' repetitions of it are no sign of life.
+/// Whether the client hasn't answered its SYN-ACK. When that came is when its server was heard: repetitions don't count.
 #[inline(always)]
 fn half_open(flow: &Flow) -> bool {
     flow.state == flow_state::OPEN

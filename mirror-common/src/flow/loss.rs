@@ -316,7 +316,8 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let behind = seq::lt(leg.acked, next)
         || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
-        let other_over = other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
+        let other_over =
+            other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);
     }
     let reached = !seq::lt(leg.acked, leg.mark) && (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
@@ -373,6 +374,7 @@ mod tests {
         flow
     }
 
+    /// T4, C8: a clock that another CPU read later is no time gone by.
     #[test]
     fn a_leg_is_late_when_its_budget_is_over_and_not_by_another_cpus_later_clock() {
         assert!(late(&mut behind(1_000), Side::Shadow, 1_500, 500));

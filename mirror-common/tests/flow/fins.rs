@@ -149,7 +149,10 @@ fn an_end_that_comes_again_is_acknowledged_again() {
     let step = ends.scene.says(Side::Shadow, FIN, CLOSE.len(), READ.len() + 1);
     assert_eq!(step.to_leg[1].ack, SERVER_ISS[1] + 2 + CLOSE.len() as u32);
     let step = ends.scene.says(Side::Primary, FIN, CLOSE.len(), READ.len() + 1);
-    assert_eq!((step.to_client.kind, step.to_client.seq), (emit::FORWARD, SERVER_ISS[0] + 1 + CLOSE.len() as u32));
+    assert_eq!(
+        (step.to_client.kind, step.to_client.seq),
+        (emit::FORWARD, SERVER_ISS[0] + 1 + CLOSE.len() as u32)
+    );
     let step = ends.scene.client_says(FIN, READ.len(), CLOSE.len() + 1);
     is(&step, Verdict::TurnedBack);
     assert_eq!(step.to_client.ack, ISS + 2 + READ.len() as u32);

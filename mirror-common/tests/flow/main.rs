@@ -86,8 +86,7 @@ impl Scene {
             Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, begun: 0, now_ms: 1_000 };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
-        let syn =
-            Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
+        let syn = Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
         scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
         scene
     }
@@ -224,7 +223,7 @@ fn is(step: &Step, verdict: Verdict) {
     assert_eq!(Verdict::from_number(step.verdict), Some(verdict));
 }
 
-/// A RST of the port's last connection, within the window by chance, ended the new one.
+/// T12: a RST of the port's last connection, within the window by chance, ended the new one.
 #[test]
 fn a_clients_reset_within_the_window_is_asked_back_and_only_the_exact_one_is_believed() {
     let mut scene = Scene::established(true);
@@ -241,7 +240,7 @@ fn a_clients_reset_within_the_window_is_asked_back_and_only_the_exact_one_is_bel
     is(&step, Verdict::Reset);
 }
 
-/// The shadow was told windows unscaled, and took them for scaled ones, where only the primary doesn't scale.
+/// T7: the shadow was told windows unscaled, and took them for scaled ones, where only the primary doesn't scale.
 #[test]
 fn a_leg_is_told_windows_by_the_scale_that_its_own_syn_offered() {
     let mut scene = Scene::open(true);
@@ -288,7 +287,7 @@ fn a_write_is_finished_when_its_leg_has_answered_and_is_gone() {
     assert!(scene.word.member(Side::Shadow));
 }
 
-/// The port's next connection cut a lingering leg off in the middle of what it owed, and nobody was told.
+/// T13: the port's next connection cut a lingering leg off in the middle of what it owed, and nobody was told.
 #[test]
 fn a_syn_waits_for_the_old_connections_write() {
     let mut scene = Scene::established(true);
@@ -315,7 +314,8 @@ fn a_syn_waits_for_the_old_connections_write() {
     assert_eq!(step.dial, 0xff);
 }
 
-/// A client's retransmission joined a read that nobody had got with a write that waited for its answer: both waited for ever.
+/// T14, T34: a client's retransmission joined a read that nobody had got with a write that waited for its answer: both waited
+/// for ever.
 #[test]
 fn of_a_joined_retransmission_the_known_part_goes_on() {
     let mut scene = Scene::established(true);

@@ -177,3 +177,32 @@ fn the_servers_keep_alives() {
 
 /// A head whose body is 952 bytes.
 const UPLOAD: &[u8] = b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 952\r\n\r\n";
+
+/// T8: of three segment sizes, and what the policy says of each path, the least is what either end is told.
+#[test]
+fn the_least_segment_size_is_offered_to_both_ends() {
+    for (client, policy, server, least) in [
+        (1_460, [0, 0], 1_460, 1_460),
+        (1_460, [0, 1_400], 1_460, 1_400),
+        (1_200, [1_300, 1_400], 1_460, 1_200),
+        (0, [0, 0], 1_460, 536),
+        (1_460, [0, 0], 536, 536),
+    ] {
+        let mut scene = Scene::open(true);
+        for (end, mss) in scene.service.endpoints.iter_mut().zip(policy) {
+            end.mss = mss;
+        }
+        let syn = Segment { seq: ISS, flags: tcp::SYN, mss: client, ..scene.segment() };
+        let opening = Opening { tuple: Tuple::default(), ports: [1_024, 1_025], iss: LEG_ISS };
+        let step = scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
+        let offered = step.to_leg.map(|emit| emit.mss);
+        assert!(
+            offered.iter().all(|mss| *mss == offered[0] && (*mss == least || server == least)),
+            "{offered:?}"
+        );
+        let flags = tcp::SYN | tcp::ACK;
+        let answer =
+            Segment { seq: SERVER_ISS[0], ack: LEG_ISS[0] + 1, flags, mss: server, ..scene.segment() };
+        assert_eq!(scene.server_sends(Side::Primary, &answer).to_client.mss, least);
+    }
+}

@@ -220,6 +220,7 @@ fn behind_the_cutover_a_dead_or_worse_authority_is_rolled_back_by_itself() {
     }
 }
 
+/// C5: no rollback to it.
 #[test]
 fn a_standby_that_is_out_of_sync_gets_nothing_by_itself() {
     let mut world = World::new(quick());

@@ -25,6 +25,7 @@ fn forged() -> [u8; 200] {
     meta
 }
 
+/// T32: the packet is judged as if there were none.
 #[test]
 fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
     on_stage(Hook::Xdp, |stage| {
