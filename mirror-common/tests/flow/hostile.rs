@@ -88,6 +88,24 @@ fn holes_of_an_absorbed_body_are_acknowledged_over() {
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1 + 5_100);
 }
 
+/// T36: a shadow that falls silent in the middle of an answer that the client hears: the sweep resets the client, within the
+/// budget, and that is counted.
+#[test]
+fn silence_in_the_middle_of_a_heard_answer_is_ended_by_the_sweep() {
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    is(&scene.server(Side::Shadow, 0, HUGE, READ.len()), Verdict::Forwarded);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    scene.client_says(tcp::ACK, READ.len(), HUGE.len());
+    scene.now_ms += scene.service.stall_ms - 1;
+    assert_eq!(scene.sweeps().0, Due::Nothing);
+    scene.now_ms += 1;
+    let (due, step) = scene.sweeps();
+    is(&step, Verdict::FailedMidAnswer);
+    assert_eq!((due, step.to_client.flags & tcp::RST), (Due::Emit, tcp::RST));
+}
+
 /// T15: what a shadow says unasked is absorbed, is no later turn's answer, and costs nobody but its leg.
 #[test]
 fn the_shadows_unasked_answer_is_nobodys() {

@@ -132,6 +132,22 @@ fn a_shut_window_alone_costs_no_leg() {
     assert_eq!(scene.flow.leg(Side::Shadow).state, leg_state::OPEN);
 }
 
+/// T2: of acknowledgements that say nothing new, the slowest leg's are shown, as the only sign of loss; the other's aren't.
+#[test]
+fn only_the_slowest_legs_duplicates_are_shown() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    is(&scene.client(READ.len(), WRITE, 0), Verdict::Mirrored);
+    scene.window(Side::Primary, READ.len(), 1_000);
+    scene.window(Side::Shadow, 0, 1_000);
+    for _ in 0..3 {
+        is(&scene.window(Side::Primary, READ.len(), 1_000), Verdict::AbsorbedAck);
+        let step = scene.window(Side::Shadow, 0, 1_000);
+        is(&step, Verdict::Raised);
+        assert_eq!((step.to_client.ack, step.to_leg[0].kind), (ISS + 1, emit::NONE));
+    }
+}
+
 /// T10: a client's keep-alive goes to the authority, its answer back, and the other leg hears nothing.
 #[test]
 fn the_clients_keep_alive_is_the_authoritys() {

@@ -66,6 +66,7 @@ impl Dialled {
         let flow = &mut behind.flow;
         (flow.last_ms, flow.turn_us, flow.opened_ms) = (0, 0, 0);
         (flow.compared_us, flow.answer_us) = (0, [0; 2]);
+        flow.set(Flow::QUIET, false);
         for (side, leg) in flow.legs.iter_mut().enumerate() {
             (leg.dialled_ms, leg.heard_ms, leg.behind_since) = (0, 0, 0);
             if leg.port != 0 {
