@@ -8,6 +8,7 @@
 //! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Leg::delta`], fixed while
 //! the leg is the authority.
 
+mod answers;
 mod client;
 mod clock;
 mod close;

@@ -186,6 +186,7 @@ mod tests {
         assert!(text.lines().nth(1).unwrap().contains(r#""decided":[{"weigh":100},"begin_step"]"#), "{text}");
     }
 
+    /// C9: no half line is believed.
     #[test]
     fn cut_at_every_byte_it_has_every_whole_line() {
         let text = text(3);

@@ -220,6 +220,7 @@ mod tests {
         assert_eq!((back.authority(), back.weight(), back.phase()), (Side::Primary, 0, Phase::RolledBack));
     }
 
+    /// C5: nor by hand.
     #[test]
     fn what_is_out_of_sync_gets_neither_reads_nor_authority() {
         let alone = SwitchWord::initial();

@@ -61,6 +61,14 @@ pub struct Swept {
     pub unanswered: u32,
 }
 
+/// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
+const SPARE_PORTS: u32 = 2_048;
+
+/// How many connections there may be at once, of `flows` slots: each takes a port of each side.
+fn connections(flows: u32) -> u32 {
+    flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
+}
+
 impl Datapath {
     /// Loads the object; maps that are pinned in `pins` are taken over.
     ///
@@ -119,7 +127,7 @@ impl Datapath {
             return Ok(());
         }
         let mut slots: Queue<_, u32> = Queue::try_from(self.map(maps::SLOTS)?)?;
-        for slot in 0..flows {
+        for slot in 0..connections(flows) {
             slots.push(slot, 0)?;
         }
         for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
@@ -329,4 +337,15 @@ fn stand_in() -> [u8; 64] {
     let sum = mirror_common::checksum::of(&frame[14..34]).to_ne_bytes();
     frame[24..26].copy_from_slice(&sum);
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
+    #[test]
+    fn new_connections_leave_ports_to_the_legs_of_open_ones() {
+        assert_eq!([1_024, 65_536, 4_194_304].map(connections), [1_024, 62_464, 62_464]);
+    }
 }

@@ -10,6 +10,7 @@ mod docs;
 mod ebpf;
 mod faults;
 mod fuzz;
+mod hazards;
 mod lab;
 mod programs;
 mod soak;

@@ -257,6 +257,7 @@ fn an_authority_that_leaves_requests_unanswered_isnt_waited_for() {
     world.until(Stage::RolledBack);
 }
 
+/// C5: no rollback to it.
 #[test]
 fn a_standby_that_is_out_of_sync_gets_nothing_by_itself() {
     let mut world = World::new(quick());
