@@ -86,9 +86,8 @@ pub(crate) fn find_or_install(way: Option<Way>, yes: bool) -> Result<Toolchain> 
     }
     bail!(
         "no toolchain for the kernel side. Either of these helps:\n  \
-         rustup toolchain install {} --component rust-src && cargo binstall bpf-linker@{BPF_LINKER}\n  \
-         as root on Debian 12: cargo xtask build-ebpf --way debian --yes",
-        NIGHTLY
+         rustup toolchain install {NIGHTLY} --component rust-src && cargo binstall bpf-linker@{BPF_LINKER}\n  \
+         as root on Debian 12: cargo xtask build-ebpf --way debian --yes"
     )
 }
 
