@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// In docs/.
-const MADE: &[&str] = &["VERDICTS.md", "POLICY.md", hazards::NAME];
+const MADE: &[&str] = &[hazards::NAME, "VERDICTS.md", "POLICY.md"];
 
 /// Whether to write, or to look.
 #[derive(clap::Args)]

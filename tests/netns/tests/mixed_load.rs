@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{
     checker::Summary,
     net::{Host, LinkSpec},
-    wire::{Direction, Fault, Impairment},
+    wire::Impairment,
 };
 use netns_tests::{Running, Scene, all_answered, lab_builder, nothing_sent_again, rounds};
 use rustix::process::Signal;
@@ -126,49 +126,6 @@ fn the_shadow_20_ms_away() -> Result<()> {
 #[test]
 fn the_shadow_80_ms_away() -> Result<()> {
     far(80)
-}
-
-/// One link loses, doubles and overtakes one frame in a hundred, each way, while half of the reads are the shadow's: every
-/// request is answered, and both sides have the same lists.
-fn impaired(host: Host) -> Result<()> {
-    let fault = Fault { loss: 0.01, duplicate: 0.01, reorder: 0.01, reorder_us: 1_000, ..Fault::default() };
-    let spec = LinkSpec::wire(Impairment::both(fault, 7));
-    // A write that is lost four times in a row is sent again after 3 s.
-    let scene = Scene::on(lab_builder()?.link(host, spec).up()?, "stall = \"5s\"", "", &[])?.joined()?;
-    scene.ctl(&["weight", "shop", "50"])?;
-    let mut config = scene.client(40);
-    config.requests = Some(u64::from(rounds(4_000, 700_000)));
-    let summary = scene.run_client(config)?;
-    all_answered(&summary)?;
-    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
-    let status = scene.gateway.status()?;
-    ensure!(status["shadow"]["in_sync"] == true, "{status}");
-    let wire = scene.lab.wire(host)?;
-    let (from, to) = (wire.counts(Direction::FromHost)?.lost, wire.counts(Direction::ToHost)?.lost);
-    ensure!(from > 0 && to > 0, "nothing was lost");
-    println!(
-        "{host}'s link: {from} and {to} frames lost; {} requests, {:.0}/s, {} retransmissions by the client",
-        summary.requests, summary.requests_per_second, summary.retransmissions
-    );
-    scene.proven().map(drop)
-}
-
-/// T14, T17: repeated, doubled and overtaken segments of the client's.
-#[test]
-fn the_clients_link_loses_doubles_and_overtakes() -> Result<()> {
-    impaired(Host::Client)
-}
-
-/// T14: the primary's segments, its acknowledgements among them.
-#[test]
-fn the_primarys_link_loses_doubles_and_overtakes() -> Result<()> {
-    impaired(Host::Primary)
-}
-
-/// T3, T14: the shadow's segments, and the copies that it gets.
-#[test]
-fn the_shadows_link_loses_doubles_and_overtakes() -> Result<()> {
-    impaired(Host::Shadow)
 }
 
 /// Over 10,000 requests a second where the machine can: each connection rests for so long between two requests.
