@@ -140,8 +140,8 @@ enum Command {
     },
     /// Show single connections, whose oldest debt is the oldest first: both legs and what they owe, authority, turns
     ///
-    /// A leg owes the client's bytes that its server hasn't acknowledged, and the requests that it hasn't answered; the time is that
-    /// of the oldest of them, at least.
+    /// A leg owes the client's bytes that its server hasn't acknowledged, and the requests that it hasn't answered; the time
+    /// is that of the oldest of them, at least.
     #[command(after_help = "Example:\n  mirror flows --limit 20\n  \
                       mirror flows --json | jq '.flows[] | select(.shadow.owed_bytes > 0)'")]
     Flows {

@@ -52,7 +52,7 @@ impl Thread {
     fn tell_breaker(&mut self, side: Side) -> Result<()> {
         let (standing, falls, wait) =
             self.breaker(side, |b| (b.standing(), b.falls(), b.next_probe(monotonic_ns())))?;
-        if std::mem::replace(&mut self.breakers[side as usize], standing) == standing {
+        if self.breakers[side as usize] == standing {
             return Ok(());
         }
         let wait = wait.unwrap_or_default().as_secs_f64();
@@ -63,11 +63,14 @@ impl Thread {
             }
             Standing::HalfOpen => format!("{}: well again: {}", side.name(), self.way_back(side)),
         };
+        // Without its line nobody joins by itself.
+        self.keep_beside(What::Breaker(side.name().into()), &Why::Breaker(words.clone()))?;
+        self.breakers[side as usize] = standing;
         self.say(words.clone());
         let cause = Some(standing.name().to_owned());
         let told = Told { cause, side: Some(side.name().into()), ..Told::reason(&words) };
         self.shared.events.tell(Kind::Breaker, told);
-        self.keep_beside(What::Breaker(side.name().into()), &Why::Breaker(words))
+        Ok(())
     }
 
     /// Who brings a side back that is well again.
