@@ -19,6 +19,7 @@ mod loss;
 mod measure;
 mod redial;
 mod settled;
+pub mod tcp;
 mod terms;
 mod turn;
 
@@ -37,22 +38,6 @@ use crate::abi::Tuple;
 use crate::protocol::http1::Scanner;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
-
-/// TCP flags as they lie in the header.
-pub mod tcp {
-    /// Sender has finished.
-    pub const FIN: u8 = 1;
-    /// First sequence number.
-    pub const SYN: u8 = 2;
-    /// Connection refused, or given up.
-    pub const RST: u8 = 4;
-    /// Push.
-    pub const PSH: u8 = 8;
-    /// The acknowledgement field means something.
-    pub const ACK: u8 = 16;
-    /// Urgent pointer.
-    pub const URG: u8 = 32;
-}
 
 /// The kernel's own lock type: BTF finds it by this name.
 #[allow(non_camel_case_types, reason = "the verifier looks the type up by this name")]

@@ -104,8 +104,8 @@ verdicts! {
     48 NoneDue            Drop "a packet to be made, which isn't needed any more"
     49 HandoverFailed     Drop "decided at XDP, and could not be handed over to TC; the bytes stay owed"
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
-    51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its own numbers"
-    52 IcmpAbsorbed       Drop "an ICMP error that no end of the flow needs: of the path of a leg without authority, or about a packet that isn't under way"
+    51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
+    52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -184,6 +184,7 @@ pub struct Seen {
 
 /// What happens to a migration.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and a second apart")]
 pub enum Event {
     /// Time passes.
     Tick(Seen),
