@@ -184,10 +184,9 @@ pub struct Seen {
 
 /// What happens to a migration.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "one at a time, and a second apart")]
 pub enum Event {
     /// Time passes.
-    Tick(Seen),
+    Tick(Box<Seen>),
     /// A move that was asked for has ended: nothing, or why it failed.
     Moved(Move, Result<(), String>),
     /// An operator asks; who.
@@ -246,8 +245,8 @@ pub fn step(plan: &Plan, mut state: State, event: Event) -> Next {
                 Stage::Standby | Stage::RollingBack if state.aborting => standby::rolling_back(state, &seen),
                 _ if state.aborting => aborting(state, &seen),
                 Stage::Joining => joining(state, &seen),
-                Stage::Mirroring | Stage::Shifting => shifting(plan, state, seen),
-                Stage::Ready => ready(plan, state, seen),
+                Stage::Mirroring | Stage::Shifting => shifting(plan, state, *seen),
+                Stage::Ready => ready(plan, state, *seen),
                 Stage::CuttingOver => cutting_over(plan, state, &seen),
                 Stage::Standby => standby::tick(plan, state, &seen),
                 Stage::RollingBack => standby::rolling_back(state, &seen),

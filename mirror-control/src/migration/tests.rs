@@ -134,7 +134,7 @@ impl World {
 
     fn tick(&mut self) -> Why {
         let seen = self.seen();
-        self.event(Event::Tick(seen), false)
+        self.event(Event::Tick(Box::new(seen)), false)
     }
 
     fn until(&mut self, stage: Stage) {
@@ -251,7 +251,7 @@ fn an_authority_that_leaves_requests_unanswered_isnt_waited_for() {
     assert_eq!((why.name(), world.state.stage), ("shortfall".into(), Stage::RollingBack));
     // Those who waited have been sent away, and more come: it doesn't show at every tick.
     world.shortfall = None;
-    let (_, actions, _) = step(&world.plan, world.state.clone(), Event::Tick(world.seen()));
+    let (_, actions, _) = step(&world.plan, world.state.clone(), Event::Tick(Box::new(world.seen())));
     assert_eq!(actions, [Action::Rescue]);
     world.jammed = false;
     world.until(Stage::RolledBack);
@@ -373,7 +373,7 @@ fn no_order_of_events_and_crashes_breaks_a_rule() {
         for _ in 0..120 {
             chance(&mut world, &mut dice);
             let seen = world.seen();
-            world.event(Event::Tick(seen), dice.random_bool(0.1));
+            world.event(Event::Tick(Box::new(seen)), dice.random_bool(0.1));
             let word = world.word;
             assert!(word.member(word.authority()), "seed {seed}: {:?}", world.path);
             assert!(word.weight() == 0 || word.member(Side::Shadow), "seed {seed}: {:?}", world.path);

@@ -334,7 +334,7 @@ impl Thread {
         let capacity = self.shared.board.scaling().capacity;
         let plan = self.running.as_ref().map(Executor::plan);
         let shortfall = plan.and_then(|plan| self.throughput.shortfall(&plan.throughput));
-        self.event(Event::Tick(Seen { seconds, word, verdict, shortfall, healthy, capacity }))
+        self.event(Event::Tick(Box::new(Seen { seconds, word, verdict, shortfall, healthy, capacity })))
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.

@@ -26,8 +26,8 @@ pub(super) fn forecast(answer: &ForecastAnswer) -> Result<Markup> {
     Ok(html! {
         h2 { "Load, and what was expected of it" }
         p.faint {
-            "Requests a second. " span.p { "What came" } ", and " span.s { "what was expected" } " of it ten minutes before, and \
-             is expected from now on, between the ends of its 90 % interval. Made " (span(age)) " ago."
+            "Requests a second. " span.p { "What came" } ", and " span.s { "what was expected" } " of it ten minutes \
+             before, and is expected from now on, between the ends of its 90 % interval. Made " (span(age)) " ago."
         }
         @for (class, picture) in classes {
             @if let Some(picture) = picture { figure { figcaption { (class.class) } (PreEscaped(picture)) } }

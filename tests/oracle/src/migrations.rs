@@ -297,14 +297,14 @@ impl World {
         // Where nobody checks its health, it shows by the requests that it leaves unanswered.
         let shortfall = self.dead[word.authority() as usize].then(shortfall);
         let verdict = self.verdict.clone();
-        self.daemon.executor.event(Event::Tick(Seen {
+        self.daemon.executor.event(Event::Tick(Box::new(Seen {
             seconds,
             word,
             verdict,
             shortfall,
             healthy,
             capacity: [None, None],
-        }));
+        })));
         if let Some(event) = late {
             // Told twice, the second time behind a tick.
             self.daemon.executor.event(event);
