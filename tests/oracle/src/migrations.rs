@@ -50,7 +50,14 @@ impl Mutant {
     /// Rules that it breaks first.
     pub const fn breaks(self) -> &'static [&'static str] {
         match self {
-            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
+            // A join is a freeze, too: who joins must have every write.
+            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::SumsApart => &[
+                "a flip with a write owed",
+                "a write begins under the old word",
+                "two authorities",
+                "a side joined that isn't level",
+            ],
+            Mutant::FinishedGate => {
                 &["a flip with a write owed", "a write begins under the old word", "two authorities"]
             }
             Mutant::DoubtsForgotten => &["in sync, and lacks a write"],
