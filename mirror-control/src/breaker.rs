@@ -38,7 +38,8 @@ pub struct BreakerPolicy {
 impl Default for BreakerPolicy {
     fn default() -> Self {
         Self {
-            lost_legs: 20,
+            // A host that is busy for half a second costs healthy servers their legs, too.
+            lost_legs: 0,
             window: Duration::from_secs(10),
             probe: Duration::from_secs(1),
             probe_most: Duration::from_secs(60),

@@ -273,9 +273,13 @@ mod tests {
         Event { at: monotonic_ns(), kind, slot, side: 1, reason: reason as u32, ..Event::default() }
     }
 
+    fn twenty() -> BreakerPolicy {
+        BreakerPolicy { lost_legs: 20, ..BreakerPolicy::default() }
+    }
+
     fn mirrored() -> (State, SwitchWord) {
         let word = SwitchWord::initial().with_member(Side::Shadow, true);
-        (State::new(word, (0, 0), BreakerPolicy::default()), word)
+        (State::new(word, (0, 0), twenty()), word)
     }
 
     #[test]
@@ -339,7 +343,7 @@ mod tests {
     fn a_mirror_that_loses_leg_after_leg_is_put_out_on_either_side_and_says_why() {
         for mirror in Side::BOTH {
             let word = SwitchWord::initial().with_member(Side::Shadow, true).with_authority(mirror.other());
-            let mut state = State::new(word, (0, 0), BreakerPolicy::default());
+            let mut state = State::new(word, (0, 0), twenty());
             for _ in 0..19 {
                 state.note(&failed(7, mirror));
             }
@@ -379,7 +383,7 @@ mod tests {
     #[test]
     fn a_daemon_that_comes_back_knows_who_fell_out_and_who_was_let_go() {
         let alone = SwitchWord::initial();
-        let found = |at, reason| State::new(alone, (at, reason), BreakerPolicy::default()).breakers;
+        let found = |at, reason| State::new(alone, (at, reason), twenty()).breakers;
         assert_eq!(found(5, App::TRIPPED)[1].standing(), Standing::Open);
         assert_eq!(found(5, App::RELEASED)[1].standing(), Standing::Closed);
         assert_eq!(found(0, 0)[1].standing(), Standing::Closed, "it has never joined");

@@ -11,7 +11,7 @@ use super::duration;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Breaker {
-    /// So many legs lost within the window put the side without authority out of sync; 0 switches it off. Those count whose
+    /// So many legs lost within the window put the side without authority out of sync; 0: none do. Those count whose
     /// server failed: it fell silent, reset in the middle of an answer, or closed without a single one.
     pub lost_legs: u32,
     /// The window.
