@@ -188,7 +188,7 @@ pub struct Flow {
     pub completed: u32,
     /// What the compared turn asks for, hashed: [`crate::protocol::http1::Target`]; 0: not known.
     pub target: u32,
-    /// Bit n modulo 64: the n-th request is a HEAD.
+    /// Bit n modulo [`MAX_OUTSTANDING`](crate::protocol::http1::MAX_OUTSTANDING): the n-th request is a HEAD.
     pub heads: u64,
     /// How far the requests have been read.
     pub parse: Parse,

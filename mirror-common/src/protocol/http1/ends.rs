@@ -1,9 +1,7 @@
 //! What the parser does at the bytes that matter: words, digits, and the ends of things.
 
 use super::table::{LAST_POSITION, LENGTHS, MATCHES, UNDERSCORE, state, word};
-use super::{
-    Class, Kind, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, UNKNOWN_LENGTH, Walk, flag, start_of,
-};
+use super::{Class, Kind, MAX_LENGTH, MAX_REQUESTS, Scanner, UNKNOWN_LENGTH, Walk, flag, start_of};
 
 /// Switching protocols (RFC 9110, 15.2.2): what follows is no HTTP.
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -17,9 +15,6 @@ impl Walk {
         let begin = self.at.wrapping_sub(1);
         self.scanner = Scanner { state: self.scanner.state, head_bytes: 1, ..Scanner::OPAQUE };
         if self.is_response() {
-            if self.answered >= MAX_ANSWERS {
-                self.lose();
-            }
             return;
         }
         if self.begun >= MAX_REQUESTS {
