@@ -13,6 +13,10 @@ use super::socket::{self, State, Tcp};
 /// How long a closed connection is remembered, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;
 
+/// With all its answers a client waits so long for the server's FIN, in microseconds, as Linux does for a socket that was closed
+/// (`tcp_fin_timeout`): a server whose machine has died never says it.
+const FIN_TIMEOUT: u64 = 60_000_000;
+
 /// A request that waits for its answer.
 struct Waiting {
     request: Request,
@@ -162,7 +166,13 @@ impl Client {
             && self.waiting.len() < settings.pipeline as usize
             && (self.tcp.is_none() || !full);
         let next = (ready && later.is_none() && more).then_some(self.next_at);
-        [tcp, old, later, next].into_iter().flatten().min()
+        [tcp, old, later, next, self.gives_up()].into_iter().flatten().min()
+    }
+
+    /// When it waits no more for the server's FIN.
+    fn gives_up(&self) -> Option<u64> {
+        let waits = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && tcp.closing());
+        (waits && self.waiting.is_empty() && self.later.is_empty()).then_some(self.next_at + FIN_TIMEOUT)
     }
 
     /// A segment has come.
@@ -325,6 +335,9 @@ impl Client {
         }
         let Some(tcp) = &mut self.tcp else { return };
         if tcp.state != State::Open || tcp.closing() {
+            if self.gives_up().is_some_and(|at| at <= now) {
+                self.leave(now);
+            }
             return;
         }
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
