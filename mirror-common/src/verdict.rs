@@ -104,6 +104,7 @@ verdicts! {
     48 NoneDue            Drop "a packet to be made, which isn't needed any more"
     49 HandoverFailed     Drop "decided at XDP, and could not be handed over to TC; the bytes stay owed"
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
+    51 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -99,6 +99,16 @@ fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32
     send(skb, scratch, &e, last != 0)
 }
 
+/// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.
+#[inline(always)]
+fn keep_sack<P: Packet>(packet: P, scratch: &mut Scratch, index: u32) -> bool {
+    let kept = packet::put_sack(packet, scratch, index);
+    if !kept {
+        count::verdict(Verdict::EmitFailed);
+    }
+    kept
+}
+
 /// A clone of the packet as it came, into the TAP.
 #[inline(always)]
 pub fn hold_copy(skb: Skb) {
@@ -134,7 +144,14 @@ fn outputs(step: &Step) -> u32 {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    // Both legs are cut alike.
+    // Both legs are cut alike, and shown no blocks, or what is kept would have two sums: another acknowledgement brings them.
+    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
+    if cut {
+        scratch.step.sack.count = 0;
+        if !keep_sack(skb, scratch, 0) {
+            return TC_ACT_SHOT;
+        }
+    }
     for side in 0..2 {
         let e = scratch.step.to_leg[side];
         if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
@@ -151,6 +168,9 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
         let forwards = kind == emit::FORWARD || kind == emit::CUT;
         if kind != emit::NONE && forwards == (turn < 3) {
             left -= 1;
+            if kind == emit::FORWARD && !keep_sack(skb, scratch, index) {
+                continue;
+            }
             action = one(skb, scratch, service, index, (left == 0 && !keep) as u32);
         }
     }
@@ -182,6 +202,9 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     let route = route(frame, scratch);
     if route.found != FOUND || DEVICES.get(route.device).is_none() {
         return NOT_HERE;
+    }
+    if !keep_sack(frame, scratch, index) {
+        return xdp_action::XDP_DROP;
     }
     if !packet::rewrite(frame, scratch, &e, route.macs) {
         count::verdict(Verdict::EmitFailed);

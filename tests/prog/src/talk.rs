@@ -111,7 +111,7 @@ impl Talk {
     pub fn accept(&self, stage: &mut Stage, side: Side) -> Result<Seen> {
         let flow = self.flow(stage)?;
         let leg = flow.leg(side);
-        let ack = leg.from.wrapping_add(leg.offset);
+        let ack = leg.acked.wrapping_add(leg.offset);
         let seg = Seg::new(tcp::SYN | tcp::ACK, SERVER_ISS[side as usize], ack).options(&[2, 4, 5, 0xb4]);
         self.server(stage, side, &seg)
     }
