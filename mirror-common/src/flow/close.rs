@@ -43,7 +43,7 @@ pub(super) fn note_fin(leg: &mut Leg, end: u32) {
     leg.flags |= Leg::FIN;
     if leg.parse.scanner.until_close() {
         leg.answered = leg.answered.wrapping_add(1);
-        leg.parse = Default::default();
+        leg.parse.scanner.reset();
     }
     leg.parse.at = end;
 }

@@ -243,7 +243,7 @@ fn opened(flow: &mut Flow, side: Side, seg: &Segment) {
     leg.told = if scales { leg.told } else { 0 };
     leg.rcv_nxt = next;
     leg.sent_max = next;
-    leg.parse = Default::default();
+    leg.parse.scanner.reset();
     leg.parse.at = next;
     leg.edge = leg.acked.wrapping_add(u32::from(seg.window));
     leg.heard_ms = seg.now_ms;

@@ -302,7 +302,7 @@ fn show<S: Switch>(
     let leg = flow.leg_mut(side);
     leg.sent_max = seq::max(leg.sent_max, end);
     let closing = leg.flags & (Leg::CLOSING | Leg::FIN) != 0;
-        if closing {
+    if closing {
         flow.set(Flow::CLOSING, true);
     }
     let view = end.wrapping_add(flow.delta);

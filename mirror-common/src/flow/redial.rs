@@ -1,9 +1,9 @@
 //! A leg's life is not the connection's: it is dialled anew under the client's connection.
 
 use super::handshake::{offered, start, syn};
-use super::{measure, sack};
 use super::settled::at_boundary;
 use super::{Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state};
+use super::{measure, sack};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -51,7 +51,8 @@ pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
     leg.answered = answered;
     leg.fed = 0;
     leg.behind_since = 0;
-    leg.parse = Default::default();
+    leg.parse.scanner.reset();
+    leg.parse.at = 0;
     leg.rcv_nxt = 0;
     leg.sent_max = 0;
     sack::forget(flow, side);
