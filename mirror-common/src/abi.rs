@@ -191,7 +191,7 @@ pub struct App {
     /// the side out.
     pub out_of_sync_at: u64,
     /// Why: [`crate::flow::LossReason`] as a number; 0: a client's connection ended while a write was owed;
-    /// [`App::RESTARTED`]. Writer: as above.
+    /// [`App::RESTARTED`] and its like. Writer: as above.
     pub out_of_sync_reason: u64,
     /// Writes that the mirror does, and of which nobody knows whether the authority, whose leg was lost, has done them. As
     /// soon as the authority answers another write, the mirror is out of sync for them; where it is dead, the mirror may take
@@ -204,6 +204,10 @@ pub struct App {
 impl App {
     /// The server lost most of its legs at once, and may have lost its memory.
     pub const RESTARTED: u64 = 255;
+    /// Its circuit breaker opened: it lost too many legs within a while.
+    pub const TRIPPED: u64 = 254;
+    /// It was put out on purpose: it is mirrored no more.
+    pub const RELEASED: u64 = 253;
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.
@@ -218,7 +222,7 @@ pub struct Config {
     pub secret: u64,
 }
 
-/// What the daemon asks of a run of the sweep program, and what the run found: 32 bytes.
+/// What the daemon asks of a run of the sweep program, and what the run found: 40 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SweepState {
@@ -238,6 +242,10 @@ pub struct SweepState {
     pub queued: u32,
     /// 1: the authority is dead ([`crate::flow::sweep::GIVE_UP`]). Writer: daemon.
     pub give_up: u32,
+    /// After how long a turn is unanswered, in microseconds. Writer: daemon.
+    pub unanswered_us: u32,
+    /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
+    pub unanswered: u32,
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
@@ -331,7 +339,7 @@ pub struct Event {
     pub generation: u32,
     /// The side that it is about, where it is about one.
     pub side: u32,
-    /// [`crate::flow::LossReason`] where a leg was lost.
+    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed.
     pub reason: u32,
 }
 
@@ -436,7 +444,7 @@ const _: () = {
     assert!(size_of::<Service>() == 48);
     assert!(size_of::<App>() == 56);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 32);
+    assert!(size_of::<SweepState>() == 40);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);

@@ -8,10 +8,12 @@
 //! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Flow::delta`], fixed while
 //! the leg is the authority.
 
+mod answers;
 mod client;
 mod clock;
 mod close;
 mod handshake;
+mod icmp;
 mod leg;
 mod loss;
 mod measure;
@@ -19,6 +21,7 @@ mod redial;
 pub mod sack;
 mod settled;
 mod step;
+pub mod tcp;
 mod terms;
 mod to_leg;
 mod turn;
@@ -26,9 +29,10 @@ mod turn;
 pub use client::on_client;
 pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
+pub use icmp::{LEAST_MTU, Quote, on_client_error, on_leg_error};
 pub use leg::on_leg;
 pub use loss::LossReason;
-pub use measure::{Compared, Measured, outcome, pair, to_sum};
+pub use measure::{Compared, Measured, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 pub use step::{Emit, Step, emit};
@@ -38,22 +42,6 @@ use crate::abi::Tuple;
 use crate::protocol::http1::Scanner;
 use crate::switch_word::Side;
 use sack::Sack;
-
-/// TCP flags as they lie in the header.
-pub mod tcp {
-    /// Sender has finished.
-    pub const FIN: u8 = 1;
-    /// First sequence number.
-    pub const SYN: u8 = 2;
-    /// Connection refused, or given up.
-    pub const RST: u8 = 4;
-    /// Push.
-    pub const PSH: u8 = 8;
-    /// The acknowledgement field means something.
-    pub const ACK: u8 = 16;
-    /// Urgent pointer.
-    pub const URG: u8 = 32;
-}
 
 /// The kernel's own lock type: BTF finds it by this name.
 #[allow(non_camel_case_types, reason = "the verifier looks the type up by this name")]

@@ -254,6 +254,7 @@ impl Freeze {
 mod tests {
     use super::*;
 
+    /// C1: the kernel's own swap.
     #[test]
     fn a_deadline_counts_for_the_freeze_that_it_was_armed_for_alone() {
         let word = SwitchWord::initial().with_weight(2_500);

@@ -85,7 +85,7 @@ verdicts! {
     29 AskedAgain         Emit "a read whose leg was lost before it answered: asked of the other one"
     30 NoService          Pass "not for a service: the kernel's own"
     31 NotIpv4            Pass "not IPv4: the kernel's own"
-    32 NotTcp             Pass "not TCP: the kernel's own"
+    32 NotTcp             Pass "neither TCP nor an ICMP error about a flow's packet: the kernel's own"
     33 Fragment           Pass "an IP fragment that is not for a service that it could be matched to: the kernel's own"
     34 FragmentDropped    Drop "an IP fragment towards a service's address"
     35 Malformed          Drop "lengths that contradict each other: never half a packet"
@@ -104,7 +104,9 @@ verdicts! {
     48 NoneDue            Drop "a packet to be made, which isn't needed any more"
     49 HandoverFailed     Drop "decided at XDP, and could not be handed over to TC; the bytes stay owed"
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
-    51 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
+    51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
+    52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
+    53 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
 }
 
 /// Size of the counters' array: room for new ones.

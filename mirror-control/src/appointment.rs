@@ -246,6 +246,7 @@ mod tests {
         assert_eq!(look(&mut pending, -3_599, 12), (Turn::Waits, vec![]));
     }
 
+    /// C8: an ordered move's window goes by the monotonic clock.
     #[test]
     fn a_clock_that_is_set_back_in_the_window_neither_shuts_it_nor_keeps_it_open() {
         let mut pending = pending();

@@ -176,7 +176,14 @@ mod tests {
     fn seen(word: SwitchWord, seconds: f64) -> Event {
         let progress = Progress { have: 10_000, need: 5_000, evidence: [Some(9.0); 4], threshold: 5.0 };
         let verdict = Some(Verdict::NoWorse(progress));
-        Event::Tick(Seen { seconds, word, verdict, healthy: [None; 2], capacity: [None, None] })
+        Event::Tick(Box::new(Seen {
+            seconds,
+            word,
+            verdict,
+            shortfall: None,
+            healthy: [None; 2],
+            capacity: [None, None],
+        }))
     }
 
     /// One that is about to take its first step.

@@ -29,12 +29,14 @@ pub enum What {
     Appointment,
     /// The size of the provisioned shadow was decided on: of which resource, in units of what the scaler adds and takes away.
     Scaled(String, Decision),
+    /// A side's circuit breaker stands otherwise: whose; the reason says how.
+    Breaker(String),
 }
 
 impl What {
     /// Whether it is none of a migration's own steps: its line has the state of whatever migration there is, or was.
     pub fn is_beside(&self) -> bool {
-        matches!(self, What::Appointment | What::Scaled(..))
+        matches!(self, What::Appointment | What::Scaled(..) | What::Breaker(_))
     }
 }
 
@@ -184,6 +186,7 @@ mod tests {
         assert!(text.lines().nth(1).unwrap().contains(r#""decided":[{"weigh":100},"begin_step"]"#), "{text}");
     }
 
+    /// C9: no half line is believed.
     #[test]
     fn cut_at_every_byte_it_has_every_whole_line() {
         let text = text(3);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appointment;
+pub mod breaker;
 pub mod divergence;
 pub mod driver;
 pub mod evidence;
@@ -11,4 +12,5 @@ pub mod migration;
 pub mod moves;
 pub mod restart;
 pub mod scaler;
+pub mod throughput;
 pub mod weight;

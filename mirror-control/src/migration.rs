@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     evidence::{JudgeError, JudgePolicy, Verdict},
     moves::Move,
+    throughput::{Shortfall, ThroughputPolicy},
     weight::{self, Change, Judging, WeightPolicy, WeightPolicyError, WeightState},
 };
 
@@ -43,6 +44,8 @@ pub struct Plan {
     pub cutover_by_itself: bool,
     /// Bounds of the moves.
     pub moves: MovePolicy,
+    /// From when on the new authority's answers are too few.
+    pub throughput: ThroughputPolicy,
 }
 
 /// How often a move is tried, and how long the primary stands by.
@@ -95,7 +98,8 @@ impl Plan {
             (!(0.0..=days).contains(&moves.standby_seconds), "standby"),
             (!(0.1..=3_600.0).contains(&moves.unhealthy_seconds), "unhealthy"),
         ];
-        bad.iter().find(|(bad, _)| *bad).map_or(Ok(()), |(_, name)| Err(PlanError::Moves(name)))
+        bad.iter().find(|(bad, _)| *bad).map_or(Ok(()), |(_, name)| Err(PlanError::Moves(name)))?;
+        self.throughput.validate().map_err(PlanError::Moves)
     }
 }
 
@@ -120,6 +124,9 @@ pub struct State {
     pub cutover_asked: bool,
     /// An operator asked for the end of it, and not all reads are the primary's yet.
     pub aborting: bool,
+    /// The new authority leaves requests unanswered: on the way back it isn't waited for.
+    #[serde(default)]
+    pub unanswered: bool,
 }
 
 impl State {
@@ -135,6 +142,7 @@ impl State {
             unhealthy_seconds: 0.0,
             cutover_asked: false,
             aborting: false,
+            unanswered: false,
         }
     }
 }
@@ -166,6 +174,8 @@ pub struct Seen {
     pub word: SwitchWord,
     /// The judge's; nothing while the primary's past is too short to judge by.
     pub verdict: Option<Verdict>,
+    /// The answers that clients lack, since the authority is who it is.
+    pub shortfall: Option<Shortfall>,
     /// Whether each side's health check is good; nothing where there is none.
     pub healthy: [Option<bool>; 2],
     /// Whether each side carries what is forecast; nothing where its size isn't known to the gateway.
@@ -176,7 +186,7 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Time passes.
-    Tick(Seen),
+    Tick(Box<Seen>),
     /// A move that was asked for has ended: nothing, or why it failed.
     Moved(Move, Result<(), String>),
     /// An operator asks; who.
@@ -235,8 +245,8 @@ pub fn step(plan: &Plan, mut state: State, event: Event) -> Next {
                 Stage::Standby | Stage::RollingBack if state.aborting => standby::rolling_back(state, &seen),
                 _ if state.aborting => aborting(state, &seen),
                 Stage::Joining => joining(state, &seen),
-                Stage::Mirroring | Stage::Shifting => shifting(plan, state, seen),
-                Stage::Ready => ready(plan, state, seen),
+                Stage::Mirroring | Stage::Shifting => shifting(plan, state, *seen),
+                Stage::Ready => ready(plan, state, *seen),
                 Stage::CuttingOver => cutting_over(plan, state, &seen),
                 Stage::Standby => standby::tick(plan, state, &seen),
                 Stage::RollingBack => standby::rolling_back(state, &seen),
@@ -260,6 +270,9 @@ fn joining(state: State, seen: &Seen) -> Next {
             .clone()
             .map_or(Why::Retry(state.retry_seconds), |who| Why::Weight(weight::Reason::Paused(who)));
         return (state, Vec::new(), why);
+    }
+    if seen.healthy[Side::Shadow as usize] == Some(false) {
+        return (state, Vec::new(), Why::Unwell);
     }
     (state, vec![Action::Make(Move::Join)], Why::OutOfSync)
 }

@@ -11,6 +11,8 @@
 //! While a move waits, the phase is Joining or Freezing and writes are frozen. Whoever finds the freeze's deadline passed
 //! swaps the thawed word in: the word before the move, unfrozen.
 
+use std::fmt;
+
 use mirror_common::switch_word::{Freeze, Phase, Side, SwitchWord};
 use mirror_common::weight::ALL;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,27 @@ pub struct Phases {
     pub flip_us: f64,
     /// How long writes were frozen in all.
     pub frozen_us: f64,
+    /// The slowest read and the slowest write whose answers ended within the move, or within 100 ms behind it; nothing where
+    /// none did. Rounded up by 1/16 at most; what would have been slow without the move is among them.
+    #[serde(default)]
+    pub slowest_us: [Option<f64>; 2],
+}
+
+impl fmt::Display for Phases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { freeze_us, drain_us, hook_us, flip_us, frozen_us, slowest_us } = self;
+        write!(
+            f,
+            "freeze {freeze_us:.1} µs, drain {drain_us:.1} µs, hook {hook_us:.1} µs, flip {flip_us:.1} µs; frozen for \
+             {frozen_us:.1} µs"
+        )?;
+        for (class, us) in ["read", "write"].iter().zip(slowest_us) {
+            if let Some(us) = us {
+                write!(f, "; slowest {class} {:.1} ms", us / 1e3)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 mod course;
@@ -197,6 +220,7 @@ mod tests {
         assert_eq!((back.authority(), back.weight(), back.phase()), (Side::Primary, 0, Phase::RolledBack));
     }
 
+    /// C5: nor by hand.
     #[test]
     fn what_is_out_of_sync_gets_neither_reads_nor_authority() {
         let alone = SwitchWord::initial();

@@ -2,10 +2,10 @@
 
 use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
-    abi::{App, Service, nat},
+    abi::{App, Service, Tuple, nat},
     flow::{
-        Due, Flow, Step, Switch, Terms, Writes, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open,
-        tcp,
+        Due, Flow, Quote, Step, Switch, Terms, Writes, on_client, on_client_error, on_client_syn, on_dialled,
+        on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
@@ -145,16 +145,8 @@ pub fn decide<P: Packet>(scratch: &mut Scratch, target: Target, service: &Servic
         let flow = target.flow;
         bpf_spin_lock((&raw mut (*flow).lock).cast());
         let flow_ref = &mut *flow;
-        let client = flow_ref.tuple;
-        let mut ours = flow_ref.generation == target.generation;
-        if target.from == 2 {
-            ours &= client == scratch.tuple;
-        } else {
-            let port = nat::port(flow_ref.legs[target.from as usize & 1].port);
-            ours &= port.to_be() == scratch.tuple.dport;
-        }
-        if ours {
-            scratch.client = client;
+        if is_its(flow_ref, target, &scratch.tuple) {
+            scratch.client = flow_ref.tuple;
             let syn = scratch.seg.flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN;
             if target.from != 2 {
                 scratch.step.verdict = on_leg(
@@ -172,6 +164,37 @@ pub fn decide<P: Packet>(scratch: &mut Scratch, target: Target, service: &Servic
         }
         bpf_spin_unlock((&raw mut (*flow).lock).cast());
     }
+}
+
+/// An ICMP error about a packet that was sent for a flow; `scratch.tuple`: the addresses of an answer to it.
+#[inline(always)]
+pub fn error(scratch: &mut Scratch, target: Target, quote: &Quote) {
+    clear(&mut scratch.step);
+    // SAFETY: as above.
+    unsafe {
+        let flow = target.flow;
+        bpf_spin_lock((&raw mut (*flow).lock).cast());
+        let flow_ref = &mut *flow;
+        if is_its(flow_ref, target, &scratch.tuple) {
+            scratch.client = flow_ref.tuple;
+            scratch.step.verdict = match target.from {
+                2 => on_client_error(flow_ref, quote, &mut scratch.step),
+                side => on_leg_error(flow_ref, Side::from_bit(side), quote, &mut scratch.step),
+            };
+        }
+        bpf_spin_unlock((&raw mut (*flow).lock).cast());
+    }
+}
+
+/// Whether a packet's addresses are still the flow's: a slot may be used again while a packet is on its way.
+#[inline(always)]
+fn is_its(flow: &Flow, target: Target, tuple: &Tuple) -> bool {
+    let same = if target.from == 2 {
+        flow.tuple == *tuple
+    } else {
+        nat::port(flow.legs[target.from as usize & 1].port).to_be() == tuple.dport
+    };
+    flow.generation == target.generation && same
 }
 
 /// Fills a free slot.
@@ -219,6 +242,7 @@ pub struct Swept {
     pub live: bool,
     pub two_legs: bool,
     pub counted: bool,
+    pub unanswered: bool,
 }
 
 /// Looks at a slot without a packet. A slot that is due to be freed is so when this returns; its addresses are the caller's.
@@ -229,9 +253,15 @@ pub fn sweep(
     how: u32,
     service: &Service,
     words: Words,
-    now_ms: u32,
+    now_ns: u64,
+    unanswered_us: u32,
 ) -> Swept {
     clear(&mut scratch.step);
+    // 0 says that a clock stands still.
+    let now_ms = match (now_ns / 1_000_000) as u32 {
+        0 => 1,
+        now_ms => now_ms,
+    };
     let mut terms = Terms { switch: words, service, now_ms };
     // SAFETY: as above.
     unsafe {
@@ -250,6 +280,7 @@ pub fn sweep(
             live: flow_ref.state != 0,
             two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,
             counted: flow_ref.flags & Flow::COUNTED != 0,
+            unanswered: unanswered(flow_ref, (now_ns / 1_000) as u32, unanswered_us),
         };
         if matches!(due, Due::Free) {
             forget(flow_ref);

@@ -10,6 +10,7 @@ mod classify;
 mod count;
 mod decide;
 mod handover;
+mod icmp;
 mod lookup;
 mod maps;
 mod packet;
@@ -57,6 +58,7 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
             }
             finish(skb, scratch)
         }
+        Err(Verdict::NotTcp) => icmp::other(skb, scratch),
         Err(verdict) => {
             say::verdict(&ctx, "tc", scratch, verdict);
             count::verdict(verdict);

@@ -9,7 +9,7 @@ use mirror_common::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
     },
-    flow::{Dialled, Flow, Measured, Opening, Segment, Step, pair},
+    flow::{Dialled, Emit, Flow, Measured, Opening, Segment, Step, pair},
     hist,
     options::{Options, ROOM},
     protocol::http1::{Target, Walk},
@@ -137,7 +137,9 @@ pub struct Scratch {
     pub tuple: Tuple,
     /// The flow's client's.
     pub client: Tuple,
-    /// Where the packet that is being made goes.
+    /// The packet that is being made, ...
+    pub emit: Emit,
+    /// ... and where it goes.
     pub out: Tuple,
     pub options: Options,
     /// TCP header length, in bytes.

@@ -1,6 +1,7 @@
 //! The only module that touches a packet's bytes: headers are copied to scratch, judged there, and written back. What an
 //! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
+mod error;
 mod frame;
 mod sack;
 mod skb;
@@ -16,6 +17,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+pub use error::{quote, rewrite_error};
 pub use frame::Frame;
 pub use sack::put as put_sack;
 pub use skb::Skb;
@@ -285,15 +287,16 @@ fn syn_options(header: &mut [u8; HEADER_BYTES], e: &Emit) {
     }
 }
 
-/// Rewrites the packet at hand into what an [`Emit`] asks for, towards `scratch.out` and `macs`.
+/// Rewrites the packet at hand into what `scratch.emit` asks for, towards `scratch.out` and `macs`.
 ///
 /// Whether an skb's checksum is complete or was left to the device can't be seen; [`Packet::write`] knows: of the two
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
-pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs) -> bool {
+pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
     if !reload(packet, scratch) {
         return false;
     }
+    let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;
     let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
@@ -345,7 +348,7 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
         put32(header, 58, 0);
         put32(header, 62, 0);
         if option_len > 0 {
-            syn_options(header, e);
+            syn_options(header, &e);
         }
     }
     put16(header, 24, checksum::update(ne16(header, 24), ip));

@@ -72,12 +72,12 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     let Some(service) = lookup::service(client.daddr, client.dport) else { return 0 };
     let Some(words) = Words::of(service.app, now_ns) else { return 0 };
     let target = Target { flow, slot, generation, from: 2 };
-    let now_ms = (now_ns / 1_000_000) as u32;
-    let how = how(state);
-    let swept = decide::sweep(scratch, target, how, service, words, if now_ms == 0 { 1 } else { now_ms });
+    let (how, unanswered_us) = (how(state), state.unanswered_us);
+    let swept = decide::sweep(scratch, target, how, service, words, now_ns, unanswered_us);
     state.live += swept.live as u32;
     state.two_legs += swept.two_legs as u32;
     state.open_writes += swept.counted as u32;
+    state.unanswered += swept.unanswered as u32;
     match swept.due {
         Due::Nothing => {}
         Due::Emit => {
@@ -107,6 +107,7 @@ pub fn sweep() -> Option<()> {
         (*state).freed = 0;
         (*state).open_writes = 0;
         (*state).queued = 0;
+        (*state).unanswered = 0;
         let mut context = Context { state, scratch, now_ns: bpf_ktime_get_ns(), block: 0 };
         bpf_loop(SWEEP_SLOTS / BLOCK, visit_block as *mut c_void, (&raw mut context).cast(), 0);
     }
@@ -127,11 +128,10 @@ pub fn emit(skb: Skb) -> Option<()> {
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let words = Words::of(service.app, now_ns)?;
-    let now_ms = (now_ns / 1_000_000) as u32;
     let target = Target { flow, slot: entry.slot(), generation: entry.generation(), from: 2 };
     // SAFETY: the daemon writes it before it has packets made.
     let how = flow::sweep::ACT | how(unsafe { &*SWEEP.get_ptr_mut(0)? });
-    let swept = decide::sweep(scratch, target, how, service, words, if now_ms == 0 { 1 } else { now_ms });
+    let swept = decide::sweep(scratch, target, how, service, words, now_ns, u32::MAX);
     match swept.due {
         Due::Emit => {
             count::step(&scratch.step, service.app, entry.slot(), entry.generation());

@@ -10,8 +10,9 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../src/policy.rs"),
+    include_str!("../src/policy/breaker.rs"),
     include_str!("../src/policy/divergence.rs"),
     include_str!("../src/policy/events.rs"),
     include_str!("../src/policy/migration.rs"),
@@ -79,7 +80,7 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 12] = [
+const TABLES: [(&str, &str); 13] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
@@ -90,6 +91,7 @@ const TABLES: [(&str, &str); 12] = [
     ("Capacity", "`[primary.capacity]` and `[shadow.capacity]`"),
     ("Scale", "`[scale]`"),
     ("Divergence", "`[divergence]`"),
+    ("Breaker", "`[breaker]`"),
     ("Events", "`[events]`"),
     ("Webhook", "`[[events.webhooks]]`"),
 ];
@@ -149,7 +151,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Resources", _) => "a table",
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
-        ("JudgePolicy", _) => "a table of numbers",
+        ("JudgePolicy" | "ThroughputPolicy", _) => "a table of numbers",
         ("NonZeroU32" | "f64" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
@@ -206,7 +208,12 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
-        "migration" | "divergence" => "its own defaults".to_owned(),
+        "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),
+        "lost_legs" => bare.breaker.lost_legs.to_string(),
+        "window" => time(bare.breaker.window),
+        "probe" => time(bare.breaker.probe),
+        "probe_most" => time(bare.breaker.probe_most),
+        "rejoin" => bare.breaker.rejoin.to_string(),
         "segments" => bare.divergence.segments.to_string(),
         "capture" => bare.divergence.capture.to_string(),
         "noisy" => list(&bare.divergence.noisy),
@@ -222,7 +229,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "cutover" => format!("`\"{:?}\"`", bare.migration.cutover).to_lowercase(),
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
-        "judge" => "docs/STATISTICS.md has them".to_owned(),
+        "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
         "armed" => scale.armed.to_string(),
         "ahead" => time(scale.ahead),
         "quantile" => scale.quantile.to_string(),

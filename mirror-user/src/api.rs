@@ -24,6 +24,12 @@ pub struct SideStatus {
     pub since: f64,
     /// Why.
     pub reason: String,
+    /// Its circuit breaker: `closed`, `open` or `half-open`.
+    #[serde(default)]
+    pub breaker: String,
+    /// Seconds until it is asked again whether it is well; nothing while its breaker is closed.
+    #[serde(default)]
+    pub next_probe: Option<f64>,
     /// Legs lost since the daemon started.
     pub legs_lost: u64,
     /// Turns that it answered to clients: reads, writes.
@@ -101,7 +107,13 @@ pub struct LegStatus {
     pub port: u16,
     /// Requests that its server has answered, over all legs of this flow and side.
     pub answered: u32,
-    /// How long it has been behind, in milliseconds; 0: it isn't.
+    /// Of the client's bytes it hasn't acknowledged so many.
+    #[serde(default)]
+    pub owed_bytes: u32,
+    /// So many requests its server hasn't answered to their ends.
+    #[serde(default)]
+    pub owed_answers: u32,
+    /// The oldest of what it owes has been owed for so many milliseconds at least; 0: it owes nothing.
     pub behind_ms: u32,
 }
 
@@ -139,7 +151,7 @@ pub struct FlowStatus {
 pub struct Flows {
     /// How many there are.
     pub total: u32,
-    /// As many as were asked for.
+    /// As many as were asked for, 10,000 at most; whose oldest debt is the oldest comes first.
     pub flows: Vec<FlowStatus>,
 }
 

@@ -138,11 +138,14 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
-    /// Show single connections: their legs, authority, turns, and how far behind
+    /// Show single connections, whose oldest debt is the oldest first: both legs and what they owe, authority, turns
+    ///
+    /// A leg owes the client's bytes that its server hasn't acknowledged, and the requests that it hasn't answered; the time
+    /// is that of the oldest of them, at least.
     #[command(after_help = "Example:\n  mirror flows --limit 20\n  \
-                      mirror flows --json | jq '.flows[] | select(.shadow.state != \"open\")'")]
+                      mirror flows --json | jq '.flows[] | select(.shadow.owed_bytes > 0)'")]
     Flows {
-        /// Connections at most
+        /// Connections at most, up to 10000
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },

@@ -137,7 +137,8 @@ fn share(
     compared: compare::Compared,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
-    let state = Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0))));
+    let state =
+        Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0), policy.breaker.policy())));
     let told = Events::start(&policy.events, policy.name.as_str())?;
     state.lock().map_err(|_| anyhow!("poisoned"))?.tell_to(told.clone());
     let counts = Arc::new(Counts::default());
@@ -195,12 +196,11 @@ fn sweep(shared: &Shared) {
             Err(error) => tracing::error!("the sweep fails: {error:#}"),
         }
         let word = shared.mover.words.load(0);
-        if !shared.mover.policy.durable
-            && let Some(next) = state.restarted(word)
-        {
+        if let Some((next, reason)) = state.unfit(word, shared.mover.policy.durable) {
             // Where somebody else was faster, the word is looked at again at the next sweep.
             if shared.mover.words.swap(0, word, next).is_ok() {
-                shared.mover.words.keep_restarted(0);
+                shared.mover.words.keep_reason(0, reason);
+                state.put_out(word.authority().other(), reason);
             }
         }
         state.follow(shared.mover.words.load(0));

@@ -40,6 +40,8 @@ pub struct Datapath {
     /// Nothing was pinned before.
     pub fresh: bool,
     flows: u32,
+    /// After how long a turn is unanswered.
+    unanswered_us: u32,
 }
 
 /// What a whole sweep found.
@@ -55,6 +57,16 @@ pub struct Swept {
     pub open_writes: u32,
     /// Packets that were made.
     pub queued: u32,
+    /// Whose client waits for an answer that the side without authority has given.
+    pub unanswered: u32,
+}
+
+/// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
+const SPARE_PORTS: u32 = 2_048;
+
+/// How many connections there may be at once, of `flows` slots: each takes a port of each side.
+fn connections(flows: u32) -> u32 {
+    flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
 }
 
 impl Datapath {
@@ -95,7 +107,8 @@ impl Datapath {
         }
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows })
+        let unanswered_us = (policy.migration.throughput.unanswered_seconds * 1e6) as u32;
+        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
     }
 
     /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
@@ -114,7 +127,7 @@ impl Datapath {
             return Ok(());
         }
         let mut slots: Queue<_, u32> = Queue::try_from(self.map(maps::SLOTS)?)?;
-        for slot in 0..flows {
+        for slot in 0..connections(flows) {
             slots.push(slot, 0)?;
         }
         for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
@@ -168,7 +181,13 @@ impl Datapath {
         let frame = stand_in();
         for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
             let count = SWEEP_SLOTS.min(self.flows - first);
-            let ask = SweepState { first, count, give_up: give_up.into(), ..SweepState::default() };
+            let ask = SweepState {
+                first,
+                count,
+                give_up: give_up.into(),
+                unanswered_us: self.unanswered_us,
+                ..SweepState::default()
+            };
             let mut state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
             state.set(0, ask, 0)?;
             let program: &mut Xdp =
@@ -181,6 +200,7 @@ impl Datapath {
             total.freed += found.freed;
             total.open_writes += found.open_writes;
             total.queued += found.queued;
+            total.unanswered += found.unanswered;
         }
         for _ in 0..total.queued {
             let program: &mut SchedClassifier =
@@ -317,4 +337,15 @@ fn stand_in() -> [u8; 64] {
     let sum = mirror_common::checksum::of(&frame[14..34]).to_ne_bytes();
     frame[24..26].copy_from_slice(&sum);
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
+    #[test]
+    fn new_connections_leave_ports_to_the_legs_of_open_ones() {
+        assert_eq!([1_024, 65_536, 4_194_304].map(connections), [1_024, 62_464, 62_464]);
+    }
 }

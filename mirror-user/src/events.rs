@@ -50,6 +50,8 @@ pub enum Kind {
     Rollback,
     /// Something became of a cutover that was ordered beforehand.
     Order,
+    /// A side's circuit breaker opened, found it well, or closed.
+    Breaker,
 }
 
 /// One event. Fields that say nothing of it are left out.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
 use mirror_common::{
-    abi::{maps, nat},
+    abi::{BLOCK, maps, nat},
     flow::{Flow, Leg, flow_state, leg_state},
     switch_word::Side,
 };
@@ -21,28 +21,106 @@ use crate::{
 /// Copies a value under its lock (`BPF_F_LOCK`), so that no transition is seen half done.
 const LOCKED: u64 = 4;
 
-/// Flows in the order of their slots, `limit` at most.
+/// Connections that are listed at most, whatever is asked for.
+pub const MOST: usize = 10_000;
+
+/// The flows whose oldest debt is the oldest, `limit` and [`MOST`] at most; `authority` answers writes. Every slot that is in
+/// use is looked at.
 ///
 /// # Errors
-/// When the pinned array can't be read.
-pub fn list(pins: &Path, limit: usize) -> Result<Vec<FlowStatus>> {
-    let data = MapData::from_pin(pins.join(maps::FLOWS)).context("can't open the pinned flows")?;
-    let flows: Array<_, Flow> = Array::try_from(Map::Array(data))?;
-    let mut found = Vec::new();
+/// When the pinned arrays can't be read.
+pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus>> {
+    let flows: Array<_, Flow> = open(pins, maps::FLOWS)?;
+    let busy: Array<_, u64> = open(pins, maps::BUSY)?;
+    let mut worst = Worst::new(limit.min(MOST));
     for slot in 0..flows.len() {
-        if found.len() >= limit {
-            break;
+        if slot % BLOCK == 0 && busy.get(&(slot / BLOCK), 0)? == 0 {
+            continue;
         }
         let flow = flows.get(&slot, LOCKED)?;
         if flow.state != flow_state::FREE {
-            found.push(describe(&flow, (monotonic_ns() / 1_000_000) as u32));
+            worst.take(flow, authority, monotonic_ns());
         }
     }
-    Ok(found)
+    Ok(worst.described())
 }
 
-/// A flow as a person reads it. `now_ms` is the datapath's clock.
-fn describe(flow: &Flow, now_ms: u32) -> FlowStatus {
+fn open<V: aya::Pod>(pins: &Path, name: &str) -> Result<Array<MapData, V>> {
+    let data =
+        MapData::from_pin(pins.join(name)).with_context(|| format!("can't open the pinned map {name}"))?;
+    Ok(Array::try_from(Map::Array(data))?)
+}
+
+/// The flows with the oldest debts of those that were seen. It holds twice as many as it is asked for at most.
+struct Worst {
+    limit: usize,
+    /// With when each was seen (nanoseconds of the datapath's clock), and both legs' debts by then.
+    flows: Vec<(Flow, u64, [Debt; 2])>,
+}
+
+impl Worst {
+    fn new(limit: usize) -> Self {
+        Self { limit, flows: Vec::new() }
+    }
+
+    fn take(&mut self, flow: Flow, authority: Side, now_ns: u64) {
+        let debts = Side::BOTH.map(|side| debt(&flow, side, side == authority, now_ns));
+        self.flows.push((flow, now_ns, debts));
+        if self.flows.len() > 2 * self.limit {
+            self.cut();
+        }
+    }
+
+    /// The oldest debt first, then the largest.
+    fn cut(&mut self) {
+        self.flows.sort_by_key(|(_, _, debts)| {
+            let [age, bytes] = [debts.map(|debt| debt.age_ms), debts.map(|debt| debt.bytes)];
+            std::cmp::Reverse((age[0].max(age[1]), bytes[0].max(bytes[1])))
+        });
+        self.flows.truncate(self.limit);
+    }
+
+    fn described(mut self) -> Vec<FlowStatus> {
+        self.cut();
+        self.flows.iter().map(|(flow, now_ns, debts)| describe(flow, *now_ns, debts)).collect()
+    }
+}
+
+/// What a leg's server owes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Debt {
+    /// Of the client's bytes it hasn't acknowledged so many; its FIN counts as one.
+    bytes: u32,
+    /// So many requests it hasn't answered to their ends.
+    answers: u32,
+    /// The oldest of both has been owed for so many milliseconds at least.
+    age_ms: u32,
+}
+
+fn debt(flow: &Flow, side: Side, is_authority: bool, now_ns: u64) -> Debt {
+    let leg = flow.leg(side);
+    if leg.state == leg_state::NONE {
+        return Debt::default();
+    }
+    let behind = |of: u32, at: u32| u32::try_from(of.wrapping_sub(at) as i32).unwrap_or(0);
+    let (bytes, answers) = (behind(flow.client_next, leg.acked), behind(flow.turns, leg.answered));
+    let now_ms = (now_ns / 1_000_000) as u32;
+    let age_ms = match (bytes | answers, is_authority) {
+        (0, _) => 0,
+        // Nobody holds a clock against the authority: since the last request began, whose clock wraps after 71 minutes.
+        (_, true) if answers > 0 => {
+            let turn_ms = ((now_ns / 1_000) as u32).wrapping_sub(flow.turn_us) / 1_000;
+            turn_ms.max(now_ms.wrapping_sub(flow.last_ms))
+        }
+        (_, false) if leg.behind_since != 0 => now_ms.wrapping_sub(leg.behind_since),
+        _ => 0,
+    };
+    Debt { bytes, answers, age_ms }
+}
+
+/// A flow as a person reads it, at a time of the datapath's clock.
+fn describe(flow: &Flow, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
+    let now_ms = (now_ns / 1_000_000) as u32;
     let seconds = |since_ms: u32| f64::from(now_ms.wrapping_sub(since_ms)) / 1_000.0;
     let address = |addr: u32, port: u16| {
         SocketAddrV4::new(Ipv4Addr::from(addr.to_ne_bytes()), u16::from_be(port)).to_string()
@@ -63,20 +141,26 @@ fn describe(flow: &Flow, now_ms: u32) -> FlowStatus {
         opaque: flow.has(Flow::OPAQUE),
         age: seconds(flow.opened_ms),
         idle: seconds(flow.last_ms),
-        primary: leg(flow.leg(Side::Primary), now_ms),
-        shadow: leg(flow.leg(Side::Shadow), now_ms),
+        primary: leg(flow.leg(Side::Primary), debts[0]),
+        shadow: leg(flow.leg(Side::Shadow), debts[1]),
     }
 }
 
-fn leg(leg: &Leg, now_ms: u32) -> LegStatus {
+fn leg(leg: &Leg, debt: Debt) -> LegStatus {
     let state = match leg.state {
         leg_state::NONE => "none",
         leg_state::DIALLING => "dialling",
         leg_state::OPEN => "open",
         _ => "down",
     };
-    let behind_ms = if leg.behind_since == 0 { 0 } else { now_ms.wrapping_sub(leg.behind_since) };
-    LegStatus { state: state.into(), port: nat::port(leg.port), answered: leg.answered, behind_ms }
+    LegStatus {
+        state: state.into(),
+        port: nat::port(leg.port),
+        answered: leg.answered,
+        owed_bytes: debt.bytes,
+        owed_answers: debt.answers,
+        behind_ms: debt.age_ms,
+    }
 }
 
 #[cfg(test)]
@@ -96,21 +180,69 @@ mod tests {
             state: flow_state::OPEN,
             authority: 1,
             flags: Flow::COUNTED,
+            client_next: 90,
             turns: 7,
             opened_ms: u32::MAX - 499,
             last_ms: 400,
             ..Flow::default()
         };
-        flow.legs[0] = Leg { state: leg_state::OPEN, port: 5_000, answered: 7, ..Leg::default() };
-        flow.legs[1] =
-            Leg { state: leg_state::DIALLING, port: 1 << 16 | 6_000, behind_since: 300, ..Leg::default() };
-        let seen = describe(&flow, 500);
+        flow.legs[0] = Leg { state: leg_state::OPEN, port: 5_000, answered: 7, acked: 90, ..Leg::default() };
+        flow.legs[1] = Leg {
+            state: leg_state::DIALLING,
+            port: 1 << 16 | 6_000,
+            answered: 5,
+            acked: 60,
+            behind_since: 300,
+            ..Leg::default()
+        };
+        let now = 500_000_000;
+        let debts = Side::BOTH.map(|side| debt(&flow, side, side == Side::Primary, now));
+        let seen = describe(&flow, now, &debts);
         assert_eq!((seen.client.as_str(), seen.service.as_str()), ("10.0.1.2:40000", "10.77.1.1:8080"));
         assert_eq!((seen.state.as_str(), seen.authority.as_str(), seen.turns), ("open", "shadow", 7));
         assert_eq!((seen.age, seen.idle), (1.0, 0.1), "the clock wraps");
         assert!(seen.writes_open && !seen.held && !seen.opaque);
-        assert_eq!((seen.primary.port, seen.primary.behind_ms), (5_000, 0));
-        assert_eq!((seen.shadow.state.as_str(), seen.shadow.port), ("dialling", 6_000));
-        assert_eq!(seen.shadow.behind_ms, 200);
+        let owed = |leg: &LegStatus| (leg.port, leg.owed_bytes, leg.owed_answers, leg.behind_ms);
+        assert_eq!(owed(&seen.primary), (5_000, 0, 0, 0));
+        assert_eq!(seen.shadow.state.as_str(), "dialling");
+        assert_eq!(owed(&seen.shadow), (6_000, 30, 2, 200));
+    }
+
+    /// A flow whose shadow owes `bytes` since so many milliseconds of the datapath's clock.
+    fn indebted(port: u16, bytes: u32, since_ms: u32) -> Flow {
+        let tuple = Tuple { sport: port.to_be(), ..Tuple::default() };
+        let mut flow = Flow { tuple, state: flow_state::OPEN, client_next: 5, ..Flow::default() };
+        let shadow = flow.leg_mut(Side::Shadow);
+        (shadow.state, shadow.acked) = (leg_state::OPEN, 5_u32.wrapping_sub(bytes));
+        shadow.behind_since = since_ms;
+        flow
+    }
+
+    #[test]
+    fn the_oldest_debt_comes_first_and_of_many_only_so_many_are_kept() {
+        let mut worst = Worst::new(3);
+        for port in 1..=100 {
+            worst.take(indebted(port, 0, 1), Side::Primary, 1_000_000_000);
+            assert!(worst.flows.len() <= 6);
+        }
+        for (port, bytes, since) in [(201, 9, 700), (202, 70_000, 900), (203, 1, 100), (204, 10, 700)] {
+            worst.take(indebted(port, bytes, since), Side::Primary, 1_000_000_000);
+        }
+        let seen: Vec<_> = worst.described().into_iter().map(|flow| (flow.client, flow.shadow)).collect();
+        let ages: Vec<_> = seen.iter().map(|(_, shadow)| (shadow.behind_ms, shadow.owed_bytes)).collect();
+        assert_eq!(ages, [(900, 1), (300, 10), (300, 9)]);
+        assert_eq!(seen[0].0, "0.0.0.0:203", "its numbers wrap");
+    }
+
+    #[test]
+    fn the_authoritys_debt_is_as_old_as_its_last_request() {
+        let mut flow = Flow { turns: 2, turn_us: 400_000, last_ms: 450, ..Flow::default() };
+        flow.legs[0] = Leg { state: leg_state::OPEN, answered: 1, behind_since: 1, ..Leg::default() };
+        let age = |flow: &Flow, authority| debt(flow, Side::Primary, authority, 600_000_000).age_ms;
+        assert_eq!((age(&flow, true), age(&flow, false)), (200, 599));
+        flow.legs[0].answered = 2;
+        assert_eq!(age(&flow, true), 0);
+        flow.legs[0].state = leg_state::NONE;
+        assert_eq!(debt(&flow, Side::Primary, true, 600_000_000), Debt::default());
     }
 }

@@ -134,6 +134,7 @@ mod tests {
     use super::*;
     use mirror_control::migration::Plan;
 
+    /// C9: what a crash tore is no line.
     #[test]
     fn a_torn_line_is_cut_off_and_the_next_one_follows_the_last_whole_one() {
         let folder = tempfile::tempdir().unwrap();
@@ -155,6 +156,7 @@ mod tests {
         assert_eq!(numbers, [0, 1]);
     }
 
+    /// C9: it stops moves, not traffic.
     #[test]
     fn a_full_disk_is_an_error_and_leaves_whole_lines() {
         let folder = tempfile::tempdir().unwrap();

@@ -2,9 +2,10 @@
 //! second copy that could disagree.
 
 pub mod decisions;
+mod forecast;
 mod resources;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use anyhow::Result;
 use mirror_common::{
@@ -21,6 +22,7 @@ use prometheus_client::{
 
 use crate::{
     datapath::{Answers, Pairs, Turns},
+    outlook::Told,
     resources::watch::Known,
     series::Failure,
 };
@@ -43,14 +45,16 @@ pub struct Snapshot {
     pub packets: Vec<(Verdict, u64)>,
     /// What the datapath measured of turns.
     pub turns: Turns,
-    /// Connections, and those with both legs open.
-    pub flows: [u32; 2],
+    /// Connections, those with both legs open, and those whose last turn is unanswered.
+    pub flows: [u32; 3],
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
     /// Frames held now, so far, and given up.
     pub held: [u64; 3],
     /// Legs lost, by side.
     pub legs_lost: [u64; 2],
+    /// By side: whether its circuit breaker is open, how often lost legs opened it, and probes in vain and not.
+    pub breakers: [(bool, u64, [u64; 2]); 2],
     /// Sweeps so far, and the seconds that they took.
     pub sweeps: (u64, f64),
     /// Moves so far: which, how it ended, how many.
@@ -61,6 +65,8 @@ pub struct Snapshot {
     pub series_failures: BTreeMap<Failure, u64>,
     /// Of decisions.
     pub decisions: decisions::Decisions,
+    /// The last forecasts, and their age in seconds.
+    pub forecast: Option<(Arc<Told>, f64)>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -119,6 +125,15 @@ impl Snapshot {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
     }
 
+    fn probes(&self) -> Vec<(Labels, f64)> {
+        let labels = |side: Side, result: &str| vec![("side", side.name().into()), ("result", result.into())];
+        let of = |side: Side| {
+            let [bad, well] = self.breakers[side as usize].2;
+            [(labels(side, "unwell"), bad as f64), (labels(side, "well"), well as f64)]
+        };
+        Side::BOTH.into_iter().flat_map(of).collect()
+    }
+
     /// A value a side and class, from the answers that clients were shown.
     fn answers<T>(&self, value: impl Fn(&Answers) -> T) -> Vec<(Labels, T)> {
         let mut all = Vec::new();
@@ -174,6 +189,11 @@ impl Snapshot {
             gauge("flows", "Connections", one(f64::from(self.flows[0]))),
             gauge("flows_two_legs", "Connections with both legs open", one(f64::from(self.flows[1]))),
             gauge(
+                "flows_unanswered",
+                "Connections that wait for an answer that the side without authority has given",
+                one(f64::from(self.flows[2])),
+            ),
+            gauge(
                 "open_writes",
                 "Writes begun and not finished on every member",
                 one(self.open_writes as f64),
@@ -201,6 +221,17 @@ impl Snapshot {
                 "Legs that were lost",
                 Self::by_side(|side| self.legs_lost[side as usize] as f64),
             ),
+            gauge(
+                "breaker_open",
+                "1: the side fell out of sync, and no probe has found it well since",
+                Self::by_side(|side| flag(self.breakers[side as usize].0)),
+            ),
+            counter(
+                "breaker_trips",
+                "How often lost legs opened the side's circuit breaker",
+                Self::by_side(|side| self.breakers[side as usize].1 as f64),
+            ),
+            counter("breaker_probes", "Probes of sides that fell out, by what they found", self.probes()),
             gauge("frames_held", "Frames that wait", one(self.held[0] as f64)),
             counter("hold_frames", "Frames that had to wait", one(self.held[1] as f64)),
             counter(
@@ -217,9 +248,8 @@ impl Snapshot {
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for family in
-            self.families().into_iter().chain(self.resource_families()).chain(self.decision_families())
-        {
+        let decided = self.decision_families().into_iter().chain(self.forecast_families());
+        for family in self.families().into_iter().chain(self.resource_families()).chain(decided) {
             let kind = match family.samples {
                 Samples::Counter(_) => MetricType::Counter,
                 Samples::Gauge(_) => MetricType::Gauge,

@@ -21,6 +21,8 @@ use crate::{
 pub const CLASSES: [Metric; 2] = [Metric::Reads, Metric::Writes];
 /// Minutes that are kept to be drawn.
 const DRAWN: usize = 1_440;
+/// Steps ahead of which it is kept what was expected, to be drawn beside what came.
+pub const KEPT_AHEAD: usize = 10;
 /// Seconds after a minute's end at which it is on disk.
 const FOLDED: u64 = 2;
 
@@ -48,7 +50,12 @@ pub struct ClassTold {
     pub scores: [Score; HORIZONS.len()],
     /// The last day's minutes, the newest last; NaN in a gap.
     pub recent: Vec<f64>,
+    /// What had been expected of each of them, [`KEPT_AHEAD`] minutes before its end.
+    pub expected: Vec<Option<Expected>>,
 }
+
+/// Of a minute: the expected value, and the ends of the 90 % interval.
+pub type Expected = [f64; 3];
 
 impl Told {
     /// The rates that aren't exceeded with probability `level` that many seconds from now; each class by itself, so that
@@ -78,6 +85,8 @@ pub struct Outlook {
     minute: u64,
     trackers: [Tracker; 2],
     recent: [VecDeque<f64>; 2],
+    /// Begins of minutes, rising, and what was expected of them.
+    expected: [VecDeque<(u64, Expected)>; 2],
     /// Begin of the next minute that is to be observed, in seconds since 1970.
     next: u64,
 }
@@ -95,7 +104,7 @@ impl Outlook {
         let trackers = [tracker(&values[0])?, tracker(&values[1])?];
         let newest =
             |values: Vec<f64>| values[values.len().saturating_sub(DRAWN)..].iter().copied().collect();
-        Ok(Self { minute, trackers, recent: values.map(newest), next })
+        Ok(Self { minute, trackers, recent: values.map(newest), expected: Default::default(), next })
     }
 
     /// Whether a minute is complete that wasn't observed yet, or the clock was set so that all begins anew.
@@ -134,8 +143,11 @@ impl Outlook {
         let begun = Instant::now();
         let [reads, writes] = &mut self.trackers;
         let [forecast_reads, forecast_writes] = [reads, writes].map(Tracker::forecast);
+        self.keep(0, &forecast_reads);
+        self.keep(1, &forecast_writes);
         let of = |class: usize, forecast| ClassTold {
             forecast,
+            expected: self.expected_of_recent(class),
             scores: self.trackers[class].scores(),
             recent: self.recent[class].iter().copied().collect(),
         };
@@ -146,6 +158,31 @@ impl Outlook {
             took: begun.elapsed(),
             classes: [of(0, forecast_reads), of(1, forecast_writes)],
         }
+    }
+
+    fn keep(&mut self, class: usize, forecast: &Result<Forecast, TooShort>) {
+        let step = KEPT_AHEAD - 1;
+        let Ok(forecast) = forecast else { return };
+        let (Some(mean), Some((low, high))) = (forecast.mean().get(step), forecast.interval90(step)) else {
+            return;
+        };
+        let kept = &mut self.expected[class];
+        if kept.len() == DRAWN {
+            kept.pop_front();
+        }
+        kept.push_back((self.next + self.minute * step as u64, [*mean, low, high]));
+    }
+
+    fn expected_of_recent(&self, class: usize) -> Vec<Option<Expected>> {
+        let minutes = self.recent[class].len() as u64;
+        let mut kept = self.expected[class].iter().peekable();
+        let begins = (1..=minutes).rev().map(|ago| self.next.saturating_sub(ago * self.minute));
+        begins
+            .map(|begin| {
+                while kept.next_if(|(of, _)| *of < begin).is_some() {}
+                kept.peek().filter(|(of, _)| *of == begin).map(|(_, expected)| *expected)
+            })
+            .collect()
     }
 }
 
@@ -206,6 +243,17 @@ mod tests {
         assert!(told.classes[0].recent.iter().filter(|value| value.is_nan()).count() >= 5);
         assert!(told.rates(0.0, 86_400.0, 0.5).is_none(), "nobody knows a day from two hours");
         assert!(told.most(86_400.0, 0.9).is_some_and(|most| most.reads >= 100.0 - 1e-6));
+        assert!(told.classes[0].expected.iter().all(Option::is_none), "its time hasn't come");
+        keep(&mut series, 200..260);
+        outlook.catch_up(&series, 60_260).unwrap();
+        let told = outlook.tell();
+        let came = &told.classes[0];
+        let known: Vec<usize> =
+            (0..came.recent.len()).filter(|&minute| came.expected[minute].is_some()).collect();
+        // Of the minute from 60,218 on; the last that is known begins at 60,258.
+        assert_eq!(known, [came.recent.len() - 21]);
+        let [mean, low, high] = came.expected[known[0]].unwrap();
+        assert!((mean - came.recent[known[0]]).abs() < 1e-6 && low <= mean && mean <= high);
         assert!(outlook.is_lost(59_000) && outlook.is_lost(9_000_000) && !outlook.is_lost(60_300));
     }
 

@@ -1,6 +1,7 @@
 //! What is printed: JSON where it is asked for, else lines for people, coloured where they are read on a terminal.
 
 mod divergence;
+mod flows;
 mod forecast;
 mod migration;
 mod resources;
@@ -16,7 +17,7 @@ use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
 use serde::Serialize;
 
 use crate::{
-    api::{AppStatus, Counter, Flows, LegStatus, Moved, SideStatus, Status},
+    api::{AppStatus, Counter, Moved, SideStatus, Status},
     doctor::{Level, Line},
 };
 
@@ -89,7 +90,7 @@ fn show_app(text: &mut String, app: &AppStatus) {
         app.name, app.phase, app.weight, app.authority, app.two_legs, app.flows, app.open_writes, app.held[0]
     );
     for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
-        show_side(text, name, side);
+        show_side(text, name, side, &app.name);
     }
     if app.in_doubt > 0 {
         let doubt = format!(
@@ -117,7 +118,7 @@ fn show_app(text: &mut String, app: &AppStatus) {
     }
 }
 
-fn show_side(text: &mut String, name: &str, side: &SideStatus) {
+fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
     let _ = writeln!(
         text,
@@ -129,8 +130,13 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus) {
         side.errors,
         side.legs_lost,
     );
-    let _ =
-        writeln!(text, "  {:<8} {}", "", styled(FAINT, format!("for {}: {}", span(side.since), side.reason)));
+    let breaker = match (side.breaker.as_str(), side.next_probe) {
+        ("open", Some(seconds)) => format!("; breaker open: asked again in {}", span(seconds)),
+        ("half-open", _) => format!("; well again: mirror join {app}"),
+        _ => String::new(),
+    };
+    let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
+    let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, reason));
 }
 
 /// A time in the largest unit that fits.
@@ -268,11 +274,7 @@ impl Show for Moved {
             text.insert_str(0, "rehearsed, nothing moved: ");
         }
         if let Some(p) = &self.phases {
-            let _ = writeln!(
-                text,
-                "freeze {:.1} µs, drain {:.1} µs, hook {:.1} µs, flip {:.1} µs; frozen for {:.1} µs",
-                p.freeze_us, p.drain_us, p.hook_us, p.flip_us, p.frozen_us
-            );
+            let _ = writeln!(text, "{p}");
         }
         text
     }
@@ -284,43 +286,6 @@ impl Show for Vec<Counter> {
             |counter: &Counter| format!("{:>14}  {:<20} {}\n", counter.count, counter.name, counter.help);
         self.iter().map(line).collect()
     }
-}
-
-impl Show for Flows {
-    fn lines(&self) -> String {
-        let mut text = format!(
-            "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {:>9} {:>7} {:>7}  \n",
-            "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "SHADOW", "TURNS", "BEHIND", "AGE", "IDLE"
-        );
-        for flow in &self.flows {
-            let behind = flow.primary.behind_ms.max(flow.shadow.behind_ms);
-            let behind = if behind == 0 { "-".into() } else { format!("{behind} ms") };
-            let flags = [(flow.writes_open, "write"), (flow.held, "held"), (flow.opaque, "opaque")];
-            let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
-            let _ = writeln!(
-                text,
-                "{:<22} {:<8} {:<9} {:<16} {:<16} {:>8} {behind:>9} {:>7} {:>7}  {}",
-                flow.client,
-                flow.state,
-                flow.authority,
-                leg(&flow.primary),
-                leg(&flow.shadow),
-                flow.turns,
-                span(flow.age),
-                span(flow.idle),
-                flags.join(" ")
-            );
-        }
-        let rest = (self.total as usize).saturating_sub(self.flows.len());
-        if rest > 0 {
-            let _ = writeln!(text, "{}", styled(FAINT, format!("and {rest} more: --limit N")));
-        }
-        text
-    }
-}
-
-fn leg(leg: &LegStatus) -> String {
-    if leg.port == 0 { leg.state.clone() } else { format!("{} :{}", leg.state, leg.port) }
 }
 
 impl Show for Vec<Line> {
@@ -354,6 +319,8 @@ mod tests {
             in_sync,
             since: 300.0,
             reason: reason.into(),
+            breaker: if in_sync { "closed" } else { "open" }.into(),
+            next_probe: (!in_sync).then_some(8.0),
             legs_lost: 3,
             answered: [1_200, 34],
             errors: 1,
@@ -391,7 +358,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
-           for 5 min: it was restarted
+           for 5 min: it was restarted; breaker open: asked again in 8 s
   900 turns compared: 3 differ; errors 2 and 2
   notice 4
   notice 5

@@ -1,5 +1,6 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
+mod breaker;
 mod divergence;
 mod events;
 mod migration;
@@ -16,6 +17,7 @@ use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
+pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
@@ -79,6 +81,9 @@ pub struct Policy {
     /// How differences of the two sides' answers are taken.
     #[serde(default)]
     pub divergence: Divergence,
+    /// When a side that loses leg after leg is mirrored no more.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// Where metrics are served over TCP; without it they are on the control socket alone.
     pub metrics: Option<Metrics>,
     /// Who is told what happens.
@@ -352,6 +357,9 @@ impl Policy {
         }
         if let Err(what) = policy.migration.plan() {
             return Err(invalid(find("[migration]"), what, None));
+        }
+        if let Some(what) = policy.breaker.fault(!policy.join_hook.is_empty()) {
+            return Err(invalid(find("[breaker]"), what, None));
         }
         if let Err(what) = policy.divergence.noisy() {
             return Err(invalid(find("[divergence]"), what, None));

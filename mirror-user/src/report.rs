@@ -3,6 +3,7 @@
 //! A [`Report`] is gathered from the daemon, or from its files where it is down; [`page`] makes a page of it and [`plot`] its
 //! pictures: both pure.
 
+mod forecast;
 mod page;
 mod plot;
 
@@ -17,7 +18,9 @@ use mirror_control::{
 use serde::Serialize;
 
 use crate::{
-    api::{AppStatus, Client, Status, migration::History, resources::ResourcesAnswer},
+    api::{
+        AppStatus, Client, Status, forecast::ForecastAnswer, migration::History, resources::ResourcesAnswer,
+    },
     policy::Name,
     resources::Metric,
     series::{Fold, Grid, KEEP_MINUTES, KEEP_SECONDS, Resolution, Series},
@@ -45,6 +48,8 @@ pub struct Report {
     pub status: Option<AppStatus>,
     /// What both sides' servers used.
     pub curves: Vec<Curve>,
+    /// What is expected of the load, and how that did; nothing where no daemon answers.
+    pub forecast: Option<ForecastAnswer>,
     /// What couldn't be had, and why.
     pub missing: Vec<String>,
 }
@@ -95,6 +100,7 @@ async fn gather(client: &Client, state: &Path, app: &str) -> Result<Report> {
         entries: Vec::new(),
         status: None,
         curves: Vec::new(),
+        forecast: None,
         missing: Vec::new(),
     };
     match client.get::<Status>("/status").await {
@@ -107,6 +113,10 @@ async fn gather(client: &Client, state: &Path, app: &str) -> Result<Report> {
             match client.get::<ResourcesAnswer>(&path).await {
                 Ok(resources) => report.curves = curves(resources),
                 Err(error) => report.missing.push(format!("resources: {error:#}")),
+            }
+            match client.get(&format!("/forecast?app={app}")).await {
+                Ok(forecast) => report.forecast = Some(forecast),
+                Err(error) => report.missing.push(format!("forecast: {error:#}")),
             }
         }
         Err(error) => {

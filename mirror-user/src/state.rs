@@ -11,6 +11,7 @@ use mirror_common::{
     switch_word::{Side, SwitchWord},
 };
 use mirror_control::{
+    breaker::{Breaker, BreakerPolicy},
     moves::{Move, Refusal},
     restart::{Loss, Losses},
 };
@@ -56,6 +57,13 @@ pub struct State {
     pub sweep_time: Duration,
     /// Moves and rehearsals so far: which, and how it ended.
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
+    /// The circuit breakers, by side.
+    pub breakers: [Breaker; 2],
+    /// How often lost legs opened them.
+    pub trips: [u64; 2],
+    /// How often they asked, by side: in vain, and not.
+    pub probes: [[u64; 2]; 2],
+    policy: BreakerPolicy,
     pending: Option<String>,
     losses: [Losses; 2],
     events: Events,
@@ -63,14 +71,26 @@ pub struct State {
 
 impl State {
     /// From the word as it is found, and when (nanoseconds) and why a side fell out of sync the last time.
-    pub fn new(word: SwitchWord, (at, reason): (u64, u64)) -> Self {
+    pub fn new(word: SwitchWord, (at, reason): (u64, u64), policy: BreakerPolicy) -> Self {
         let now = monotonic_ns();
         let standing = |side: Side| match (word.member(side), at) {
             (true, _) => Standing { in_sync: true, since_ns: now, reason: "found in sync".into() },
             (false, 0) => Standing { in_sync: false, since_ns: now, reason: "has not joined".into() },
             (false, at) => Standing { in_sync: false, since_ns: at, reason: why(reason).into() },
         };
+        let breaker = |side: Side| {
+            let mut breaker = Breaker::new(policy.clone());
+            // It fell out while another daemon looked on, or none.
+            if !word.member(side) && at > 0 && reason != App::RELEASED {
+                breaker.fell(now);
+            }
+            breaker
+        };
         Self {
+            breakers: Side::BOTH.map(breaker),
+            trips: [0; 2],
+            probes: [[0; 2]; 2],
+            policy,
             sides: [standing(Side::Primary), standing(Side::Shadow)],
             legs_lost: [0; 2],
             notices: VecDeque::new(),
@@ -106,14 +126,18 @@ impl State {
             self.legs_lost[side as usize] += 1;
             tracing::debug!(side = side.name(), slot = event.slot, reason = event.reason, "leg lost");
             // What was lost before the side joined says nothing about what it knows now.
-            let since = self.sides[side as usize].since_ns;
-            if let Some(loss) = loss_of(event.reason).filter(|_| event.at >= since) {
+            let standing = &self.sides[side as usize];
+            let counts = event.at >= standing.since_ns;
+            if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
                 self.losses[side as usize].lost(flow, loss, event.at);
+            }
+            if counts && standing.in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
+                self.breakers[side as usize].lost(event.at);
             }
         } else if event.kind == EventKind::LegOpen as u32 {
             self.losses[side as usize].opened(flow);
         } else if event.kind == EventKind::OutOfSync as u32 {
-            let reason = why(event.reason.into());
+            let reason = why(LossReason::number(event.reason).into());
             let standing = &mut self.sides[side as usize];
             if standing.reason == UNKNOWN {
                 // The word was seen before the event that tells why.
@@ -150,17 +174,46 @@ impl State {
         }
     }
 
-    /// The word that puts out a side whose server was restarted and may have lost what was written to it, if there is such
-    /// a side. Why is said when [`State::follow`] sees it swapped in.
-    pub fn restarted(&mut self, word: SwitchWord) -> Option<SwitchWord> {
+    /// The word that puts out the side without authority, and why ([`App::RESTARTED`] and its like): its server was restarted
+    /// and may have lost what was written to it (unless it is `durable`), or it loses leg after leg. The reason is said when
+    /// [`State::follow`] sees the word swapped in.
+    pub fn unfit(&mut self, word: SwitchWord, durable: bool) -> Option<(SwitchWord, u64)> {
         let side = word.authority().other();
         let next = word.out_of_sync(side)?;
-        let (lost, legs) = self.losses[side as usize].restarted(monotonic_ns())?;
-        self.pending = Some(format!(
-            "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",
-            why(App::RESTARTED)
-        ));
-        Some(next)
+        let now = monotonic_ns();
+        let restarted = self.losses[side as usize].restarted(now).filter(|_| !durable);
+        if let Some((lost, legs)) = restarted {
+            self.pending = Some(format!(
+                "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",
+                why(App::RESTARTED)
+            ));
+            return Some((next, App::RESTARTED));
+        }
+        if !self.breakers[side as usize].trips(now) {
+            return None;
+        }
+        let BreakerPolicy { lost_legs, window, .. } = &self.policy;
+        let seconds = window.as_secs_f64();
+        self.pending = Some(format!("{}: {lost_legs} within {seconds} s", why(App::TRIPPED)));
+        Some((next, App::TRIPPED))
+    }
+
+    /// What [`State::unfit`] found was swapped in.
+    pub fn put_out(&mut self, side: Side, reason: u64) {
+        self.trips[side as usize] += u64::from(reason == App::TRIPPED);
+    }
+
+    /// A side was put out on purpose, by this word.
+    pub fn released(&mut self, side: Side, word: SwitchWord) {
+        self.pending = Some(why(App::RELEASED).into());
+        self.follow(word);
+        self.breakers[side as usize].released();
+    }
+
+    /// A side that fell out was asked whether it is well.
+    pub fn probed(&mut self, side: Side, well: bool) {
+        self.probes[side as usize][usize::from(well)] += 1;
+        self.breakers[side as usize].probed(well, monotonic_ns());
     }
 
     /// Compares with the word: who fell out of sync is said at once.
@@ -176,6 +229,12 @@ impl State {
             let kind = if member { Kind::InSync } else { Kind::OutOfSync };
             self.events.tell(kind, Told { side: Some(side.name().into()), ..Told::reason(&reason) });
             self.losses[side as usize].clear();
+            let breaker = &mut self.breakers[side as usize];
+            if member {
+                breaker.joined(monotonic_ns())
+            } else {
+                breaker.fell(monotonic_ns())
+            }
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
         }
     }
@@ -188,13 +247,15 @@ fn why(reason: u64) -> &'static str {
         2 => "a leg that owed a write was reset by its server",
         3 => "a server that owed a write refused to be dialled",
         App::RESTARTED => "its server was restarted, and may have lost its memory",
+        App::TRIPPED => "it lost leg after leg",
+        App::RELEASED => "it is mirrored no more",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
         _ => "a client's connection ended while a write was owed",
     }
 }
 
 fn loss_of(reason: u32) -> Option<Loss> {
-    match reason {
+    match LossReason::number(reason) {
         r if r == LossReason::Closed as u32 => Some(Loss::Closed),
         r if r == LossReason::Reset as u32 => Some(Loss::Reset),
         r if r == LossReason::Refused as u32 => Some(Loss::Refused),
@@ -205,15 +266,20 @@ fn loss_of(reason: u32) -> Option<Loss> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mirror_control::breaker::Standing;
 
     fn lost(slot: u32, reason: LossReason) -> Event {
         let kind = EventKind::LegLost as u32;
         Event { at: monotonic_ns(), kind, slot, side: 1, reason: reason as u32, ..Event::default() }
     }
 
+    fn twenty() -> BreakerPolicy {
+        BreakerPolicy { lost_legs: 20, ..BreakerPolicy::default() }
+    }
+
     fn mirrored() -> (State, SwitchWord) {
         let word = SwitchWord::initial().with_member(Side::Shadow, true);
-        (State::new(word, (0, 0)), word)
+        (State::new(word, (0, 0), twenty()), word)
     }
 
     #[test]
@@ -222,12 +288,13 @@ mod tests {
         for slot in 0..4 {
             state.note(&lost(slot, LossReason::Refused));
         }
-        let next = state.restarted(word).unwrap();
+        let (next, why) = state.unfit(word, false).unwrap();
+        assert_eq!(why, App::RESTARTED);
         assert!(!next.member(Side::Shadow) && next.member(Side::Primary));
         state.follow(next);
         assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
         state.follow(next.with_member(Side::Shadow, true));
-        assert_eq!(state.restarted(word), None, "a side that has joined again starts anew");
+        assert_eq!(state.unfit(word, false), None, "a side that has joined again starts anew");
     }
 
     #[test]
@@ -260,10 +327,71 @@ mod tests {
             state.note(&lost(slot, LossReason::Closed));
             state.note(&lost(slot, LossReason::Stalled));
         }
-        assert_eq!(state.restarted(word), None);
+        assert_eq!(state.unfit(word, false), None);
         for slot in 0..100 {
             state.note(&lost(slot, LossReason::Refused));
         }
-        assert_eq!(state.restarted(word.with_authority(Side::Shadow)), None);
+        assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None);
+    }
+
+    fn failed(slot: u32, side: Side) -> Event {
+        let event = lost(slot, LossReason::Reset);
+        Event { side: side as u32, reason: event.reason | u32::from(LossReason::FAILED), ..event }
+    }
+
+    #[test]
+    fn a_mirror_that_loses_leg_after_leg_is_put_out_on_either_side_and_says_why() {
+        for mirror in Side::BOTH {
+            let word = SwitchWord::initial().with_member(Side::Shadow, true).with_authority(mirror.other());
+            let mut state = State::new(word, (0, 0), twenty());
+            for _ in 0..19 {
+                state.note(&failed(7, mirror));
+            }
+            assert_eq!(state.unfit(word, true), None, "19 of 20");
+            state.note(&failed(7, mirror));
+            let (next, reason) = state.unfit(word, true).unwrap();
+            assert_eq!(
+                (next.member(mirror), next.authority(), reason),
+                (false, mirror.other(), App::TRIPPED)
+            );
+            state.put_out(mirror, reason);
+            state.follow(next);
+            let standing = &state.sides[mirror as usize];
+            assert!(standing.reason.contains("20 within 10 s"), "{}", standing.reason);
+            assert_eq!(state.trips[mirror as usize], 1);
+            assert_eq!(state.breakers[mirror as usize].standing(), Standing::Open);
+            assert_eq!(state.breakers[mirror.other() as usize].standing(), Standing::Closed);
+            // What comes of its last legs counts for nothing.
+            state.note(&failed(7, mirror));
+            state.probed(mirror, true);
+            assert_eq!(state.breakers[mirror as usize].standing(), Standing::HalfOpen);
+            state.follow(next.with_member(mirror, true));
+            assert_eq!(state.unfit(word, true), None);
+        }
+    }
+
+    #[test]
+    fn legs_that_end_well_open_no_breaker_and_nor_does_the_authority() {
+        let (mut state, word) = mirrored();
+        for slot in 0..100 {
+            state.note(&lost(slot, LossReason::Closed));
+            state.note(&failed(slot, Side::Primary));
+        }
+        assert_eq!(state.unfit(word, true), None);
+    }
+
+    #[test]
+    fn a_daemon_that_comes_back_knows_who_fell_out_and_who_was_let_go() {
+        let alone = SwitchWord::initial();
+        let found = |at, reason| State::new(alone, (at, reason), twenty()).breakers;
+        assert_eq!(found(5, App::TRIPPED)[1].standing(), Standing::Open);
+        assert_eq!(found(5, App::RELEASED)[1].standing(), Standing::Closed);
+        assert_eq!(found(0, 0)[1].standing(), Standing::Closed, "it has never joined");
+        assert_eq!(found(5, App::TRIPPED)[0].standing(), Standing::Closed);
+        let (mut state, word) = mirrored();
+        let over = word.with_authority(Side::Shadow);
+        state.released(Side::Primary, over.out_of_sync(Side::Primary).unwrap());
+        assert_eq!(state.breakers[0].standing(), Standing::Closed);
+        assert!(state.sides[0].reason.contains("no more"), "{}", state.sides[0].reason);
     }
 }

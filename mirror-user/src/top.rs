@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::api::{
     AppStatus, Client, MoveRequest, Moved, Status, WeightRequest,
+    forecast::ForecastAnswer,
     migration::{AskRequest, Migrated},
     resources::ResourcesAnswer,
 };
@@ -32,15 +33,25 @@ use keys::{Command, Pressed};
 
 /// The daemon is asked this often.
 const REFRESH: Duration = Duration::from_secs(1);
+/// Forecasts are asked for at every so many looks: they are made once a minute, and long.
+const FORECAST_LOOKS: u32 = 10;
 /// Seconds that the resources' means are of.
 const RESOURCES: u64 = 60;
 
 /// What comes back from the daemon.
 enum Told {
     /// It was asked how things are.
-    Seen(Result<Box<(AppStatus, Option<ResourcesAnswer>)>, String>),
+    Seen(Result<Box<Seen>, String>),
     /// It was told to do something.
     Done(String),
+}
+
+/// How things are.
+struct Seen {
+    app: AppStatus,
+    resources: Option<ResourcesAnswer>,
+    /// Nothing where it wasn't asked for.
+    forecast: Option<ForecastAnswer>,
 }
 
 /// Draws until somebody quits. `app`: which application; without it the first.
@@ -75,6 +86,7 @@ struct Top {
     screen: Screen,
     seen_at: Instant,
     asking: bool,
+    looks: u32,
     tell: UnboundedSender<Told>,
     told: UnboundedReceiver<Told>,
 }
@@ -83,7 +95,8 @@ impl Top {
     fn new(client: Client, app: String) -> Self {
         let (tell, told) = unbounded_channel();
         let screen = Screen::default();
-        Self { client: Arc::new(client), app, screen, seen_at: Instant::now(), asking: false, tell, told }
+        let (client, seen_at) = (Arc::new(client), Instant::now());
+        Self { client, app, screen, seen_at, asking: false, looks: 0, tell, told }
     }
 
     async fn run(mut self, mut terminal: DefaultTerminal) -> Result<()> {
@@ -114,9 +127,12 @@ impl Top {
         if std::mem::replace(&mut self.asking, true) {
             return;
         }
+        let forecasts = self.looks.is_multiple_of(FORECAST_LOOKS);
+        self.looks = self.looks.wrapping_add(1);
         let (client, app, tell) = (Arc::clone(&self.client), self.app.clone(), self.tell.clone());
         tokio::spawn(async move {
-            let seen = see(&client, &app).await.map(Box::new).map_err(|error| format!("{error:#}"));
+            let seen =
+                see(&client, &app, forecasts).await.map(Box::new).map_err(|error| format!("{error:#}"));
             // Where nobody listens any more, the screen is gone.
             let _ = tell.send(Told::Seen(seen));
         });
@@ -128,8 +144,9 @@ impl Top {
                 self.asking = false;
                 match seen {
                     Ok(seen) => {
-                        let (app, resources) = *seen;
+                        let Seen { app, resources, forecast } = *seen;
                         (self.screen.app, self.screen.resources) = (Some(app), resources);
+                        self.screen.forecast = forecast.or(self.screen.forecast.take());
                         (self.screen.trouble, self.screen.age) = (None, Duration::ZERO);
                         self.seen_at = Instant::now();
                     }
@@ -167,13 +184,14 @@ impl Top {
     }
 }
 
-async fn see(client: &Client, app: &str) -> Result<(AppStatus, Option<ResourcesAnswer>)> {
+async fn see(client: &Client, app: &str, forecasts: bool) -> Result<Seen> {
     let status = client.get::<Status>("/status").await?;
     let found = status.apps.into_iter().find(|found| found.name == app);
     let found = found.with_context(|| format!("the daemon has no application {app} any more"))?;
-    // Without resources there is still everything else to see.
+    // Without resources or forecasts there is still everything else to see.
     let resources = client.get(&format!("/resources?app={app}&since={RESOURCES}")).await.ok();
-    Ok((found, resources))
+    let forecast = if forecasts { client.get(&format!("/forecast?app={app}")).await.ok() } else { None };
+    Ok(Seen { app: found, resources, forecast })
 }
 
 /// Tells the daemon; returns what stands afterwards.

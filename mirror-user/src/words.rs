@@ -110,10 +110,10 @@ impl Words {
         self.apps.at(app as usize * APP_WORDS + 5).fetch_sub(doubts, Ordering::SeqCst);
     }
 
-    /// Keeps that the daemon put a restarted side out just now.
-    pub fn keep_restarted(&self, app: u32) {
+    /// Keeps why the daemon put a side out just now: [`App::RESTARTED`] and its like.
+    pub fn keep_reason(&self, app: u32, reason: u64) {
         let base = app as usize * APP_WORDS;
-        self.apps.at(base + 4).store(App::RESTARTED, Ordering::SeqCst);
+        self.apps.at(base + 4).store(reason, Ordering::SeqCst);
         self.apps.at(base + 3).store(monotonic_ns(), Ordering::SeqCst);
     }
 

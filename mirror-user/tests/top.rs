@@ -14,6 +14,7 @@ use std::{
 
 use axum::{Json, Router, routing::get};
 use nix::pty::{OpenptyResult, Winsize, openpty};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{net::UnixListener, runtime::Runtime};
 
@@ -180,18 +181,16 @@ fn it_shows_asks_back_commands_and_leaves_the_terminal_as_it_was() {
 
 #[test]
 fn signals_and_control_c_restore_the_terminal() {
-    for signal in ["INT", "TERM", "HUP", "^C"] {
+    for signal in [Some(Signal::INT), Some(Signal::TERM), Some(Signal::HUP), None] {
         let daemon = Daemon::start();
         let mut top = Top::start(&daemon, (100, 24));
         top.see("Shifting");
-        if signal == "^C" {
-            top.press("\x03");
-        } else {
-            let pid = top.child.id().to_string();
-            assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        match signal {
+            Some(signal) => kill_process(Pid::from_child(&top.child), signal).unwrap(),
+            None => top.press("\x03"),
         }
         let (status, restored) = top.end();
-        assert!(status.success() && restored, "{signal}: {status}");
+        assert!(status.success() && restored, "{signal:?}: {status}");
     }
 }
 
@@ -213,7 +212,7 @@ fn a_daemon_that_goes_and_comes_back_is_said() {
 fn a_terminal_that_is_too_small_is_told() {
     let daemon = Daemon::start();
     let mut top = Top::start(&daemon, (40, 10));
-    top.see("needs 80 x 22");
+    top.see("needs 80 x 24");
     top.press("q");
     assert!(top.end().0.success());
 }

@@ -4,10 +4,13 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{cargo, output, root, shown};
+use crate::{
+    command::{cargo, output, root, shown},
+    hazards,
+};
 
 /// In docs/.
-const MADE: &[&str] = &["VERDICTS.md", "POLICY.md"];
+const MADE: &[&str] = &[hazards::NAME, "VERDICTS.md", "POLICY.md"];
 
 /// Whether to write, or to look.
 #[derive(clap::Args)]
@@ -45,11 +48,16 @@ pub(crate) fn check() -> Result<()> {
             bail!("docs/{name} isn't what the sources say: `cargo xtask docs` writes it");
         }
     }
-    println!("docs: {} agree with the sources", MADE.join(" and "));
+    println!("docs: {} agree with the sources", MADE.join(", "));
     Ok(())
 }
 
 fn make(name: &str) -> Result<String> {
+    if name == hazards::NAME {
+        let path = root().join("docs").join(name);
+        let document = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+        return hazards::made(&document, root());
+    }
     let mut command = cargo();
     command.args(["run", "--quiet", "--package", "mirror-user", "--example", "docs", "--", name]);
     output(&mut command).with_context(|| format!("`{}` failed: run it to see why", shown(&command)))

@@ -9,6 +9,8 @@ mod demo;
 mod docs;
 mod ebpf;
 mod faults;
+mod fuzz;
+mod hazards;
 mod lab;
 mod programs;
 mod soak;
@@ -55,6 +57,8 @@ enum Task {
     Soak(soak::SoakArgs),
     /// Plant ten faults, one at a time: the deterministic world must find each
     Faults,
+    /// Arbitrary packets at the gateway, led by what they reach: libFuzzer on rustup's nightly
+    Fuzz(fuzz::FuzzArgs),
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -65,6 +69,7 @@ fn main() -> std::process::ExitCode {
         Task::Verifier(args) => verifier::run(&args),
         Task::Tidy => tidy::run(),
         Task::Faults => faults::run(),
+        Task::Fuzz(args) => fuzz::start(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Docs(args) => docs::run(&args),

@@ -128,8 +128,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     Ok(())
 }
 
-/// The two workspaces' manifests.
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "mirror-ebpf/Cargo.toml"];
+/// The workspaces' manifests.
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "mirror-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 fn format() -> Result<()> {
     if output(cargo().args(["fmt", "--version"])).is_none() {

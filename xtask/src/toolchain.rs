@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use debian::ensure_packages;
+pub(crate) use rustup::NIGHTLY;
 
 use crate::command::{output, root};
 
@@ -85,9 +86,8 @@ pub(crate) fn find_or_install(way: Option<Way>, yes: bool) -> Result<Toolchain> 
     }
     bail!(
         "no toolchain for the kernel side. Either of these helps:\n  \
-         rustup toolchain install {} --component rust-src && cargo binstall bpf-linker@{BPF_LINKER}\n  \
-         as root on Debian 12: cargo xtask build-ebpf --way debian --yes",
-        rustup::NIGHTLY
+         rustup toolchain install {NIGHTLY} --component rust-src && cargo binstall bpf-linker@{BPF_LINKER}\n  \
+         as root on Debian 12: cargo xtask build-ebpf --way debian --yes"
     )
 }
 

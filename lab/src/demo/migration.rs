@@ -16,6 +16,7 @@ use super::{Hook, Interrupted};
 use crate::checker::{Background, Config};
 use crate::net::{Host, SERVICE_PORT, VIP};
 
+mod bound;
 mod ended;
 mod scenario;
 mod stage;

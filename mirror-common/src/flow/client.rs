@@ -15,6 +15,9 @@ use crate::verdict::Verdict;
 /// Beyond the right edge that was shown, nothing of the client's is believed but this much, in bytes.
 const EDGE_SLACK: u32 = 65_536;
 
+/// An acknowledgement that is farther behind the last one isn't the client's: more than any window, in bytes.
+const OLD_ACK: u32 = 1 << 26;
+
 /// A segment of the client's, SYNs excepted ([`super::on_client_syn`]).
 #[inline(always)]
 pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
@@ -53,8 +56,10 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         return;
     }
     flow.last_ms = seg.now_ms;
-    if seq::lt(flow.view_next, seg.ack) {
-        // RFC 9293, 3.10.7.4: an acknowledgement of what was never sent.
+    let acked_long_ago = seq::lt(seg.ack, flow.client_acked.wrapping_sub(OLD_ACK));
+    if seq::lt(flow.view_next, seg.ack) || acked_long_ago || seg.is(tcp::SYN) {
+        // An acknowledgement of what was never sent, or older than any that could still be on its way, or a SYN: RFC 5961, 4
+        // and 5. The leg's server couldn't tell: what goes there carries the acknowledgement that is known.
         ack_client(flow, step);
         step.end(Verdict::TurnedBack);
         return;

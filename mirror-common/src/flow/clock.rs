@@ -14,7 +14,7 @@ const LINGER_MS: u32 = 2_000;
 /// A client that hasn't said a word since its connection's end is told of it once more after this, in milliseconds: a reset
 /// isn't acknowledged, and who only waits for an answer would wait for ever.
 const TELL_AGAIN_MS: u32 = 200;
-/// A handshake that doesn't end, in milliseconds.
+/// A handshake that doesn't end, at the server or at the client, in milliseconds.
 const OPENING_MS: u32 = 10_000;
 /// Half-closed and silent, in milliseconds.
 const HALF_CLOSED_MS: u32 = 60_000;
@@ -76,9 +76,16 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         }
         return Due::Emit;
     }
-    if how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me) {
+    let forsaken = half_open(flow) && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= OPENING_MS;
+    let given_up = how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me);
+    if forsaken || given_up {
         if act {
-            end_with_reset(flow, true, terms, step);
+            end_with_reset(flow, !forsaken, terms, step);
+            if forsaken {
+                // Whom the SYN came from, if anyone, has never heard of it; the legs are open.
+                step.to_client = Emit::default();
+                flow.set(Flow::TOLD_ONCE, false);
+            }
             step.end(Verdict::Reset);
         }
         return Due::Emit;
@@ -105,6 +112,14 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         }
     }
     due
+}
+
+/// Whether the client hasn't answered its SYN-ACK. When that came is when its server was heard: repetitions don't count.
+#[inline(always)]
+fn half_open(flow: &Flow) -> bool {
+    flow.state == flow_state::OPEN
+        && flow.client_next == flow.iss.wrapping_add(1)
+        && flow.client_acked.wrapping_add(1) == flow.turn_view
 }
 
 /// The second reset stands where the client is known to be: the first one stood behind all that was on its way.

@@ -130,6 +130,22 @@ pub(super) fn offered(flow: &Flow) -> u8 {
     if flow.has(Flow::CLIENT_SCALES) { flow.client_scale } else { Segment::NO_SCALE }
 }
 
+/// Whether the client is done with its connection, and may use the port again: each side's end has been said, and
+/// acknowledged to who said it. A leg may have more to say to nobody.
+#[inline(always)]
+fn gone(flow: &Flow) -> bool {
+    let leg = flow.leg(flow.authority());
+    let ended = match leg.state {
+        leg_state::NONE | leg_state::DOWN => !flow.has(Flow::RETURNING),
+        leg_state::OPEN => leg.flags & Leg::FIN != 0,
+        _ => false,
+    };
+    flow.has(Flow::CLIENT_FIN)
+        && ended
+        && flow.shown == flow.client_next
+        && flow.client_acked == flow.view_next
+}
+
 /// A SYN for which an entry exists. `step.dial` 0xff: the old connection is over; free it, and open a new one.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub fn on_client_syn<S: Switch>(
@@ -145,7 +161,7 @@ pub fn on_client_syn<S: Switch>(
 #[inline(always)]
 fn syn_again<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     let _ = terms;
-    if flow.state == flow_state::ENDED || flow.has(Flow::CLIENT_FIN) {
+    if flow.state == flow_state::ENDED || (gone(flow) && seq::lt(flow.client_next, seg.seq)) {
         if flow.has(Flow::COUNTED) {
             // A leg still owes a write's answer under the old connection: it would be cut off.
             step.end(Verdict::HeldUnsettled);

@@ -1,14 +1,15 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
-use super::client::{ack_client, least_edge, make_opaque, raise_edge, raise_shown, shown_window};
+use super::answers::{Read, read};
+use super::client::{ack_client, least_edge, raise_edge, raise_shown, shown_window};
 use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
-use super::measure::{note_body, note_end, note_heads};
+use super::measure::note_end;
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
 use super::to_leg::{ack_leg, leg_ack, reset_leg};
-use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
+use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -197,66 +198,6 @@ fn shown(flow: &Flow, seg: &Segment) -> Emit {
         scale: 0,
         permits_sack: 0,
     }
-}
-
-/// What reading a leg's payload came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Read {
-    /// Taken over, or nothing had to be read.
-    Done,
-    /// A hole lies before what must be read.
-    Hole,
-    /// Another packet came first.
-    Raced,
-}
-
-/// Takes over what the payload says about answers.
-#[inline(always)]
-fn read<S: Switch>(
-    flow: &mut Flow,
-    side: Side,
-    seg: &Segment,
-    terms: &mut Terms<'_, S>,
-    step: &mut Step,
-) -> Read {
-    let data_end = seg.seq.wrapping_add(seg.payload);
-    let turns = flow.turns;
-    let opaque = flow.has(Flow::OPAQUE);
-    let leg = flow.leg_mut(side);
-    if opaque || leg.flags & Leg::UNKNOWN != 0 || leg.parse.scanner.until_close() {
-        return Read::Done;
-    }
-    let bound = leg.parse.at;
-    if flow.has(Flow::COMPARING | Flow::SUMMING) {
-        step.measured.turn.clock = terms.switch.writes().begun;
-    }
-    if !seq::lt(bound, data_end) {
-        note_body(flow, side, seg, bound, step);
-        return Read::Done;
-    }
-    let leg = flow.leg_mut(side);
-    if seq::lt(bound, seg.seq) {
-        return Read::Hole;
-    }
-    let reading = &seg.reading;
-    if reading.flags & Reading::DONE == 0 || reading.before != leg.parse || reading.base != leg.answered {
-        return Read::Raced;
-    }
-    leg.parse = reading.after;
-    let before = leg.answered;
-    leg.answered = leg.answered.wrapping_add(reading.answered);
-    if reading.flags & Reading::CLOSE != 0 {
-        leg.flags |= Leg::CLOSING;
-    }
-    // An answer that nobody asked for, or one whose end can't be known.
-    if reading.flags & Reading::OPAQUE != 0 || (leg.answered.wrapping_sub(turns) as i32) > 0 {
-        leg.flags |= Leg::UNKNOWN;
-        make_opaque(flow, terms);
-    }
-    let now = flow.leg(side).answered;
-    note_body(flow, side, seg, bound, step);
-    note_heads(flow, side, seg, [before, now], step);
-    Read::Done
 }
 
 /// Bytes of the authority, for the client.

@@ -10,6 +10,9 @@ use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
+/// An answer that nobody hears is absorbed for so long after the other leg's was over, in milliseconds.
+const DRAG_MS: u32 = 10_000;
+
 /// Why a leg was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -22,6 +25,19 @@ pub enum LossReason {
     Refused = 3,
     /// It was behind the other for longer than the stall budget.
     Stalled = 4,
+}
+
+impl LossReason {
+    /// Beside the reason in an event: the server failed at what it was asked. It fell silent, reset in the middle of an answer,
+    /// or closed without a single one. A server that ends what it has answered doesn't fail, and one that refuses to be
+    /// dialled has been lost before.
+    pub const FAILED: u8 = 0x80;
+
+    /// The reason in [`crate::abi::Event::reason`], as a number.
+    #[inline(always)]
+    pub const fn number(reason: u32) -> u32 {
+        reason & !(Self::FAILED as u32)
+    }
 }
 
 /// Which leg is lost, and why: one word, as a subprogram takes five.
@@ -82,6 +98,9 @@ pub(super) fn lose<S: Switch>(
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
     let whole = answered(flow, side);
+    if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
+        step.reason |= LossReason::FAILED;
+    }
     if !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
         flow.set(Flow::MOVED, false);
@@ -151,6 +170,17 @@ fn unread(flow: &Flow, side: Side) -> bool {
         && acked == flow.turn_begin
         && !seq::lt(acked, flow.shown)
         && at_boundary(flow)
+}
+
+/// Whether a lost leg's server failed: [`LossReason::FAILED`]. `whole`: all its answers had come to their ends.
+#[inline(always)]
+fn failed(leg: &Leg, turns: u32, whole: bool, reason: u32) -> bool {
+    let owes = leg.fed > 0 && !whole;
+    // One that has answered before, and closes as the next request comes, is what every server does now and then.
+    let barren = owes && turns.wrapping_sub(leg.answered) >= leg.fed;
+    reason == LossReason::Stalled as u32
+        || (reason == LossReason::Reset as u32 && owes)
+        || (reason == LossReason::Closed as u32 && barren)
 }
 
 /// Whether nothing is missing of the answers before the last turn's.
@@ -292,7 +322,7 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
     let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
-    let in_answer = |leg: &Leg| seq::lt(leg.sent_max, leg.parse.at);
+    let heard_by_nobody = flow.authority as u32 != side as u32 && !flow.has(Flow::RETURNING | Flow::OPAQUE);
     let leg = flow.leg(side);
     let silent = if flow.authority as u32 == side as u32 {
         flow.client_window != 0
@@ -313,8 +343,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let behind = seq::lt(leg.acked, next)
         || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
-        leg.behind_since = 0;
-        return false;
+        let other_over =
+            other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
+        return drags(leg, heard_by_nobody && other_over, now_ms);
     }
     let reached = !seq::lt(leg.acked, leg.mark) && (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
     if leg.behind_since == 0 || reached {
@@ -328,6 +359,29 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let its_fault =
         leg.state != leg_state::OPEN || awaited || (other_done && !seq::lt(other.acked, leg.mark));
     its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
+}
+
+/// Whether a leg is in the middle of an answer.
+#[inline(always)]
+fn in_answer(leg: &Leg) -> bool {
+    seq::lt(leg.sent_max, leg.parse.at)
+}
+
+/// Whether a leg that is behind in nothing else goes on with an answer that nobody hears, `alone`: the other one's was over
+/// long ago. Its clock runs from when that was, for each answer anew.
+#[inline(always)]
+fn drags(leg: &mut Leg, alone: bool, now_ms: u32) -> bool {
+    if !alone || !in_answer(leg) {
+        leg.behind_since = 0;
+        return false;
+    }
+    if leg.behind_since == 0 || leg.mark_turn != leg.answered {
+        leg.behind_since = now_ms;
+        leg.mark = leg.acked;
+        leg.mark_turn = leg.answered;
+        return false;
+    }
+    seq::since(now_ms, leg.behind_since) >= DRAG_MS
 }
 
 #[cfg(test)]
@@ -347,6 +401,7 @@ mod tests {
         flow
     }
 
+    /// T4, C8: a clock that another CPU read later is no time gone by.
     #[test]
     fn a_leg_is_late_when_its_budget_is_over_and_not_by_another_cpus_later_clock() {
         assert!(late(&mut behind(1_000), Side::Shadow, 1_500, 500));

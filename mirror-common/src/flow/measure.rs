@@ -2,7 +2,7 @@
 //! answers compare: statuses, lengths, and the sums of their bodies.
 
 use super::settled::answered;
-use super::{Flow, Reading, Segment, Step, Writes, leg_state};
+use super::{Flow, Reading, Segment, Step, Writes, flow_state, leg_state};
 use crate::protocol::http1::UNKNOWN_LENGTH;
 use crate::switch_word::Side;
 use crate::{checksum, hist, seq};
@@ -193,6 +193,20 @@ pub(super) fn note_end(flow: &mut Flow, side: Side, seg: &Segment, step: &mut St
         step.measured.ended = 1 + Measured::shown(side as u32, class) as u8;
         step.measured.us = seq::since(seg.now_us, flow.turn_us);
     }
+}
+
+/// Whether the client has waited for so long, in microseconds, for the first byte of an answer that the leg without
+/// authority has given whole: neither what is asked for nor the client's pace explains that.
+///
+/// Behind a client's next request a late answer to the one before may count for it; and what has waited for more than 71
+/// minutes counts anew.
+#[inline(always)]
+pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
+    flow.state == flow_state::OPEN
+        && flow.has(Flow::TIMED)
+        && seq::since(now_us, flow.turn_us) >= for_us
+        && !seq::lt(flow.turn_view, flow.view_next)
+        && answered(flow, flow.authority().other())
 }
 
 /// Measures the heads that a reading found; the leg had answered so many turns before it, and has answered so many now.

@@ -17,6 +17,8 @@ pub mod emit {
     pub const SYN: u8 = 3;
     /// As [`FORWARD`], but only the first `mss` bytes of the payload.
     pub const CUT: u8 = 4;
+    /// The ICMP error at hand, the packet that it quotes with the sequence number given.
+    pub const ERROR: u8 = 5;
 }
 
 /// A packet that leaves: 24 bytes.
@@ -43,7 +45,8 @@ pub struct Emit {
     pub permits_sack: u8,
 }
 
-/// What one segment leads to. At most two packets leave for one that came; and a copy may be held.
+/// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
+/// beside; and a copy may be held.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {

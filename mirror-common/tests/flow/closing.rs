@@ -1,13 +1,13 @@
 //! Ends: of the leg that answers, of the one that is waited for, and those that the client is told of.
 
 use super::*;
-use mirror_common::flow::{Due, on_sweep, sweep};
+use mirror_common::flow::{Due, LossReason, on_sweep, sweep};
 
 const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
 impl Scene {
     /// A server's segment without payload.
-    fn says(&mut self, side: Side, flags: u8, offset: usize, acked: usize) -> Step {
+    pub(super) fn says(&mut self, side: Side, flags: u8, offset: usize, acked: usize) -> Step {
         let n = side as usize;
         let seq = SERVER_ISS[n] + 1 + offset as u32;
         let ack = LEG_ISS[n] + 1 + acked as u32;
@@ -18,7 +18,7 @@ impl Scene {
     }
 
     /// Dials the leg that a step asks for, and lets its server answer.
-    fn dial(&mut self, asked: &Step) {
+    pub(super) fn dial(&mut self, asked: &Step) {
         let side = asked.dial().expect("a dial was asked for");
         let dialled = Dialled { side: side as u32, port: 1_026, iss: LEG_ISS[side as usize] };
         let segment = self.segment();
@@ -49,7 +49,7 @@ impl Scene {
     }
 }
 
-/// The lost leg's successor was lost, too, and with it that the read has to be asked again: the client waited for ever.
+/// T36: the lost leg's successor was lost, too, and with it that the read has to be asked again: the client waited for ever.
 #[test]
 fn a_read_is_asked_again_though_its_leg_is_lost_twice() {
     let (mut scene, lost) = Scene::returning();
@@ -74,7 +74,7 @@ fn when_the_leg_that_is_waited_for_is_lost_the_other_one_is_dialled() {
     scene.asks_again(Side::Shadow);
 }
 
-/// It was silent, and the other one, being gone, was no measure of that.
+/// T36: it was silent, and the other one, being gone, was no measure of that.
 #[test]
 fn a_leg_that_is_waited_for_is_lost_when_it_is_silent() {
     let (mut scene, _) = Scene::returning();
@@ -135,7 +135,7 @@ fn a_write_that_the_authority_closes_upon_is_in_doubt() {
     }
 }
 
-/// The leg that lacked a request went, and the client repeated for ever what the other one had long had.
+/// T14: the leg that lacked a request went, and the client repeated for ever what the other one had long had.
 #[test]
 fn what_only_a_gone_leg_lacked_is_acknowledged_when_it_is_repeated() {
     let mut scene = Scene::established(true);
@@ -148,7 +148,7 @@ fn what_only_a_gone_leg_lacked_is_acknowledged_when_it_is_repeated() {
     assert_eq!(step.to_client.ack, ISS + 1 + READ.len() as u32);
 }
 
-/// A FIN that overtook the answer before it would put the mirror out for a write that was answered.
+/// T11: a FIN that overtook the answer before it would put the mirror out for a write that was answered.
 #[test]
 fn a_fin_that_overtakes_its_answer_waits_for_it() {
     let mut scene = Scene::established(true);
@@ -158,4 +158,40 @@ fn a_fin_that_overtakes_its_answer_waits_for_it() {
     is(&scene.server(Side::Primary, 0, ANSWER, WRITE.len()), Verdict::Forwarded);
     is(&scene.says(Side::Primary, fin, ANSWER.len(), WRITE.len()), Verdict::Forwarded);
     assert!(scene.word.member(Side::Shadow));
+}
+
+/// Whether the step tells of a lost leg, and that its server failed.
+fn failed(step: &Step) -> bool {
+    assert_ne!(step.events & Step::LEG_LOST, 0);
+    step.reason & LossReason::FAILED != 0
+}
+
+/// A leg's end is its server's failure where it owes an answer: so the circuit breaker counts no ordinary close.
+#[test]
+fn a_server_fails_by_a_reset_that_owes_an_answer_and_not_by_one_behind_it() {
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    assert!(failed(&scene.says(Side::Shadow, tcp::RST, 0, 0)));
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    scene.server(Side::Shadow, 0, ANSWER, READ.len());
+    assert!(!failed(&scene.says(Side::Shadow, tcp::RST, ANSWER.len(), READ.len())));
+    let mut idle = Scene::established(true);
+    assert!(!failed(&idle.says(Side::Shadow, tcp::RST, 0, 0)), "nothing was asked of it");
+}
+
+#[test]
+fn a_server_fails_by_a_close_only_where_it_has_answered_nothing_at_all() {
+    let fin = tcp::FIN | tcp::ACK;
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    assert!(failed(&scene.says(Side::Shadow, fin, 0, READ.len())), "it took the request and closed");
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, READ.len());
+    }
+    scene.client(READ.len(), READ, ANSWER.len());
+    let closed = scene.says(Side::Shadow, fin, ANSWER.len(), READ.len());
+    assert!(!failed(&closed), "it has answered once, and the next request came as it closed");
 }

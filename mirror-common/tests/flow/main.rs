@@ -1,7 +1,11 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
 mod doubt;
+mod fins;
+mod hostile;
 mod measure;
+mod resets;
+mod windows;
 
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
@@ -11,6 +15,7 @@ use mirror_common::{
         on_client, on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
+    seq,
     switch_word::{Side, SwitchWord},
     verdict::Verdict,
 };
@@ -68,6 +73,11 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 impl Scene {
     /// A client's SYN, with window scale 7; the shadow gets a leg if it is a member.
     fn open(shadow: bool) -> Scene {
+        Scene::open_scaled(shadow, 7)
+    }
+
+    /// The same with another window scale.
+    fn open_scaled(shadow: bool, scale: u8) -> Scene {
         let end = |addr| Endpoint { addr, ..Endpoint::default() };
         let service =
             Service { endpoints: [end(1), end(2)], stall_ms: 500, idle_ms: 60_000, ..Service::default() };
@@ -76,8 +86,7 @@ impl Scene {
             Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, begun: 0, now_ms: 1_000 };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
-        let syn =
-            Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale: 7, ..scene.segment() };
+        let syn = Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
         scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
         scene
     }
@@ -100,6 +109,34 @@ impl Scene {
             now_ms: self.now_ms,
             ..Segment::default()
         }
+    }
+
+    /// A segment of the client's without payload, at an offset of its stream; it has acknowledged so many of the answers'.
+    fn client_says(&mut self, flags: u8, offset: usize, acked: usize) -> Step {
+        let seq = ISS + 1 + offset as u32;
+        let ack = SERVER_ISS[0] + 1 + acked as u32;
+        let segment = Segment { seq, ack, flags, ..self.segment() };
+        self.client_sends(&segment)
+    }
+
+    fn client_sends(&mut self, segment: &Segment) -> Step {
+        self.run(|flow, terms, step| {
+            on_client(flow, segment, terms, step);
+        })
+    }
+
+    fn server_sends(&mut self, side: Side, segment: &Segment) -> Step {
+        self.run(|flow, terms, step| {
+            on_leg(flow, side, segment, terms, step);
+        })
+    }
+
+    /// A SYN of the client's.
+    fn syn(&mut self, seq: u32) -> Step {
+        let syn = Segment { seq, flags: tcp::SYN, mss: 1_460, scale: 7, ..self.segment() };
+        self.run(|flow, terms, step| {
+            on_client_syn(flow, &syn, terms, step);
+        })
     }
 
     fn run(&mut self, act: impl FnOnce(&mut Flow, &mut Terms<'_, Words<'_>>, &mut Step)) -> Step {
@@ -186,7 +223,7 @@ fn is(step: &Step, verdict: Verdict) {
     assert_eq!(Verdict::from_number(step.verdict), Some(verdict));
 }
 
-/// A RST of the port's last connection, within the window by chance, ended the new one.
+/// T12: a RST of the port's last connection, within the window by chance, ended the new one.
 #[test]
 fn a_clients_reset_within_the_window_is_asked_back_and_only_the_exact_one_is_believed() {
     let mut scene = Scene::established(true);
@@ -203,7 +240,7 @@ fn a_clients_reset_within_the_window_is_asked_back_and_only_the_exact_one_is_bel
     is(&step, Verdict::Reset);
 }
 
-/// The shadow was told windows unscaled, and took them for scaled ones, where only the primary doesn't scale.
+/// T7: the shadow was told windows unscaled, and took them for scaled ones, where only the primary doesn't scale.
 #[test]
 fn a_leg_is_told_windows_by_the_scale_that_its_own_syn_offered() {
     let mut scene = Scene::open(true);
@@ -250,7 +287,7 @@ fn a_write_is_finished_when_its_leg_has_answered_and_is_gone() {
     assert!(scene.word.member(Side::Shadow));
 }
 
-/// The port's next connection cut a lingering leg off in the middle of what it owed, and nobody was told.
+/// T13: the port's next connection cut a lingering leg off in the middle of what it owed, and nobody was told.
 #[test]
 fn a_syn_waits_for_the_old_connections_write() {
     let mut scene = Scene::established(true);
@@ -277,7 +314,8 @@ fn a_syn_waits_for_the_old_connections_write() {
     assert_eq!(step.dial, 0xff);
 }
 
-/// A client's retransmission joined a read that nobody had got with a write that waited for its answer: both waited for ever.
+/// T14, T34: a client's retransmission joined a read that nobody had got with a write that waited for its answer: both waited
+/// for ever.
 #[test]
 fn of_a_joined_retransmission_the_known_part_goes_on() {
     let mut scene = Scene::established(true);

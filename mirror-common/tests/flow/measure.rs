@@ -2,7 +2,7 @@
 
 use mirror_common::{
     checksum,
-    flow::{Compared, Measured, Segment, Step, on_client, on_leg, outcome, pair},
+    flow::{Compared, Measured, Segment, Step, on_client, on_leg, outcome, pair, unanswered},
     hist,
     protocol::{Kind, http1::UNKNOWN_LENGTH},
     switch_word::Side,
@@ -70,6 +70,31 @@ fn answers_are_compared_by_their_heads_and_timed_to_their_ends() {
     let error = answer(&mut scene, Side::Shadow, 0, ERROR, 900).measured;
     assert_eq!((error.compared, error.compared_error, error.errors), (compared(Side::Shadow, 1), 1, 0));
     assert_eq!(error.pair, 1 << pair::COMPARED | 1 << pair::SHADOW_ERRED | 1 << pair::STATUS_DIFFERS);
+}
+
+/// A server that swallows what it is asked makes no errors, and is never slow: nothing of it is ever measured.
+#[test]
+fn a_turn_is_unanswered_that_the_mirror_has_answered_and_the_authority_has_not_begun_to() {
+    let mut scene = Scene::established(true);
+    let waits = |scene: &Scene, now_us| unanswered(&scene.flow, now_us, 2_000);
+    assert!(!waits(&scene, 9_000), "nothing was asked");
+    ask(&mut scene, READ, 1_000);
+    assert!(!waits(&scene, 9_000), "it takes long on both sides");
+    answer(&mut scene, Side::Shadow, 0, &ANSWER[..ANSWER.len() - 1], 1_500);
+    assert!(!waits(&scene, 9_000), "the mirror is at it, too");
+    answer(&mut scene, Side::Shadow, ANSWER.len() - 1, &ANSWER[ANSWER.len() - 1..], 1_600);
+    assert_eq!([2_999, 3_000].map(|now_us| waits(&scene, now_us)), [false, true]);
+    answer(&mut scene, Side::Primary, 0, &ANSWER[..ANSWER.len() - 1], 4_000);
+    assert!(!waits(&scene, 9_000), "the rest comes at the client's pace");
+    answer(&mut scene, Side::Primary, ANSWER.len() - 1, &ANSWER[ANSWER.len() - 1..], 5_000);
+    assert!(!waits(&scene, 9_000));
+}
+
+#[test]
+fn with_one_leg_nothing_is_known_to_be_unanswered() {
+    let mut scene = Scene::established(false);
+    ask(&mut scene, READ, 1_000);
+    assert!(!unanswered(&scene.flow, 9_000, 2_000));
 }
 
 #[test]

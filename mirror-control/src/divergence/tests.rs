@@ -46,6 +46,7 @@ fn a_steady_primary_makes_each_difference_count() {
     assert_eq!((divergence.tick(10, 0), divergence.tick(0, 0)), (10, 0));
 }
 
+/// H11: what the primary never answers twice alike is no difference.
 #[test]
 fn a_primary_that_differs_from_itself_makes_noise() {
     let mut divergence = Divergence::new([]);

@@ -183,6 +183,7 @@ fn an_equal_shadow_clears_a_step_and_one_at_the_margin_does_not() {
     assert!(!cleared(Side { slower: 1.06, ..HONEST }, &mut rng));
 }
 
+/// C4: without samples no step is cleared.
 #[test]
 fn low_traffic_is_no_good_news() {
     let mut rng = StdRng::seed_from_u64(7);

@@ -10,6 +10,7 @@ pub(super) fn begin(plan: &Plan, mut state: State) -> Next {
     state.stage = Stage::Standby;
     state.standby_seconds = plan.moves.standby_seconds;
     state.unhealthy_seconds = 0.0;
+    state.unanswered = false;
     (state, vec![Action::BeginStep], Why::Made(Move::Cutover.name().into()))
 }
 
@@ -28,7 +29,7 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         _ if state.unhealthy_seconds >= plan.moves.unhealthy_seconds => {
             Some(Why::Unhealthy(state.unhealthy_seconds))
         }
-        _ => None,
+        _ => seen.shortfall.map(Why::Shortfall),
     };
     if let Some(why) = trouble {
         // A side that isn't in sync gets the authority from nobody but a person.
@@ -36,14 +37,17 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         if !way_back {
             return (state, Vec::new(), Why::NoWayBack);
         }
-        // From a dead authority anything is better.
-        if !matches!(why, Why::Unhealthy(_))
+        // From an authority that is dead, or as good as dead, anything is better.
+        state.unanswered = matches!(why, Why::Shortfall(_));
+        if !state.unanswered
+            && !matches!(why, Why::Unhealthy(_))
             && let Some(why) = capacity::too_small_to_go_back(&seen.capacity)
         {
             return (state, Vec::new(), why);
         }
         state.stage = Stage::RollingBack;
-        return (state, vec![back(seen)], why);
+        let back = back(&state, seen);
+        return (state, vec![back], why);
     }
     if let Some(who) = state.weight.paused_by.clone() {
         return (state, Vec::new(), Why::Weight(Reason::Paused(who)));
@@ -74,12 +78,14 @@ pub(super) fn rolling_back(mut state: State, seen: &Seen) -> Next {
         return (state, Vec::new(), Why::Retry(0.0));
     }
     state.stage = Stage::RollingBack;
-    (state, vec![back(seen)], Why::Retry(0.0))
+    let back = back(&state, seen);
+    (state, vec![back], Why::Retry(0.0))
 }
 
-/// A dead authority isn't waited for.
-fn back(seen: &Seen) -> Action {
+/// A dead authority isn't waited for; one that swallows requests only for half of the time that writes may be frozen.
+fn back(state: &State, seen: &Seen) -> Action {
     match seen.healthy[Side::Shadow as usize] {
+        _ if state.unanswered => Action::Rescue,
         Some(false) => Action::Rescue,
         Some(true) | None => Action::Make(Move::Rollback),
     }

@@ -48,6 +48,7 @@ struct World {
     /// Stages that were entered, in order.
     path: Vec<Stage>,
     judged: Option<Verdict>,
+    shortfall: Option<Shortfall>,
     healthy: [Option<bool>; 2],
     capacity: [Option<Capacity>; 2],
     /// Moves fail.
@@ -65,6 +66,7 @@ impl World {
             plan,
             path,
             judged,
+            shortfall: None,
             healthy: [Some(true); 2],
             capacity: [None, None],
             jammed: false,
@@ -124,6 +126,7 @@ impl World {
             seconds: 1.0,
             word: self.word,
             verdict: self.judged.clone(),
+            shortfall: self.shortfall,
             healthy: self.healthy,
             capacity: self.capacity.clone(),
         }
@@ -131,7 +134,7 @@ impl World {
 
     fn tick(&mut self) -> Why {
         let seen = self.seen();
-        self.event(Event::Tick(seen), false)
+        self.event(Event::Tick(Box::new(seen)), false)
     }
 
     fn until(&mut self, stage: Stage) {
@@ -196,6 +199,22 @@ fn a_shadow_that_falls_out_of_sync_joins_again_and_rests_and_that_is_a_step_back
 }
 
 #[test]
+fn a_shadow_that_is_not_well_is_not_joined_before_it_is() {
+    let mut world = World::new(quick());
+    world.healthy[Side::Shadow as usize] = Some(false);
+    for _ in 0..40 {
+        assert_eq!(world.tick(), Why::Unwell);
+    }
+    assert_eq!(
+        (world.state.stage, world.state.failed_joins),
+        (Stage::Joining, 0),
+        "and that is no failed join"
+    );
+    world.healthy[Side::Shadow as usize] = Some(true);
+    world.until(Stage::Mirroring);
+}
+
+#[test]
 fn without_a_past_to_judge_by_nothing_moves() {
     let mut world = World::new(quick());
     world.judged = None;
@@ -220,6 +239,25 @@ fn behind_the_cutover_a_dead_or_worse_authority_is_rolled_back_by_itself() {
     }
 }
 
+/// A server that takes connections and answers nothing is healthy, makes no errors, and would never finish its writes.
+#[test]
+fn an_authority_that_leaves_requests_unanswered_isnt_waited_for() {
+    let mut world = World::new(quick());
+    world.shortfall = Some(Shortfall { usual: 900.0, answered: 3.0, unanswered: 60.0, seconds: 10.0 });
+    world.until(Stage::Standby);
+    world.capacity[0] = Some(Capacity::of("cores", 2.5, 2.0));
+    world.jammed = true;
+    let why = world.tick();
+    assert_eq!((why.name(), world.state.stage), ("shortfall".into(), Stage::RollingBack));
+    // Those who waited have been sent away, and more come: it doesn't show at every tick.
+    world.shortfall = None;
+    let (_, actions, _) = step(&world.plan, world.state.clone(), Event::Tick(Box::new(world.seen())));
+    assert_eq!(actions, [Action::Rescue]);
+    world.jammed = false;
+    world.until(Stage::RolledBack);
+}
+
+/// C5: no rollback to it.
 #[test]
 fn a_standby_that_is_out_of_sync_gets_nothing_by_itself() {
     let mut world = World::new(quick());
@@ -335,7 +373,7 @@ fn no_order_of_events_and_crashes_breaks_a_rule() {
         for _ in 0..120 {
             chance(&mut world, &mut dice);
             let seen = world.seen();
-            world.event(Event::Tick(seen), dice.random_bool(0.1));
+            world.event(Event::Tick(Box::new(seen)), dice.random_bool(0.1));
             let word = world.word;
             assert!(word.member(word.authority()), "seed {seed}: {:?}", world.path);
             assert!(word.weight() == 0 || word.member(Side::Shadow), "seed {seed}: {:?}", world.path);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Capacity, Command};
-use crate::{appointment::Note, weight};
+use crate::{appointment::Note, throughput::Shortfall, weight};
 
 /// Why something was decided, or waits. Displayed for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,12 +37,18 @@ pub enum Why {
     StoodBy,
     /// The health checks of the new authority have failed for so many seconds.
     Unhealthy(f64),
+    /// The new authority leaves requests unanswered.
+    Shortfall(Shortfall),
+    /// The shadow isn't well, and isn't joined before it is: its health check fails, or its circuit breaker is open.
+    Unwell,
     /// Something is wrong, and the primary is out of sync: there is no way back by itself.
     NoWayBack,
     /// A side's capacity stands in the way: which side, and what is wrong.
     Capacity(String, Capacity),
     /// The shadow's size was decided on, in words.
     Scaling(String),
+    /// How a side's circuit breaker stands, in words.
+    Breaker(String),
     /// Told to end; all reads go to the primary.
     Aborting,
     /// Somebody else moved the traffic.
@@ -119,9 +125,11 @@ impl fmt::Display for Why {
             Why::Unhealthy(seconds) => {
                 write!(f, "the authority's health checks have failed for {seconds:.0} s")
             }
+            Why::Shortfall(shortfall) => write!(f, "{shortfall}"),
+            Why::Unwell => write!(f, "the shadow isn't well: it joins when its health check is good"),
             Why::NoWayBack => write!(f, "the primary is out of sync: no rollback by itself; mirror join APP"),
             Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
-            Why::Scaling(words) => write!(f, "{words}"),
+            Why::Scaling(words) | Why::Breaker(words) => write!(f, "{words}"),
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),
             Why::Overtaken => write!(f, "somebody moved the traffic by hand"),
             Why::Over => write!(f, "it is over"),

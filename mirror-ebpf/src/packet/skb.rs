@@ -24,11 +24,24 @@ impl Skb {
         Self(context.as_ptr().cast())
     }
 
+    /// The packet that a global function is given.
+    #[inline(always)]
+    pub fn of(context: *mut __sk_buff) -> Self {
+        Self(context)
+    }
+
     /// What lies between the start of the metadata and the packet's, as addresses.
     #[inline(always)]
     pub fn metadata(self) -> (usize, usize) {
         // SAFETY: the context's own fields.
         unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) }
+    }
+
+    /// Writes the first `len` bytes of `from` at `offset`. False where the packet is shorter, or they are.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, offset: u32, from: &[u8; N], len: u32) -> bool {
+        // SAFETY: within `from`.
+        len as usize <= N && unsafe { bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), len, 0) == 0 }
     }
 }
 

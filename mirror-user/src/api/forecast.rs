@@ -40,6 +40,9 @@ pub struct ClassForecast {
     pub missing_minutes: Option<usize>,
     /// The last minutes, the newest last; `null`: nothing is known.
     pub history: Vec<Option<f64>>,
+    /// What had been expected of each of them ten minutes before its end: as in `path`; `null`: nothing.
+    #[serde(default)]
+    pub expected: Vec<Option<[f64; 3]>>,
     /// The next minutes, from the next one on: expected value, and the ends of the 90 % interval.
     pub path: Vec<[f64; 3]>,
     /// By horizon.

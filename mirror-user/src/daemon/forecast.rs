@@ -56,11 +56,16 @@ impl Board {
         Self { told: Mutex::default(), learner: Mutex::new(learner), scaling: Mutex::default(), rate }
     }
 
-    /// The last forecasts with their age in seconds, unless they are stale.
-    pub(super) fn told(&self) -> Option<(Arc<Told>, f64)> {
+    /// The last forecasts with their age in seconds.
+    pub(super) fn last(&self) -> Option<(Arc<Told>, f64)> {
         let told = lock(&self.told).clone()?;
         let age = told.at.elapsed().as_secs_f64() * self.rate;
-        (age <= STALE).then_some((told, age))
+        Some((told, age))
+    }
+
+    /// The same, unless they are stale.
+    pub(super) fn told(&self) -> Option<(Arc<Told>, f64)> {
+        self.last().filter(|(_, age)| *age <= STALE)
     }
 
     pub(super) fn learner(&self) -> MutexGuard<'_, Learner> {
@@ -151,8 +156,7 @@ pub(super) async fn forecast(
 }
 
 fn answer(shared: &Shared) -> ForecastAnswer {
-    let told = lock(&shared.board.told).clone();
-    let age = told.as_ref().map(|told| told.at.elapsed().as_secs_f64() * shared.board.rate);
+    let (told, age) = shared.board.last().unzip();
     let classes = told.iter().flat_map(|told| CLASSES.into_iter().zip(&told.classes));
     let now = rates_now(&shared.resources.known());
     let learner = shared.board.learner();
@@ -198,6 +202,7 @@ fn class_forecast(metric: Metric, told: &ClassTold) -> ClassForecast {
         class: metric.name().into(),
         missing_minutes: told.forecast.as_ref().err().map(|short| short.missing),
         history: told.recent.iter().map(|value| value.is_finite().then_some(*value)).collect(),
+        expected: told.expected.clone(),
         path: path.unwrap_or_default(),
         horizons: horizons.collect(),
     }

@@ -12,6 +12,7 @@ use axum::{
 };
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use mirror_common::switch_word::Side;
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use super::{
@@ -53,6 +54,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     }
     snapshot.resources = shared.resources.known();
     snapshot.series_failures = shared.resources.keeper.kept().failures;
+    snapshot.forecast = shared.board.last();
     snapshot.decisions = Decisions {
         migration: shared.pilot.status(),
         decided: shared.pilot.decided(),
@@ -60,8 +62,12 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
         events: shared.events.counts(),
     };
     let state = shared.state.lock().map_err(poisoned)?;
-    snapshot.flows = [state.swept.live, state.swept.two_legs];
+    snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
+    snapshot.breakers = Side::BOTH.map(|side| {
+        let n = side as usize;
+        (!state.breakers[n].may_join(), state.trips[n], state.probes[n])
+    });
     snapshot.sweeps = (state.sweeps, state.sweep_time.as_secs_f64());
     snapshot.moves = state.moves.iter().map(|((wanted, result), n)| (*wanted, *result, *n)).collect();
     Ok(snapshot)

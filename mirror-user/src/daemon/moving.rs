@@ -1,13 +1,19 @@
 //! A move from its planning to its line in the status, whoever asked for it.
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow};
 use mirror_control::moves::Move;
 
 use super::Shared;
 use crate::{
+    datapath::Turns,
     events::{Kind, Told},
     moves::{Mover, Phases},
 };
+
+/// What was held is answered within so long behind a move, as a rule.
+const ANSWERED: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// Makes a move, counts it, and says how it went; `who` asked. One at a time.
@@ -56,7 +62,9 @@ impl Shared {
             Move::Rollback => Kind::Rollback,
         };
         let _one = self.moving.try_lock().map_err(|_| anyhow!("another move is under way; wait for it"))?;
-        let result = carry_out(&self.mover);
+        // Milliseconds, before anything is frozen.
+        let before = self.turns();
+        let result = carry_out(&self.mover).map(|phases| self.with_slowest(phases, before));
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
         let ended = state.moved(wanted, rehearsed, &result);
         let told = Told {
@@ -73,11 +81,19 @@ impl Shared {
             } else {
                 format!("{} done", wanted.name())
             };
-            state.say(format!(
-                "{what}: frozen for {:.0} µs, drained in {:.0} µs",
-                phases.frozen_us, phases.drain_us
-            ));
+            state.say(format!("{what}: {phases}"));
         }
         result
+    }
+
+    fn turns(&self) -> Option<Turns> {
+        self.datapath.lock().ok()?.turns().ok()
+    }
+
+    /// With the slowest requests since then. Where they can't be read, a move is none the worse for it.
+    fn with_slowest(&self, phases: Phases, before: Option<Turns>) -> Phases {
+        std::thread::sleep(ANSWERED);
+        let slowest = before.zip(self.turns()).map(|(before, now)| now.since(&before).slowest_us());
+        Phases { slowest_us: slowest.unwrap_or_default(), ..phases }
     }
 }

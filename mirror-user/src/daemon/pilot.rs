@@ -12,15 +12,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mirror_common::switch_word::Side;
+use mirror_common::{abi::App, switch_word::Side};
 use mirror_control::{
     appointment::Pending,
+    breaker::Standing,
     evidence::{History, Judge},
     executor::{Decision, Executor, Task},
     journal::{Entry, What},
     migration::{Action, Command, Event, Seen, Stage, State, Why},
     moves::Move,
     scaler,
+    throughput::Throughput,
 };
 
 use super::Shared;
@@ -36,6 +38,7 @@ use crate::{
 };
 
 mod appointed;
+mod breakers;
 mod published;
 mod sight;
 
@@ -133,7 +136,9 @@ pub(super) fn start(
         appointment: None,
         fault: None,
         took: None,
+        breakers: Default::default(),
         history: History::default(),
+        throughput: Throughput::default(),
         judge: None,
         last: None,
         rate: shared.board.rate,
@@ -156,7 +161,10 @@ struct Thread {
     fault: Option<String>,
     /// Of the move that was made last, until it is kept.
     took: Option<Phases>,
+    /// How the breakers stood when it was said the last time, by side.
+    breakers: [Standing; 2],
     history: History,
+    throughput: Throughput,
     judge: Option<Judge>,
     last: Option<(Instant, Turns)>,
     rate: f64,
@@ -179,7 +187,8 @@ impl Thread {
                 }
             }
             let kept = self.keep_appointment().context("ordered cutover");
-            let fault = self.tick().and(kept).err().map(|error| format!("migration: {error:#}"));
+            let broken = self.look_after_breakers().context("circuit breaker");
+            let fault = self.tick().and(kept).and(broken).err().map(|error| format!("migration: {error:#}"));
             self.fault(fault);
             self.tell();
         }
@@ -211,7 +220,8 @@ impl Thread {
             let stage = executor.state().stage;
             if !stage.is_over() {
                 self.say(format!("migration: taken up at {}", stage.name()));
-                self.history = sight::read_history(&self.history_file());
+                self.history = sight::read(&self.file("history"));
+                self.throughput = sight::read(&self.file("throughput"));
             }
             self.running = Some(executor);
         }
@@ -248,7 +258,8 @@ impl Thread {
                 None => Ok(Vec::new()),
             },
             Ask::Scaled(resource, decision, words) => {
-                self.scaled(resource, decision, words).map(|()| Vec::new())
+                let what = What::Scaled(resource, decision);
+                self.keep_beside(what, &Why::Scaling(words)).map(|()| Vec::new())
             }
         }
     }
@@ -257,8 +268,9 @@ impl Thread {
         self.shared.mover.policy.name.as_str()
     }
 
-    /// Beside whatever migration there is, or was; before the first there is nothing that its state could be mistaken for.
-    fn scaled(&mut self, resource: String, decision: scaler::Decision, words: String) -> Result<()> {
+    /// Keeps a line beside whatever migration there is, or was; before the first there is nothing that its state could be
+    /// mistaken for.
+    fn keep_beside(&mut self, what: What, why: &Why) -> Result<()> {
         if self.journal.is_none() {
             self.take_up()?;
         }
@@ -272,7 +284,7 @@ impl Thread {
         if !under_way && self.appointment.is_none() {
             journal.make_room()?;
         }
-        journal.append(What::Scaled(resource, decision), Some(&Why::Scaling(words)), &state)
+        journal.append(what, Some(why), &state)
     }
 
     fn under_way(&self) -> bool {
@@ -305,7 +317,7 @@ impl Thread {
         self.shared.events.tell(Kind::Phase, told);
         self.running = Some(Executor::new(plan, state, None));
         self.judge = None;
-        self.history = History::default();
+        (self.history, self.throughput) = (History::default(), Throughput::default());
         self.last = None;
         Ok(())
     }
@@ -317,10 +329,12 @@ impl Thread {
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
         self.count(verdict.as_ref());
-        let healthy = self.checker.ask_both(servers(&self.shared.mover.policy));
+        let healthy = self.as_breakers_say(self.checker.ask_both(servers(&self.shared.mover.policy)))?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
-        self.event(Event::Tick(Seen { seconds, word, verdict, healthy, capacity }))
+        let plan = self.running.as_ref().map(Executor::plan);
+        let shortfall = plan.and_then(|plan| self.throughput.shortfall(&plan.throughput));
+        self.event(Event::Tick(Box::new(Seen { seconds, word, verdict, shortfall, healthy, capacity })))
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.
@@ -387,9 +401,14 @@ impl Thread {
             Action::NewJudge => self.judge = None,
             Action::Release => {
                 let words = &self.shared.mover.words;
+                // Held, so that nobody sees the word before it is known why.
+                let mut state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
                 let word = words.load(0);
                 if let Some(alone) = word.out_of_sync(Side::Primary) {
-                    words.swap(0, word, alone).map_err(|_| anyhow!("the switch word changed meanwhile"))?;
+                    let alone = words.swap(0, word, alone);
+                    let alone = alone.map_err(|_| anyhow!("the switch word changed meanwhile"))?;
+                    words.keep_reason(0, App::RELEASED);
+                    state.released(Side::Primary, alone);
                 }
             }
         }

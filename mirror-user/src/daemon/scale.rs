@@ -23,6 +23,7 @@ use crate::{
     api::forecast::Scaling,
     demand::Learner,
     driver::process::ProcessDriver,
+    moves::fault,
     policy::{Policy, scale::Scale},
     resources::{Metric, watch::Known},
 };
@@ -220,6 +221,7 @@ impl Sizer {
                 }
             }
             let (Some(then), Some(driver)) = (decided.to_do, &self.driver) else { continue };
+            fault("scale-kept");
             match driver.scale(app, then) {
                 Ok(set) => limits = set,
                 Err(failure) => refused = Some(format!("{}: {failure}", resource.name)),

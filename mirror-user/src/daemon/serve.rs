@@ -196,7 +196,10 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
     let all: Vec<u64> = reads.latency.iter().zip(&writes.latency).map(|(r, w)| r + w).collect();
     let compared: u64 = turns.compared[side as usize].iter().map(|answers| answers.errors).sum();
     let standing = &state.sides[side as usize];
+    let breaker = &state.breakers[side as usize];
     SideStatus {
+        breaker: breaker.standing().name().into(),
+        next_probe: breaker.next_probe(monotonic_ns()).map(|left| left.as_secs_f64()),
         in_sync: standing.in_sync,
         since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
         reason: standing.reason.clone(),
@@ -245,7 +248,9 @@ async fn flows(
     Query(ask): Query<FlowsRequest>,
 ) -> Result<Json<Flows>, Refused> {
     let total = shared.state.lock().map_err(poisoned)?.swept.live;
-    let flows = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit)).await??;
+    let authority = shared.mover.words.load(0).authority();
+    let listed = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit, authority));
+    let flows = listed.await??;
     Ok(Json(Flows { total, flows }))
 }
 

@@ -6,6 +6,7 @@ use mirror_common::{
     abi::maps,
     flow::{Measured, pair},
     hist,
+    switch_word::Side,
 };
 
 use super::Datapath;
@@ -106,6 +107,17 @@ impl Pairs {
 }
 
 impl Turns {
+    /// The slowest read and the slowest write that clients were answered, in microseconds, rounded up to their buckets' ends.
+    pub fn slowest_us(&self) -> [Option<f64>; 2] {
+        [0, 1].map(|class: usize| {
+            let buckets = Side::BOTH.iter().filter_map(|side| {
+                let latency = &self.shown[*side as usize][class].latency;
+                latency.iter().rposition(|count| *count > 0)
+            });
+            buckets.max().map(|bucket| (hist::lowest(bucket as u32 + 1) - 1) as f64)
+        })
+    }
+
     /// What came since an earlier reading.
     pub fn since(&self, before: &Self) -> Self {
         let answers = |now: &[[Answers; 2]; 2], before: &[[Answers; 2]; 2]| {
@@ -169,4 +181,26 @@ fn sum(map: &PerCpuArray<&aya::maps::MapData, u64>, index: u32) -> Result<u64> {
 
 fn sums(map: &PerCpuArray<&aya::maps::MapData, u64>, first: u32, count: u32) -> Result<Vec<u64>> {
     (first..first + count).map(|index| sum(map, index)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_of_a_difference_is_that_of_either_side() {
+        let mut before = Turns::default();
+        for answers in before.shown.iter_mut().flatten() {
+            answers.latency = vec![0; hist::BUCKETS];
+        }
+        let [primary, shadow] = [Side::Primary as usize, Side::Shadow as usize];
+        before.shown[primary][0].latency[hist::bucket(9_000_000) as usize] = 3;
+        let mut now = before.clone();
+        assert_eq!(now.since(&before).slowest_us(), [None, None], "what was slow before isn't the move's");
+        now.shown[primary][0].latency[hist::bucket(400) as usize] += 7;
+        now.shown[shadow][0].latency[hist::bucket(25_000) as usize] += 1;
+        let [read, write] = now.since(&before).slowest_us();
+        assert!(read.is_some_and(|us| (25_000.0..25_000.0 * 17.0 / 16.0).contains(&us)), "{read:?}");
+        assert_eq!(write, None);
+    }
 }

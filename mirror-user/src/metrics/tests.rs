@@ -1,10 +1,14 @@
+use std::time::{Duration, Instant};
+
 use super::*;
 use mirror_control::evidence;
+use mirror_forecast::tracker::Tracker;
 
 use super::decisions::{Decided, Decisions};
 use crate::{
     api::migration::MigrationStatus,
     events::{Counts, Outcome},
+    outlook::ClassTold,
     resources::{Metric, Missing, Sample},
 };
 
@@ -72,16 +76,35 @@ fn snapshot() -> Snapshot {
             .with_phase(Phase::Shifting),
         packets: vec![(Verdict::Forwarded, 12)],
         turns,
-        flows: [200, 199],
+        flows: [200, 199, 4],
         open_writes: 3,
         held: [1, 2, 0],
         legs_lost: [0, 7],
+        breakers: [(false, 0, [0; 2]), (true, 2, [9, 1])],
         sweeps: (20, 0.5),
         moves: vec![("cutover", "aborted", 2)],
         resources: known(),
         series_failures: BTreeMap::from([(Failure::Full, 3)]),
         decisions: decisions(),
+        forecast: Some((Arc::new(told()), 42.0)),
     }
+}
+
+/// A steady load of reads, forecast and scored for an hour; of writes too little is known.
+fn told() -> Told {
+    let mut tracker = Tracker::fit(&[100.0; 120]).unwrap();
+    for _ in 0..60 {
+        tracker.forecast().unwrap();
+        tracker.observe(100.0);
+    }
+    let class = |tracker: &mut Tracker| ClassTold {
+        forecast: tracker.forecast(),
+        scores: tracker.scores(),
+        recent: Vec::new(),
+        expected: Vec::new(),
+    };
+    let classes = [class(&mut tracker), class(&mut Tracker::fit(&[1.0; 3]).unwrap())];
+    Told { at: Instant::now(), from: 0, minute: 60, took: Duration::ZERO, classes }
 }
 
 #[test]
@@ -95,7 +118,12 @@ fn a_scrape_reads_like_this() {
         "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"60.0\",side=\"shadow\",class=\"read\"} 4",
         "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"+Inf\",side=\"shadow\",class=\"read\"} 5",
         "mirror_turn_latency_seconds_count{app=\"shop\",side=\"shadow\",class=\"read\"} 5",
+        "mirror_forecast_age_seconds{app=\"shop\"} 42.0",
+        "mirror_forecast_requests_per_second{app=\"shop\",class=\"read\",horizon_seconds=\"60\",quantile=\"0.95\"} 100.0",
+        "mirror_forecasts_scored_total{app=\"shop\",class=\"read\",horizon_seconds=\"300\"} 56.0",
+        "mirror_forecast_coverage_ratio{app=\"shop\",class=\"read\",horizon_seconds=\"60\"} 1.0",
         "mirror_flows_two_legs{app=\"shop\"} 199.0",
+        "mirror_flows_unanswered{app=\"shop\"} 4.0",
         "mirror_weight_ratio{app=\"shop\"} 0.25",
         "mirror_authority{app=\"shop\",side=\"primary\"} 1.0",
         "mirror_authority{app=\"shop\",side=\"shadow\"} 0.0",
@@ -103,6 +131,10 @@ fn a_scrape_reads_like_this() {
         "mirror_phase{app=\"shop\",phase=\"Shifting\"} 1.0",
         "mirror_phase{app=\"shop\",phase=\"Idle\"} 0.0",
         "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
+        "mirror_breaker_open{app=\"shop\",side=\"shadow\"} 1.0",
+        "mirror_breaker_open{app=\"shop\",side=\"primary\"} 0.0",
+        "mirror_breaker_trips_total{app=\"shop\",side=\"shadow\"} 2.0",
+        "mirror_breaker_probes_total{app=\"shop\",side=\"shadow\",result=\"unwell\"} 9.0",
         "mirror_sweep_seconds_total{app=\"shop\"} 0.5",
         "mirror_moves_total{app=\"shop\",move=\"cutover\",result=\"aborted\"} 2.0",
         "mirror_resource_cpu_cores{app=\"shop\",side=\"shadow\"} 0.5",

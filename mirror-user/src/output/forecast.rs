@@ -209,6 +209,7 @@ mod tests {
             class: class.into(),
             missing_minutes,
             history: (0..60).map(|minute| (minute % 7 != 0).then(|| 100.0 + f64::from(minute))).collect(),
+            expected: Vec::new(),
             path: (0..60).map(|_| [120.0, 100.0, 140.0]).collect(),
             horizons: vec![horizon(60, true), horizon(86_400, false)],
         };

@@ -105,7 +105,8 @@ fn plan(plan: &Plan) -> String {
            alarms    false ones in at most {} % of all migrations\n  \
            back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
            cutover   {cutover}\n  \
-           standby   {}; back by itself when the shadow is worse, or unhealthy for {}\n",
+           standby   {}; back by itself when the shadow is worse, unhealthy for {},\n            \
+           or its answers drop below {} % of the usual while requests wait\n",
         moves.attempts,
         span(moves.retry_seconds),
         span(weight.dark_seconds),
@@ -124,6 +125,7 @@ fn plan(plan: &Plan) -> String {
         weight.max_attempts,
         span(moves.standby_seconds),
         span(moves.unhealthy_seconds),
+        points(plan.throughput.drop),
     )
 }
 
@@ -143,17 +145,24 @@ fn line(entry: &Entry) -> String {
         What::Begun(_, who) => format!("begun by {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
-        What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => String::new(),
+        What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {
+            String::new()
+        }
     };
     // Such a line has the stage of whatever migration there is, or was.
     let stage = match entry.what {
         What::Scaled(..) => "(scaling)",
         What::Appointment => "(order)",
+        What::Breaker(_) => "(breaker)",
         What::Begun(..) | What::Decided(_) | What::Moved | What::Asked(..) => entry.state.stage.name(),
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };
     let time = clock(entry.at_ms);
-    format!("{time}  {stage:<12} {:<50} {}\n", entry.words, styled(style, what))
+    let mut text = format!("{time}  {stage:<12} {:<50} {}\n", entry.words, styled(style, what));
+    if let Some(phases) = &entry.phases {
+        let _ = writeln!(text, "{:<22}{:<13}{}", "", "", styled(FAINT, phases));
+    }
+    text
 }
 
 /// Date and time of day, UTC.

@@ -6,6 +6,7 @@ use mirror_control::{
     driver::Check,
     evidence::JudgePolicy,
     migration::{MovePolicy, Plan},
+    throughput::ThroughputPolicy,
     weight::WeightPolicy,
 };
 use serde::Deserialize;
@@ -47,6 +48,8 @@ pub struct Migration {
     pub max_divergence: Option<f64>,
     /// What the shadow may be worse by, and how sure one must be (docs/STATISTICS.md).
     pub judge: JudgePolicy,
+    /// From when on the new authority's answers are too few, and traffic rolls back (docs/STATISTICS.md).
+    pub throughput: ThroughputPolicy,
 }
 
 /// Who makes the cutover.
@@ -77,6 +80,7 @@ impl Default for Migration {
             health: None,
             max_divergence: None,
             judge: JudgePolicy::default(),
+            throughput: ThroughputPolicy::default(),
         }
     }
 }
@@ -116,6 +120,7 @@ impl Migration {
                 max_attempts: self.attempts,
             },
             judge: self.judge(),
+            throughput: self.throughput.clone(),
             cutover_by_itself: self.cutover == Cutover::Auto,
             moves: MovePolicy {
                 attempts: self.attempts,

@@ -7,7 +7,7 @@ use mirror_control::{
     migration::{Plan, Stage},
 };
 
-use super::{Report, plot};
+use super::{Report, forecast::forecast, plot};
 use crate::{
     api::{AppStatus, SideStatus},
     output::{clock, shown, span},
@@ -55,6 +55,7 @@ pub(super) fn page(report: &Report) -> Result<Markup> {
                 (evidence(&report.entries))
                 (moves(&report.entries))
                 (curves(report)?)
+                @if let Some(answer) = &report.forecast { (forecast(answer)?) }
                 @if let Some(status) = &report.status { (notices(status)) }
                 (journal(report))
                 @if let Some(plan) = &report.plan { (configuration(plan)?) }
@@ -183,18 +184,21 @@ fn evidence(entries: &[Entry]) -> Markup {
 
 fn moves(entries: &[Entry]) -> Markup {
     let us = |us: f64| format!("{us:.1} µs");
+    let slowest = |us: Option<f64>| us.map_or("–".into(), |us| format!("{:.1} ms", us / 1e3));
     let timed: Vec<_> = entries.iter().filter_map(|entry| Some((entry, entry.phases?))).collect();
     html! {
         @if !timed.is_empty() {
             h2 { "Moves" }
+            p.faint { "The slowest requests are of those answered within the move, or within 100 ms behind it." }
             table {
                 tr { th { "At" } th { "What" } th.n { "Freeze" } th.n { "Drain" } th.n { "Hook" } th.n { "Flip" }
-                     th.n { "Frozen in all" } }
+                     th.n { "Frozen in all" } th.n { "Slowest read, write" } }
                 @for (entry, phases) in timed {
                     tr {
                         td { (clock(entry.at_ms)) } td { (entry.words) }
                         td.n { (us(phases.freeze_us)) } td.n { (us(phases.drain_us)) } td.n { (us(phases.hook_us)) }
                         td.n { (us(phases.flip_us)) } td.n { (us(phases.frozen_us)) }
+                        td.n { (slowest(phases.slowest_us[0])) ", " (slowest(phases.slowest_us[1])) }
                     }
                 }
             }
@@ -255,7 +259,7 @@ fn journal(report: &Report) -> Markup {
                             What::Decided(actions) => {
                                 @if !actions.is_empty() { (format!("{actions:?}")) }
                             }
-                            What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) => {}
+                            What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {}
                         }
                     }
                 }

@@ -10,7 +10,9 @@ use plotters::{
 use super::Curve;
 
 const SIZE: (u32, u32) = (900, 220);
-const COLOURS: [RGBColor; 2] = [RGBColor(0x1f, 0x5f, 0xa8), RGBColor(0xc4, 0x5a, 0x11)];
+/// Of lines, by number: primary, shadow; what came, what was expected; an interval's ends.
+const COLOURS: [RGBColor; 3] =
+    [RGBColor(0x1f, 0x5f, 0xa8), RGBColor(0xc4, 0x5a, 0x11), RGBColor(0xe3, 0xb8, 0x8c)];
 
 /// A line: points of seconds since 1970 and a value. Where it is interrupted it is several.
 pub(super) struct Line {
@@ -20,10 +22,20 @@ pub(super) struct Line {
 
 /// The parts of a curve that are known.
 pub(super) fn lines(curve: &Curve, colour: usize) -> Vec<Line> {
+    known(curve.from, curve.step, curve.values.iter().copied(), colour)
+}
+
+/// The same of values: the first one's time in seconds since 1970, and the seconds from each to the next.
+pub(super) fn known(
+    from: u64,
+    step: u64,
+    values: impl Iterator<Item = Option<f64>>,
+    colour: usize,
+) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     let mut open = false;
-    for (cell, value) in curve.values.iter().enumerate() {
-        let at = (curve.from + cell as u64 * curve.step) as f64;
+    for (cell, value) in values.enumerate() {
+        let at = (from + cell as u64 * step) as f64;
         match (value.filter(|value| value.is_finite()), open) {
             (Some(value), true) => {
                 if let Some(line) = lines.last_mut() {

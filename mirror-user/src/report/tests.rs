@@ -6,6 +6,7 @@ use mirror_control::{
 };
 
 use super::*;
+use crate::api::forecast::{ClassForecast, ForecastAnswer, HorizonForecast, Scaling};
 
 const BEGUN: u64 = 1_800_000_000_000;
 
@@ -34,7 +35,12 @@ fn entries() -> Vec<Entry> {
     };
     let begun = |who: &str| What::Begun(Box::new(plan.clone()), who.into());
     let mut cutover = entry(4, What::Moved, Some(Why::Made("cutover".into())), Stage::Standby);
-    cutover.phases = Some(Phases { freeze_us: 1.5, drain_us: 77.0, ..Phases::default() });
+    cutover.phases = Some(Phases {
+        freeze_us: 1.5,
+        drain_us: 77.0,
+        slowest_us: [Some(2_500.0), None],
+        ..Phases::default()
+    });
     vec![
         entry(0, begun("somebody before"), None, Stage::Joining),
         entry(1, begun("<b>ann & bob</b>"), None, Stage::Joining),
@@ -47,6 +53,36 @@ fn entries() -> Vec<Entry> {
         ),
         cutover,
     ]
+}
+
+fn forecast() -> ForecastAnswer {
+    let horizon = HorizonForecast {
+        seconds: 600,
+        mean: Some(120.5),
+        interval90: Some([100.0, 140.0]),
+        fell_back_on: None,
+        scored: 12,
+        mase: Some(0.873),
+        pinball: None,
+        coverage90: Some(0.917),
+    };
+    let class = |class: &str, missing_minutes: Option<usize>| ClassForecast {
+        class: class.into(),
+        missing_minutes,
+        history: if missing_minutes.is_some() { Vec::new() } else { vec![Some(99.0), Some(101.0)] },
+        expected: Vec::new(),
+        path: if missing_minutes.is_some() { Vec::new() } else { vec![[120.5, 100.0, 140.0]; 20] },
+        horizons: vec![horizon.clone()],
+    };
+    ForecastAnswer {
+        name: "shop".into(),
+        age_seconds: Some(12.0),
+        took_seconds: Some(0.2),
+        from: Some(BEGUN / 1_000),
+        classes: vec![class("reads", None), class("writes", Some(4))],
+        demand: Vec::new(),
+        scaling: Scaling::default(),
+    }
 }
 
 fn report() -> Report {
@@ -64,6 +100,7 @@ fn report() -> Report {
             step: 60,
             values: vec![Some(0.5), None, Some(1.25)],
         }],
+        forecast: Some(forecast()),
         missing: vec!["x < y".into()],
     };
     report.keep(entries());
@@ -80,17 +117,24 @@ fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
         "<td class=\"n\">4321</td>",
         "<td class=\"n\">9.2</td>",
         "77.0 µs",
+        "2.5 ms, –",
         "0.31 ms",
         "<li>notice 2</li>",
         "2027-01-15T08:03:00Z",
         "figcaption>cpu",
         "dwell_seconds",
+        "120.5 (100.0 to 140.0)</td><td class=\"n\">12</td><td class=\"n\">0.87</td><td class=\"n\">92 %",
+        "writes: too little history, 4 more minutes",
         "@media print",
     ] {
         assert!(page.contains(part), "no {part} in\n{page}");
     }
     assert!(!page.contains("<b>ann") && !page.contains("somebody before"), "only the last migration");
-    assert_eq!(page.matches("<svg").count(), 2, "the weight, and the one metric that is known");
+    assert_eq!(
+        page.matches("<svg").count(),
+        3,
+        "the weight, the one metric and the one forecast that are known"
+    );
     for outside in ["http://", "https://", "src=", "href=", "<script", "@import", "url("] {
         // The name of SVG's own language is no address that is fetched.
         let page = page.replace("http://www.w3.org/2000/svg", "");
@@ -100,7 +144,14 @@ fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
 
 #[test]
 fn nothing_known_is_a_page_too() {
-    let empty = Report { entries: Vec::new(), plan: None, status: None, curves: Vec::new(), ..report() };
+    let empty = Report {
+        entries: Vec::new(),
+        plan: None,
+        status: None,
+        curves: Vec::new(),
+        forecast: None,
+        ..report()
+    };
     let page = page::page(&empty).unwrap().into_string();
     assert!(page.contains("there was no migration by itself"), "{page}");
 }

@@ -287,6 +287,7 @@ mod tests {
     use super::*;
     use crate::policy::ProcessId;
 
+    /// C8: seconds go by the monotonic clock.
     #[test]
     fn seconds_go_on_evenly_and_a_step_of_the_clock_is_counted() {
         let mut wall = Wall { started: Instant::now(), start: 1_000.4, steps: 0 };

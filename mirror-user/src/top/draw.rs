@@ -12,13 +12,19 @@ use ratatui::{
 
 use super::keys::Prompt;
 use crate::{
-    api::{AppStatus, SideStatus, migration::MigrationStatus, resources::ResourcesAnswer},
+    api::{
+        AppStatus, SideStatus,
+        forecast::{ClassForecast, ForecastAnswer},
+        migration::MigrationStatus,
+        resources::ResourcesAnswer,
+    },
+    outlook::KEPT_AHEAD,
     output::{clock, shown, span},
     resources::Metric,
 };
 
 /// Columns and lines that it needs.
-const LEAST: (u16, u16) = (80, 22);
+const LEAST: (u16, u16) = (80, 24);
 /// Without a newer status for so long, what is shown is old.
 const OLD: Duration = Duration::from_millis(2_500);
 
@@ -29,6 +35,8 @@ pub(super) struct Screen {
     pub(super) app: Option<AppStatus>,
     /// With it.
     pub(super) resources: Option<ResourcesAnswer>,
+    /// The last forecast.
+    pub(super) forecast: Option<ForecastAnswer>,
     /// Since the last status.
     pub(super) age: Duration,
     /// Why there is no newer one.
@@ -59,7 +67,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &Screen) {
         Layout::vertical([Constraint::Length(2), Constraint::Min(0), Constraint::Length(2)]).areas(area);
     frame.render_widget(Paragraph::new(heading(screen)), head);
     match &screen.app {
-        Some(app) => draw_app(frame, body, app, screen.resources.as_ref()),
+        Some(app) => draw_app(frame, body, app, screen),
         None => frame.render_widget(Paragraph::new("waiting for the first status …").dim(), body),
     }
     frame.render_widget(Paragraph::new(vec![Line::raw(&screen.said), footer(&screen.prompt)]), foot);
@@ -100,14 +108,16 @@ fn footer(prompt: &Prompt) -> Line<'_> {
     }
 }
 
-fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, resources: Option<&ResourcesAnswer>) {
+fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, screen: &Screen) {
+    let forecast = screen.forecast.as_ref().map(forecast).unwrap_or_default();
     let migration = app.migration.as_ref().map(migration).unwrap_or_default();
     // Its reason may need a second line; the events have what is left.
     let height = if migration.is_empty() { 0 } else { migration.len() as u16 + 1 };
-    let [facts, weight, sides, steps, events] = Layout::vertical([
+    let [facts, weight, sides, expected, steps, events] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(1),
-        Constraint::Length(6),
+        Constraint::Length(5),
+        Constraint::Length(forecast.len() as u16 + 1),
         Constraint::Length(height),
         Constraint::Min(3),
     ])
@@ -121,7 +131,8 @@ fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, resources: Optio
         .filled_style(Style::new().fg(Color::Green))
         .unfilled_style(Style::new().dim());
     frame.render_widget(share, weight);
-    frame.render_widget(self::sides(app, resources), sides);
+    frame.render_widget(self::sides(app, screen.resources.as_ref()), sides);
+    frame.render_widget(Paragraph::new(forecast), expected);
     frame.render_widget(Paragraph::new(migration).wrap(Wrap { trim: false }), steps);
     let block = Block::bordered().title(" events ");
     let room = usize::from(block.inner(events).height);
@@ -176,6 +187,25 @@ fn sides<'a>(app: &'a AppStatus, resources: Option<&ResourcesAnswer>) -> Table<'
     }
     let widths = [8, 10, 10, 9, 9, 7, 6, 11, 10].map(Constraint::Max);
     Table::new(rows, widths).column_spacing(1)
+}
+
+/// A line a class: what it was asked in the last minute, and is expected to be soon.
+fn forecast(answer: &ForecastAnswer) -> Vec<Line<'_>> {
+    answer.classes.iter().map(|class| Line::from(Span::raw(expected(class)))).collect()
+}
+
+fn expected(class: &ClassForecast) -> String {
+    let name = &class.class;
+    let now = class.history.last().copied().flatten().map_or("–".into(), |rate| format!("{rate:.1}/s"));
+    match (class.missing_minutes, class.path.get(KEPT_AHEAD - 1)) {
+        (None, Some([mean, low, high])) => {
+            format!("{name:<8} now {now:<11} in 10 min {mean:.1}/s ({low:.1} to {high:.1})")
+        }
+        (missing, _) => {
+            let missing = missing.map(|minutes| format!(", {minutes} more minutes")).unwrap_or_default();
+            format!("{name:<8} now {now:<11} in 10 min: too little history{missing}")
+        }
+    }
 }
 
 fn standing(side: &SideStatus) -> Line<'_> {

@@ -68,6 +68,7 @@ fn killed_at_weight_0_it_fails_no_request() -> Result<()> {
     unharmed(&summary, &scene)
 }
 
+/// T4: its kernel acknowledges all and its windows shut: the flow waits for its budget, once.
 #[test]
 fn stopped_at_weight_0_it_fails_no_request() -> Result<()> {
     let (scene, summary) = under(Fault::Stopped, "0")?;
@@ -87,6 +88,7 @@ fn killed_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<(
     unharmed(&summary, &scene)
 }
 
+/// T36: before a byte of an answer, the other leg is asked.
 #[test]
 fn stopped_at_weight_50_reads_that_it_had_not_begun_are_asked_again() -> Result<()> {
     let (scene, summary) = under(Fault::Stopped, "50")?;
@@ -141,7 +143,7 @@ fn a_shadow_whose_port_is_closed_can_not_be_joined_and_harms_nobody() -> Result<
     Ok(())
 }
 
-/// A shadow that ends each connection after five requests, under load to its end; in sync then, and re-dialled.
+/// T31: a shadow that ends each connection after five requests, under load to its end; in sync then, and re-dialled.
 ///
 /// Without a limit in the policy there is time to think: a write that comes just before the close is owed, and then the
 /// shadow is rightly out of sync.
@@ -183,7 +185,7 @@ fn resetting_between_requests_it_stays_in_sync_without_a_limit_in_the_policy() -
     closing("", &["--close-silently", "--reset-on-close"], "0")
 }
 
-/// A leg is closed, dialled at once, closed again without a request, and dialled with the next one.
+/// T31: a leg is closed, dialled at once, closed again without a request, and dialled with the next one.
 ///
 /// No close is due when a request is: one that the server's kernel has taken and its application never reads is owed.
 #[test]

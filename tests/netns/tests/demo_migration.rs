@@ -29,6 +29,7 @@ fn migrations_by_themselves_end_as_they_should() -> Result<()> {
         "{played}"
     );
     ensure!(outcomes[1]["failed_by_shadow"] == outcomes[1]["failed_requests"], "{played}");
+    ensure!(outcomes[0]["bound"] == 0.0 && outcomes[1]["bound"].as_f64() > Some(0.0), "{played}");
     ensure!(played["forecast_vs_actual"]["classes"].is_array(), "{played}");
     Ok(())
 }

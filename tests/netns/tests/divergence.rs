@@ -74,7 +74,7 @@ fn answers_that_differ_are_counted_exactly_and_named() -> Result<()> {
     Ok(())
 }
 
-/// A clock in the body differs on every server, the primary itself included.
+/// H11: a clock in the body differs on every server, the primary itself included.
 #[test]
 fn what_the_primary_itself_never_answers_twice_is_noise() -> Result<()> {
     let scene = Scene::with(BY_NAME, "", &[])?.joined()?;

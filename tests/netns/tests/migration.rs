@@ -19,8 +19,10 @@ retry = \"30s\"
 cutover = \"auto\"
 standby = \"5m\"
 unhealthy = \"2m\"
-health = \"/ping\"
 ";
+
+/// Who only takes connections isn't healthy.
+const PINGED: &str = "health = \"/ping\"\n";
 
 /// A minute of it is two seconds: a step lasts long enough for a shadow to fall ill at it.
 const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
@@ -28,15 +30,15 @@ const RATE: (&str, &str) = ("MIRROR_CLOCK_RATE", "30");
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn scene() -> Result<Scene> {
-    scene_with(3_000)
+    scene_with(3_000, PINGED)
 }
 
-/// With another allowance for the way to the shadow.
-fn scene_with(allowance_us: u32) -> Result<Scene> {
+/// With another allowance for the way to the shadow, or another health check.
+fn scene_with(allowance_us: u32, health: &str) -> Result<Scene> {
     let allowance = format!("latency_allowance_us = {allowance_us}");
     let judge = SHARED_CORES_JUDGE.replace("latency_allowance_us = 3000", &allowance);
     ensure!(judge.contains(&allowance), "no allowance in {judge}");
-    let policy = format!("{MIGRATION}{judge}");
+    let policy = format!("{MIGRATION}{health}{judge}");
     Scene::under(lab_builder()?.up()?, "", &policy, &[], &[RATE])
 }
 
@@ -135,7 +137,7 @@ fn a_shadow_that_gets_slow_at_a_step_loses_its_reads_again_and_no_request_fails(
 /// It answers as late as the one that loses its reads, but the policy knows of the longer way.
 #[test]
 fn a_shadow_that_is_late_by_what_is_allowed_goes_all_the_way() -> Result<()> {
-    let scene = scene_with(20_000)?;
+    let scene = scene_with(20_000, PINGED)?;
     scene.ail(Host::Shadow, "delay_ms=5")?;
     let client = load(&scene)?;
     scene.ctl(&["migrate", "shop"])?;
@@ -161,8 +163,11 @@ fn a_shadow_that_errs_from_the_start_gets_no_read() -> Result<()> {
 }
 
 /// What a client saw answered by the authority that is gone, the primary has; what was under way failed.
-fn rolled_back_from(gone: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
-    let mut scene = scene()?;
+fn rolled_back_from(
+    mut scene: Scene,
+    reason: &str,
+    gone: impl FnOnce(&mut Scene) -> Result<()>,
+) -> Result<()> {
     let client = load(&scene)?;
     scene.ctl(&["migrate", "shop"])?;
     wait(&scene, "standby", |status| stage(status, "Standby"))?;
@@ -179,22 +184,24 @@ fn rolled_back_from(gone: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
     let primary = [("primary".to_owned(), scene.lists(Host::Primary)?)];
     let proof = prove(&read_journals(&scene.journals())?, &primary);
     ensure!(proof.state_is_ok(), "{proof:#?}");
-    ensure!(told(&scene)?.iter().any(|line| line.contains("health checks")), "{:#?}", told(&scene)?);
+    ensure!(told(&scene)?.iter().any(|line| line.contains(reason)), "{:#?}", told(&scene)?);
     Ok(())
 }
 
 #[test]
 fn an_authority_that_dies_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
-    rolled_back_from(|scene| {
+    rolled_back_from(scene()?, "health checks", |scene| {
         scene.servers[1] = None;
         Ok(())
     })
 }
 
-/// It resets nothing, and answers nothing.
+/// It resets nothing, and answers nothing; its kernel takes connections, and passes for healthy.
 #[test]
 fn an_authority_that_hangs_after_the_cutover_is_rolled_back_from_by_itself() -> Result<()> {
-    rolled_back_from(|scene| scene.server(Host::Shadow)?.process().signal(Signal::STOP))
+    rolled_back_from(scene_with(3_000, "")?, "turns wait that the other side has answered", |scene| {
+        scene.server(Host::Shadow)?.process().signal(Signal::STOP)
+    })
 }
 
 /// Each decision is kept before it is carried out: the daemon dies behind every keeping, and behind every act.

@@ -99,7 +99,7 @@ fn two_hundred_connections_through_every_weight_and_move() -> Result<()> {
     Ok(())
 }
 
-/// The same with the shadow this far away: correct, if slower; what it costs is printed.
+/// T1: the same with the shadow this far away: correct, if slower; what it costs is printed.
 fn far(round_trip_ms: u64) -> Result<()> {
     let lab = lab_builder()?
         .link(Host::Shadow, LinkSpec::wire(Impairment::round_trip(1_000 * round_trip_ms)))

@@ -125,6 +125,8 @@ fn a_rehearsal_costs_what_the_cutover_would_and_moves_nothing() -> Result<()> {
     for _ in 0..5 {
         let made = scene.ctl(&["cutover", "shop", "--rehearse"])?;
         ensure!(made["phases"]["frozen_us"].as_f64() > Some(0.0), "{made}");
+        let slowest = &made["phases"]["slowest_us"];
+        ensure!((0..2).all(|class| slowest[class].as_f64() > Some(0.0)), "no slowest request: {made}");
         ensure!(made["authority"] == "primary" && made["weight"] == 50.0, "{made}");
         ensure!(made["rehearsed"] == true, "{made}");
         client.tick()?;

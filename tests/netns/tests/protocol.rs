@@ -47,6 +47,7 @@ fn both_have(scene: &Scene, key: &str, ids: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// T16: behind 100-continue, too.
 #[test]
 fn a_body_that_looks_like_a_request_is_a_body() -> Result<()> {
     let scene = Scene::new()?.joined()?;
@@ -116,6 +117,7 @@ fn a_half_closed_connection_is_answered() -> Result<()> {
     Ok(())
 }
 
+/// T12: neither slots nor connections at either server.
 #[test]
 fn a_client_that_resets_leaves_nothing_behind() -> Result<()> {
     let scene = Scene::new()?.joined()?;
@@ -177,6 +179,7 @@ fn connect_from(port: u16) -> Result<TcpStream> {
     Ok(stream)
 }
 
+/// T20: 30 MB each way, in super-packets where the devices make them.
 #[test]
 fn a_download_and_an_upload_are_whole() -> Result<()> {
     let scene = Scene::new()?.joined()?;

@@ -29,6 +29,7 @@ fn falls_out_of_sync(scene: &Scene, since: Instant) -> Result<()> {
     Ok(())
 }
 
+/// T31: its memory is gone, and only its legs tell.
 #[test]
 fn a_shadow_killed_while_idle_is_out_of_sync_within_a_second() -> Result<()> {
     let mut scene = Scene::new()?.joined()?;
@@ -54,6 +55,7 @@ fn a_shadow_restarted_at_once_is_out_of_sync_too() -> Result<()> {
     all_answered(&client.stop()?)
 }
 
+/// T31: where the policy says that it remembers, a restart costs its legs alone.
 #[test]
 fn a_durable_shadow_restarted_at_once_stays_in_sync() -> Result<()> {
     let mut scene = Scene::with("durable = true", "", &[])?.joined()?;

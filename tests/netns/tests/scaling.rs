@@ -21,7 +21,7 @@ use lab::{
     programs::{ListsServer, binary},
     wait::wait_for,
 };
-use netns_tests::{Running, SOON, Scene, hook, lab_builder};
+use netns_tests::{Running, SOON, Scene, hook, lab_builder, rounds};
 use serde_json::Value;
 
 /// The gateway's address on the link to the provisioned shadow.
@@ -157,6 +157,10 @@ impl Stage {
         &self.provisioned.0
     }
 
+    fn gateway(&mut self) -> &mut Gateway {
+        &mut self.provisioned.0.gateway
+    }
+
     /// The limit of processor time, in millicores, as the kernel has it; and what the requests of the last second cost.
     fn second(&self) -> Result<(u64, f64)> {
         let tick = self.client.tick()?;
@@ -202,11 +206,23 @@ impl Stage {
     }
 
     /// What the journal says of scaling.
-    fn told(&self) -> Result<Vec<String>> {
+    fn scaled(&self) -> Result<Vec<Value>> {
         let history = self.scene().ctl(&["history", "shop", "--limit", "1000"])?;
         let entries = history["entries"].as_array().context("entries")?;
-        let scaled = entries.iter().filter(|entry| entry["what"].get("scaled").is_some());
-        Ok(scaled.filter_map(|entry| entry["words"].as_str().map(str::to_owned)).collect())
+        Ok(entries.iter().filter(|entry| entry["what"].get("scaled").is_some()).cloned().collect())
+    }
+
+    /// The same in words.
+    fn told(&self) -> Result<Vec<String>> {
+        let scaled = self.scaled()?;
+        Ok(scaled.iter().filter_map(|entry| entry["words"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// The limits of processor time that the journal says were wanted, in millicores, the last one last.
+    fn wanted(&self) -> Result<Vec<u64>> {
+        let scaled = self.scaled()?;
+        let of_cpu = scaled.iter().map(|entry| &entry["what"]["scaled"]).filter(|what| what[0] == "cpu");
+        Ok(of_cpu.filter_map(|what| what[1]["wanted"].as_u64()).map(|steps| steps * STEP).collect())
     }
 
     fn kill_meter(&mut self) -> Result<()> {
@@ -257,6 +273,60 @@ fn limits_rise_before_the_need_fall_slowly_and_stay_where_nothing_is_measured() 
     ensure!(told.iter().any(|line| line.contains("isn't measured")), "{told:#?}");
     let why = stage.scene().ctl(&["why", "shop"])?;
     ensure!(why["scaling"]["armed"] == true, "{why}");
+    Ok(())
+}
+
+/// Points at which the daemon dies while it scales, and whether the kernel has the new limit by then.
+const FAULTS: [(&str, bool); 5] = [
+    ("scale-half", false),
+    ("scale-kept", false),
+    ("record-new", true),
+    ("scale-set", true),
+    ("scale-noted", true),
+];
+/// What somebody set by hand, too little for the load, in millicores.
+const TOO_LITTLE: u64 = 200;
+/// Millicores of the scaler's steps.
+const STEP: u64 = 50;
+
+/// Each decision is kept before it is done: whenever the daemon dies, the limit is the old one or the one that the journal has,
+/// and its successor arrives there.
+#[test]
+fn killed_while_it_scales_the_limit_is_one_of_two_and_the_next_daemon_completes_it() -> Result<()> {
+    let mut stage = Stage::new(true)?;
+    let first = stage.scene().ctl(&["instance", "shop"])?["pid"].clone();
+    for (fault, is_set) in FAULTS.into_iter().take(rounds(1, FAULTS.len() as u32) as usize) {
+        stage.gateway().stop()?;
+        stage.scene().ctl(&["scale", "shop", "--cpu", "0.2", "--memory", "64MiB"])?;
+        let (limit, _) = stage.second()?;
+        ensure!(limit == TOO_LITTLE, "by hand: {limit}");
+        stage.gateway().run(&[RATE, ("MIRROR_FAULT", fault)])?;
+        let begun = Instant::now();
+        while stage.gateway().process()?.is_running() {
+            stage.second()?;
+            ensure!(begun.elapsed() < PATIENCE, "{fault} isn't reached: {}", stage.scene().gateway.log());
+        }
+        let (limit, _) = stage.second()?;
+        ensure!((limit != TOO_LITTLE) == is_set, "killed at {fault}, the limit is {limit}");
+
+        stage.gateway().run(&[RATE])?;
+        let wanted = stage.wanted()?;
+        ensure!(!is_set || wanted.contains(&limit), "{fault}: {limit} isn't in the journal: {wanted:?}");
+        let begun = Instant::now();
+        loop {
+            let (limit, _) = stage.second()?;
+            if limit != TOO_LITTLE && stage.wanted()?.last() == Some(&limit) {
+                break;
+            }
+            let told = stage.told()?;
+            ensure!(begun.elapsed() < PATIENCE, "{fault}: the limit stays at {limit}: {told:#?}");
+        }
+        let found = stage.scene().ctl(&["instance", "shop"])?;
+        let same = found["pid"] == first && found["standing"] == "running" && found["healthy"] == true;
+        ensure!(same, "{fault}: it was {first}: {found}");
+    }
+    let summary = stage.client.stop()?;
+    ensure!(summary.failed_requests == 0, "{summary:?}");
     Ok(())
 }
 

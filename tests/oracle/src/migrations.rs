@@ -13,6 +13,7 @@ use mirror_control::{
     evidence::{Finding, Metric, Progress, Verdict},
     migration::{Command, Event, MovePolicy, Plan, Seen, Stage},
     moves::{Move, weigh},
+    throughput::Shortfall,
     weight::WeightPolicy,
 };
 
@@ -49,7 +50,14 @@ impl Mutant {
     /// Rules that it breaks first.
     pub const fn breaks(self) -> &'static [&'static str] {
         match self {
-            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::FinishedGate | Mutant::SumsApart => {
+            // A join is a freeze, too: who joins must have every write.
+            Mutant::ClockAlone | Mutant::ReadFirst | Mutant::SumsApart => &[
+                "a flip with a write owed",
+                "a write begins under the old word",
+                "two authorities",
+                "a side joined that isn't level",
+            ],
+            Mutant::FinishedGate => {
                 &["a flip with a write owed", "a write begins under the old word", "two authorities"]
             }
             Mutant::DoubtsForgotten => &["in sync, and lacks a write"],
@@ -134,6 +142,10 @@ fn worse(gross: bool) -> Verdict {
         samples: 900,
         gross,
     })
+}
+
+fn shortfall() -> Shortfall {
+    Shortfall { usual: 1_000.0, answered: 0.0, unanswered: 50.0, seconds: 10.0 }
 }
 
 /// One migration. `trace`: what happens is kept, too.
@@ -289,14 +301,17 @@ impl World {
         let late = self.daemon.echo.take().filter(|_| self.one_in(2));
         let seconds = if self.one_in(20) { 6.0 } else { 1.0 };
         let (word, healthy) = (self.kernel.word, self.healthy);
+        // Where nobody checks its health, it shows by the requests that it leaves unanswered.
+        let shortfall = self.dead[word.authority() as usize].then(shortfall);
         let verdict = self.verdict.clone();
-        self.daemon.executor.event(Event::Tick(Seen {
+        self.daemon.executor.event(Event::Tick(Box::new(Seen {
             seconds,
             word,
             verdict,
+            shortfall,
             healthy,
             capacity: [None, None],
-        }));
+        })));
         if let Some(event) = late {
             // Told twice, the second time behind a tick.
             self.daemon.executor.event(event);

@@ -2,7 +2,7 @@
 
 use oracle::migrations::{Mutant, Totals, run};
 
-/// No rule is broken, every end is reached, and so is what the rules are about. The long run: `cargo xtask soak --only
+/// C1, C2: no rule is broken, every end is reached, and so is what the rules are about. The long run: `cargo xtask soak --only
 /// migrations`.
 #[test]
 fn no_rule_is_broken_whatever_happens_and_wherever_the_daemon_dies() {

@@ -199,6 +199,7 @@ fn explore(what: &str, bounds: Bounds) {
     checked.assert_properties();
 }
 
+/// C2: in every order of the atomic steps.
 #[test]
 fn cutover_with_writes_of_two_connections() {
     explore("cutover", Bounds { ticks: 2, ..bounds(&[Move::Cutover], [2, 2, 0]) });
@@ -209,6 +210,7 @@ fn cutover_with_writes_of_three_connections() {
     explore("cutover of three", Bounds { crashes: 0, ..bounds(&[Move::Cutover], [1, 1, 1]) });
 }
 
+/// C2, C3: an open write whose leg is lost is counted out.
 #[test]
 fn cutover_where_legs_are_lost() {
     explore("cutover with losses", Bounds { losses: 2, ..bounds(&[Move::Cutover], [2, 1, 0]) });

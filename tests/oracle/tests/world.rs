@@ -69,7 +69,7 @@ fn run(steps: u64) -> Totals {
     totals
 }
 
-/// Three million steps: no rule is broken, and every end of the transition functions is seen.
+/// T14, T17, T18, T34, C3: three million steps: no rule is broken, and every end of the transition functions is seen.
 #[test]
 fn no_rule_is_broken_and_every_verdict_is_reached() {
     let totals = run(3_000_000);

@@ -7,6 +7,11 @@ use mirror_common::{abi::Tuple, flow::tcp};
 /// Hardware addresses of the frames that are put in; nobody looks at them.
 const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
 
+/// Explicit congestion notification: its echo, and that it was heard (RFC 3168, 6.1).
+pub const ECE: u8 = 64;
+/// See [`ECE`].
+pub const CWR: u8 = 128;
+
 /// A TCP segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seg {
@@ -18,6 +23,8 @@ pub struct Seg {
     pub ack: u32,
     /// Window field.
     pub window: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
     /// Options, padded to words.
     pub options: Vec<u8>,
     /// Payload.
@@ -27,7 +34,7 @@ pub struct Seg {
 impl Seg {
     /// A segment without options and payload, whose window is large.
     pub fn new(flags: u8, seq: u32, ack: u32) -> Self {
-        Self { flags, seq, ack, window: 60_000, options: Vec::new(), payload: Vec::new() }
+        Self { flags, seq, ack, window: 60_000, urgent: 0, options: Vec::new(), payload: Vec::new() }
     }
 
     /// With a payload.
@@ -64,6 +71,10 @@ impl Seg {
         header.rst = self.flags & tcp::RST != 0;
         header.psh = self.flags & tcp::PSH != 0;
         header.ack = self.flags & tcp::ACK != 0;
+        header.urg = self.flags & tcp::URG != 0;
+        header.ece = self.flags & ECE != 0;
+        header.cwr = self.flags & CWR != 0;
+        header.urgent_pointer = self.urgent;
         header.set_options_raw(&self.options)?;
         let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
             .ipv4(tuple.saddr.to_ne_bytes(), tuple.daddr.to_ne_bytes(), 64)
@@ -111,6 +122,7 @@ impl Out {
             seq: header.sequence_number(),
             ack: header.acknowledgment_number(),
             window: header.window_size(),
+            urgent: header.urgent_pointer(),
             options: header.options().to_vec(),
             payload: payload.to_vec(),
         };

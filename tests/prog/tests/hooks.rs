@@ -25,6 +25,7 @@ fn forged() -> [u8; 200] {
     meta
 }
 
+/// T32: the packet is judged as if there were none.
 #[test]
 fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
     on_stage(Hook::Xdp, |stage| {
@@ -65,6 +66,7 @@ impl Dialled {
         let flow = &mut behind.flow;
         (flow.last_ms, flow.turn_us, flow.opened_ms) = (0, 0, 0);
         (flow.compared_us, flow.answer_us) = (0, [0; 2]);
+        flow.set(Flow::QUIET, false);
         for (side, leg) in flow.legs.iter_mut().enumerate() {
             (leg.dialled_ms, leg.heard_ms, leg.behind_since) = (0, 0, 0);
             if leg.port != 0 {

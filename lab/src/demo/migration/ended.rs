@@ -8,6 +8,7 @@ use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::bound::{BORNE, bound};
 use super::stage::Stage;
 use super::{CONNECTIONS, Scenario};
 use crate::checker::{Entry, read_journals};
@@ -49,6 +50,8 @@ pub struct Ended {
     pub failed_requests: u64,
     /// Of the failed ones, those that the ill shadow answered itself.
     pub failed_by_shadow: u64,
+    /// What the statistics promise of those: with so many at this fault and rate the judge could be sure.
+    pub bound: f64,
     /// Of the failed ones, those that were under way on an authority that died.
     pub failed_under_way: u64,
     /// Writes that were answered.
@@ -101,6 +104,7 @@ impl Ended {
             requests: report.requests,
             failed_requests: report.failed_requests,
             failed_by_shadow: failed_by(Host::Shadow.name()),
+            bound: bound(scenario, &entries),
             failed_under_way: failed_by("-"),
             writes: report.writes,
             lost_writes: report.lost_writes,
@@ -118,12 +122,7 @@ impl Ended {
 
     /// What isn't as the scenario has it.
     fn wrong(&self, scenario: Scenario, report: &Report) -> Vec<String> {
-        let (by_shadow, under_way) = match scenario {
-            Scenario::Good | Scenario::Slow => (0, 0),
-            // How many of them is what the judge needs to be sure.
-            Scenario::Errs | Scenario::Differs => (u64::MAX, 0),
-            Scenario::Dies => (0, CONNECTIONS as u64),
-        };
+        let under_way = if scenario == Scenario::Dies { CONNECTIONS as u64 } else { 0 };
         let authority = if scenario == Scenario::Good { Host::Shadow } else { Host::Primary };
         let others = self.failed_requests - self.failed_by_shadow - self.failed_under_way;
         let ill = matches!(scenario, Scenario::Errs | Scenario::Differs);
@@ -134,8 +133,11 @@ impl Ended {
             (self.requests == 0 || self.writes == 0, "nothing was asked".to_owned()),
             (others > 0, format!("{others} requests failed that the primary answered")),
             (
-                self.failed_by_shadow > by_shadow,
-                format!("{} answers of the shadow failed", self.failed_by_shadow),
+                self.failed_by_shadow as f64 > BORNE * self.bound,
+                format!(
+                    "{} answers of the shadow failed; the statistics promise {:.0}, and {BORNE} times that are borne",
+                    self.failed_by_shadow, self.bound
+                ),
             ),
             (self.failed_under_way > under_way, format!("{} requests had no answer", self.failed_under_way)),
             (ill && self.failed_by_shadow == 0, "the ill shadow answered nothing".to_owned()),

@@ -51,6 +51,14 @@ impl Scenario {
         }
     }
 
+    /// The share of its reads that the ill shadow answers wrong; nothing where it answers right, if late.
+    pub(super) const fn bad_share(self) -> Option<f64> {
+        match self {
+            Self::Errs | Self::Differs => Some(0.3),
+            Self::Good | Self::Slow | Self::Dies => None,
+        }
+    }
+
     /// The migration's last stage.
     pub(super) const fn ends(self) -> &'static str {
         match self {

@@ -27,6 +27,8 @@ const LINGER: Duration = Duration::from_secs(1);
 enum End {
     /// The client closed.
     Client,
+    /// This side resets.
+    Reset,
     /// This side closes.
     Server,
     /// This side closes, as the client has asked.
@@ -35,19 +37,22 @@ enum End {
 
 /// Serves a connection. Its errors end it, and nothing else.
 pub(super) async fn run(stream: TcpStream, shared: Rc<Shared>) {
-    let reset = shared.config.reset_on_close;
+    let closes_by_reset = shared.config.reset_on_close;
     // Without it an answer would wait for the acknowledgement of the last one.
     let _ = stream.set_nodelay(true);
     let mut connection =
         Connection { stream, shared, input: Vec::new(), at: 0, output: Vec::new(), served: 0 };
     match connection.serve().await {
-        Ok(End::Server) if reset => {
-            // Closing with a linger of zero sends RST.
-            let _ = connection.stream.set_zero_linger();
-        }
+        Ok(End::Reset) => reset(&connection.stream),
+        Ok(End::Server) if closes_by_reset => reset(&connection.stream),
         Ok(End::Server | End::Asked) => connection.linger().await,
         Ok(End::Client) | Err(_) => {}
     }
+}
+
+/// Closing with a linger of zero sends RST.
+fn reset(stream: &TcpStream) {
+    let _ = stream.set_zero_linger();
 }
 
 struct Connection {
@@ -108,6 +113,9 @@ impl Connection {
             return Ok(Some(End::Server));
         };
         let shared = Rc::clone(&self.shared);
+        if shared.ill.get().resets(head, &mut shared.dice.borrow_mut()) {
+            return Ok(Some(End::Reset));
+        }
         let answer = match Ill::brought_by(head) {
             Some(Ok(ill)) => {
                 shared.ill.set(ill);

@@ -13,6 +13,8 @@ pub(super) struct Ill {
     pub(super) delay: Duration,
     /// This share of the reads is answered by an error, in millionths.
     errors: u64,
+    /// Instead of this share of them a reset is sent, in millionths.
+    resets: u64,
     /// This share of them is answered otherwise, at the same length, in millionths.
     differs: u64,
 }
@@ -24,8 +26,7 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str =
-            "delay_ms=MS, errors=SHARE (0 to 1) and differs=SHARE, or none of them to get well\n";
+        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE and differs=SHARE, or none of them to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
@@ -33,6 +34,7 @@ impl Ill {
             match name {
                 "delay_ms" => ill.delay = Duration::try_from_secs_f64(value / 1e3).map_err(|_| HOW)?,
                 "errors" if (0.0..=1.0).contains(&value) => ill.errors = (value * 1e6) as u64,
+                "resets" if (0.0..=1.0).contains(&value) => ill.resets = (value * 1e6) as u64,
                 "differs" if (0.0..=1.0).contains(&value) => ill.differs = (value * 1e6) as u64,
                 _ => return Err(HOW),
             }
@@ -43,6 +45,11 @@ impl Ill {
     /// Whether a request suffers from it.
     pub(super) fn affects(self, head: &Head) -> bool {
         matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/lists")
+    }
+
+    /// Whether a request's connection is reset.
+    pub(super) fn resets(self, head: &Head, dice: &mut Dice) -> bool {
+        self.affects(head) && dice.below(1_000_000) < self.resets
     }
 
     /// The error that a request gets instead of an answer.
@@ -68,8 +75,9 @@ mod tests {
 
     #[test]
     fn an_ailment_is_read_from_the_query() {
-        let ill = Ill { delay: Duration::from_millis(30), errors: 100_000, differs: 500_000 };
-        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&differs=0.5"), Ok(ill));
+        let ill =
+            Ill { delay: Duration::from_millis(30), errors: 100_000, resets: 1_000_000, differs: 500_000 };
+        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5"), Ok(ill));
         assert_eq!(Ill::parse(""), Ok(Ill::default()));
         for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "differs=2", "pain=1"] {
             assert!(Ill::parse(bad).is_err(), "{bad}");

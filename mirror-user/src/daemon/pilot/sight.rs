@@ -3,11 +3,16 @@
 use std::{fs, path::Path, path::PathBuf, time::Instant};
 
 use anyhow::{Result, anyhow};
-use mirror_common::{hist::RATIOS, switch_word::Side};
-use mirror_control::{
-    evidence::{Counts, Histogram, History, Judge, JudgePolicy, Pairs, Tick},
-    migration::Stage,
+use mirror_common::{
+    hist::RATIOS,
+    switch_word::{Side, SwitchWord},
 };
+use mirror_control::{
+    evidence::{Counts, Histogram, Judge, JudgePolicy, Pairs, Tick},
+    migration::Stage,
+    throughput::Answered,
+};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::Thread;
 use crate::{
@@ -63,9 +68,11 @@ impl Thread {
             let minutes = self.history.minutes();
             self.history.observe(seconds, &primary);
             if self.history.minutes() > minutes {
-                self.keep_history();
+                self.keep_past("history", &self.history);
+                self.keep_past("throughput", &self.throughput);
             }
         }
+        self.look_at_throughput(seconds, &seen, word)?;
         if word.member(Side::Primary) && word.member(Side::Shadow) {
             let moved = word.weight() > 0;
             match (&mut self.judge, &self.running) {
@@ -90,15 +97,25 @@ impl Thread {
         Ok(divergence.tick(sum(|pairs| pairs.digest_differs), sum(|pairs| pairs.records_lost)))
     }
 
-    pub(super) fn history_file(&self) -> PathBuf {
-        self.folder.join(format!("{}.history.json", self.shared.mover.policy.name.as_str()))
+    /// What clients were answered, and what they wait for; whoever has the authority.
+    fn look_at_throughput(&mut self, seconds: f64, seen: &Turns, word: SwitchWord) -> Result<()> {
+        let unanswered = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?.swept.unanswered;
+        let Some(running) = &self.running else { return Ok(()) };
+        let answered = seen.shown.iter().flatten().map(Answers::count).sum();
+        let tick = Answered { seconds, authority: word.authority(), answered, unanswered };
+        self.throughput.observe(&running.plan().throughput, &tick);
+        Ok(())
+    }
+
+    pub(super) fn file(&self, what: &str) -> PathBuf {
+        self.folder.join(format!("{}.{what}.json", self.shared.mover.policy.name.as_str()))
     }
 
     /// Losing it costs the time of learning, no more.
-    fn keep_history(&self) {
-        let path = self.history_file();
+    fn keep_past(&self, what: &str, past: &impl Serialize) {
+        let path = self.file(what);
         let new = path.with_extension("new");
-        let kept = serde_json::to_vec(&self.history)
+        let kept = serde_json::to_vec(past)
             .map_err(std::io::Error::from)
             .and_then(|bytes| fs::write(&new, bytes))
             .and_then(|()| fs::rename(&new, &path));
@@ -136,7 +153,7 @@ impl Thread {
     }
 }
 
-/// The primary's past as a daemon before this one kept it; nothing where it can't be read.
-pub(super) fn read_history(path: &Path) -> History {
+/// The past as a daemon before this one kept it; nothing where it can't be read.
+pub(super) fn read<T: DeserializeOwned + Default>(path: &Path) -> T {
     fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }

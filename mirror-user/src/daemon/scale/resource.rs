@@ -230,6 +230,18 @@ mod tests {
         assert_eq!(last.to_do.map(|limits| limits.cpu_millicores), Some(500));
     }
 
+    /// The decision is in the journal before it is done: who comes after a crash finds the old size, or the new one.
+    #[test]
+    fn who_comes_after_a_crash_arrives_at_the_same_size() {
+        let (learner, rates) = (learner(), Some(Rates { reads: 150.0, writes: 0.0 }));
+        let busy = sample(Some(1.5));
+        let decide = |limits| cpu(true).decide(1.0, limits, Some(&busy), rates, None, &learner);
+        let then = decide(LIMITS).to_do.unwrap();
+        let (undone, done) = (decide(LIMITS), decide(then));
+        assert_eq!((undone.to_do, undone.is_news), (Some(then), true));
+        assert_eq!((done.to_do, done.is_news), (None, false), "neither again nor back");
+    }
+
     #[test]
     fn a_dry_run_says_what_it_would_do_and_does_nothing() {
         let mut cpu = cpu(false);

@@ -68,15 +68,12 @@ const OUTPUTS: [i32; 2] = [1, 2];
 fn open_files(process: &Process, found: &mut Found) -> Result<BTreeSet<u64>> {
     let mut sockets = BTreeSet::new();
     for file in process.fd()?.flatten() {
+        let writes = file.mode().contains(FDPermissions::WRITE) && !OUTPUTS.contains(&file.fd);
         match file.target {
             FDTarget::Socket(inode) => {
                 sockets.insert(inode);
             }
-            FDTarget::Path(path) if file.mode().contains(FDPermissions::WRITE) && is_its_own(&path) => {
-                if !OUTPUTS.contains(&file.fd) {
-                    found.writes.push(path);
-                }
-            }
+            FDTarget::Path(path) if writes && is_its_own(&path) => found.writes.push(path),
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::*;
-use crate::top::keys::Command;
+use crate::{api::forecast::Scaling, top::keys::Command};
 
 fn app() -> AppStatus {
     serde_json::from_str(include_str!("status.json")).unwrap()
@@ -22,6 +22,40 @@ fn a_screen_reads_like_this() {
     assert_eq!(screen(&shown, (100, 24)), include_str!("screen.txt"));
 }
 
+/// Even where it has evidence of everything, and both classes are forecast.
+#[test]
+fn what_is_expected_of_the_load_stands_below_the_sides() {
+    let class = |class: &str, missing_minutes: Option<usize>| ClassForecast {
+        class: class.into(),
+        missing_minutes,
+        history: vec![None, Some(98.25)],
+        expected: Vec::new(),
+        path: if missing_minutes.is_some() { Vec::new() } else { vec![[120.5, 100.0, 140.0]; 60] },
+        horizons: Vec::new(),
+    };
+    let forecast = Some(ForecastAnswer {
+        name: "shop".into(),
+        age_seconds: Some(3.0),
+        took_seconds: None,
+        from: None,
+        classes: vec![class("reads", None), class("writes", Some(4))],
+        demand: Vec::new(),
+        scaling: Scaling::default(),
+    });
+    let mut app = app();
+    let evidence = &mut app.migration.as_mut().unwrap().evidence;
+    evidence.extend([String::from("p99 as good"), String::from("0 % differ")]);
+    let text = screen(&Screen { app: Some(app), forecast, ..Screen::default() }, LEAST);
+    for line in [
+        "reads    now 98.2/s      in 10 min 120.5/s (100.0 to 140.0)",
+        "writes   now 98.2/s      in 10 min: too little history, 4 more minutes",
+        "0 % differ",
+        "notice 2",
+    ] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+}
+
 #[test]
 fn the_smallest_terminal_has_all_of_it_and_a_smaller_one_is_told() {
     let shown = Screen { app: Some(app()), ..Screen::default() };
@@ -29,11 +63,11 @@ fn the_smallest_terminal_has_all_of_it_and_a_smaller_one_is_told() {
     for part in ["Shifting", "weight", "25.00 %", "primary", "shadow", "legs 7 / 200", "notice 2", "q quit"] {
         assert!(text.contains(part), "no {part} in\n{text}");
     }
-    for size in [(79, 22), (80, 21), (1, 1), (30, 4)] {
+    for size in [(79, 24), (80, 23), (1, 1), (30, 4)] {
         let text = screen(&shown, size);
         assert!(!text.contains("primary"), "{text}");
     }
-    assert!(screen(&shown, (79, 22)).contains("needs 80 x 22, this terminal is 79 x 22"));
+    assert!(screen(&shown, (79, 24)).contains("needs 80 x 24, this terminal is 79 x 24"));
 }
 
 #[test]

@@ -483,6 +483,11 @@ fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>, blocks: &[[u32; 2]])
 }
 
 impl Read {
+    /// The packet.
+    pub fn packet(&self) -> &Packet {
+        &self.packet
+    }
+
     /// A server's packet for a leg, and its flow's slot.
     pub fn leg(&self) -> Option<(&Packet, u32)> {
         self.entry.filter(|entry| entry.from() != 2).map(|entry| (&self.packet, entry.slot()))

@@ -259,7 +259,8 @@ impl Judge {
                     side.name()
                 ));
             }
-            let sacked = if leg.state == leg_state::OPEN { &watched.legs[side as usize].sacked[..] } else { &[] };
+            let sacked =
+                if leg.state == leg_state::OPEN { &watched.legs[side as usize].sacked[..] } else { &[] };
             for block in &packet.sack {
                 if !covered(*block, least, leg.offset, sacked) {
                     return Err(format!("{block:?} is shown as there; the {} has only {least}", side.name()));

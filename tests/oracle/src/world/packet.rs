@@ -130,7 +130,13 @@ impl fmt::Display for Packet {
         }
         write!(f, " seq {}+{} ack {} win {}", self.seq, self.len(), self.ack, self.window)?;
         if self.is(tcp::SYN) {
-            write!(f, " mss {} scale {}{}", self.mss, self.scale, if self.permits_sack { " sackOK" } else { "" })?;
+            write!(
+                f,
+                " mss {} scale {}{}",
+                self.mss,
+                self.scale,
+                if self.permits_sack { " sackOK" } else { "" }
+            )?;
         }
         for [begin, end] in &self.sack {
             write!(f, " sack {begin}:{end}")?;

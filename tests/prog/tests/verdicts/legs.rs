@@ -41,6 +41,7 @@ fn syn_ack_shown(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T1: the shadow's SYN-ACK becomes its ACK.
 fn syn_ack_absorbed(stage: &mut Stage) -> Result<Seen> {
     stage.set_word(joined())?;
     let (talk, _) = Talk::begin(stage)?;
@@ -83,11 +84,13 @@ fn absorbed(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T2: an acknowledgement without news isn't shown: it would look like a duplicate.
 fn absorbed_ack(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     talk.acks(stage, Side::Shadow)
 }
 
+/// T3: the slower leg's acknowledgement becomes one for the client.
 fn raised(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     talk.says(stage, READ)?;
@@ -102,6 +105,7 @@ fn raised(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T41: nothing is shown past a head that hasn't been read.
 fn beyond_head(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     talk.says(stage, READ)?;
@@ -145,6 +149,7 @@ fn dialled(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T36: in the middle of an answer no packet cures it: the client is reset, counted.
 fn mid_answer(stage: &mut Stage) -> Result<Seen> {
     stage.set_word(all_moved())?;
     let talk = Talk::open(stage)?;

@@ -3,6 +3,7 @@
 //! A sentence is a verdict, what happens, and a scene that says it. A verdict without a sentence fails the test.
 
 mod ends;
+mod errors;
 mod legs;
 mod requests;
 mod strangers;
@@ -33,7 +34,9 @@ fn frozen() -> SwitchWord {
 }
 
 fn sentences(hook: Hook) -> Vec<Sentence> {
-    let mut all = [strangers::SENTENCES, requests::SENTENCES, legs::SENTENCES, ends::SENTENCES].concat();
+    let mut all =
+        [strangers::SENTENCES, requests::SENTENCES, legs::SENTENCES, ends::SENTENCES, errors::SENTENCES]
+            .concat();
     if hook == Hook::Xdp {
         all.extend(strangers::AT_XDP);
     }

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use aya::maps::{Array, Map};
+use lab::net::Host;
 use mirror_common::{
     abi::maps,
     flow::{Flow, leg_state, tcp},
@@ -25,6 +26,9 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::Forwarded, "an acknowledgement goes to the authority, in its numbers", forwarded),
     (Verdict::Mirrored, "a request goes to both legs", mirrored),
     (Verdict::TurnedBack, "a segment from before what was shown is answered at once", turned_back),
+    (Verdict::TurnedBack, "a stale frame out of the TAP is answered where its client is", from_the_tap),
+    (Verdict::Mirrored, "urgent data are passed as they are", urgent),
+    (Verdict::Mirrored, "a wrong checksum stays wrong", corrupted),
     (Verdict::Probe, "a keep-alive is sent on, just before what the leg expects", probe),
     (Verdict::HeldFrozen, "a write under a freeze is held, and nothing is counted", held_frozen),
     (Verdict::HeldUnsettled, "a write waits for the side that still answers a read", held_unsettled),
@@ -76,6 +80,7 @@ fn mirrored(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T14: what begins below the shown acknowledgement is answered with it, and not sent on.
 fn turned_back(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     let first = talk.next(stage, tcp::ACK)?.with(READ);
@@ -88,6 +93,52 @@ fn turned_back(stage: &mut Stage) -> Result<Seen> {
         ensure!(out.seg.flags == tcp::ACK && out.seg.payload.is_empty(), "{out:?}");
         ensure!((out.seg.seq, out.seg.ack) == (flow.view_next, flow.client_next), "{out:?}");
         ensure!(out.tuple.dport == talk.tuple.sport, "{out:?}");
+    }
+    Ok(seen)
+}
+
+/// T40: not back into the TAP, where the daemon would take it for the next held frame.
+fn from_the_tap(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    let first = talk.next(stage, tcp::ACK)?.with(READ);
+    talk.client(stage, &first)?;
+    for side in Side::BOTH {
+        talk.acks(stage, side)?;
+    }
+    // The stage's TAP is the shadow's device.
+    let seen = stage.put(1, &first.frame(talk.tuple)?)?;
+    if stage.hook == Hook::Tc {
+        let out = Out::parse(&seen.frame)?;
+        let to = out.head[..6].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+        ensure!(to == Host::Client.mac(false) && seen.action == TC_REDIRECT, "{to}: {out:?}");
+        ensure!(out.tuple.dport == talk.tuple.sport && out.seg.flags == tcp::ACK, "{out:?}");
+    }
+    Ok(seen)
+}
+
+/// T28: flag and pointer reach both legs.
+fn urgent(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    let flags = tcp::ACK | tcp::PSH | tcp::URG;
+    let seg = Seg { urgent: 3, ..talk.next(stage, flags)?.with(READ) };
+    let seen = talk.client(stage, &seg)?;
+    if stage.hook == Hook::Tc {
+        let out = Out::parse(&seen.frame)?;
+        ensure!((out.seg.flags, out.seg.urgent) == (flags, 3), "{out:?}");
+    }
+    Ok(seen)
+}
+
+/// T19: what was damaged on its way to the gateway isn't made valid there.
+fn corrupted(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    let mut frame = talk.next(stage, tcp::ACK)?.with(READ).frame(talk.tuple)?;
+    let last = frame.len() - 1;
+    frame[last] ^= 0x10;
+    let seen = stage.put(2, &frame)?;
+    if stage.hook == Hook::Tc {
+        let wrong = Out::parse(&seen.frame).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(wrong.contains("TCP checksum"), "{wrong:?}");
     }
     Ok(seen)
 }
@@ -120,6 +171,7 @@ fn held_unsettled(stage: &mut Stage) -> Result<Seen> {
     talk.says(stage, WRITE)
 }
 
+/// T34: what follows a held write waits behind it.
 fn held_behind(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     stage.set_word(frozen())?;
@@ -146,6 +198,7 @@ fn held_capped(stage: &mut Stage) -> Result<Seen> {
     talk.says(stage, READ)
 }
 
+/// T1: data that comes before the shadow's SYN-ACK goes on; its copy is held for that leg.
 fn held_dialling(stage: &mut Stage) -> Result<Seen> {
     stage.set_word(joined())?;
     let (talk, _) = Talk::begin(stage)?;
@@ -167,6 +220,7 @@ fn hold_full(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T17: a request behind a hole comes again.
 fn order(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     let mut seg = talk.next(stage, tcp::ACK)?.with(READ);
@@ -174,7 +228,7 @@ fn order(stage: &mut Stage) -> Result<Seen> {
     talk.client(stage, &seg)
 }
 
-/// A held write is read anew each time, and changes nothing: meanwhile another thread changes what was read before.
+/// T18: a held write is read anew each time, and changes nothing: meanwhile another thread changes what was read before.
 fn raced(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     stage.set_word(frozen())?;
@@ -213,7 +267,7 @@ fn race(stage: &mut Stage, frame: &[u8]) -> Result<Seen> {
     Ok(Seen { verdicts: stage.counts()?, ..Seen::default() })
 }
 
-/// The client's kernel joins what wasn't acknowledged with what is held behind it.
+/// T34: the client's kernel joins what wasn't acknowledged with what is held behind it.
 fn part(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     // Of odd length, and longer than what is summed at once.

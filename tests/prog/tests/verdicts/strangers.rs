@@ -9,9 +9,9 @@ use mirror_common::{
     verdict::Verdict,
 };
 use prog_tests::{
-    packet::{Out, Seg},
+    packet::{CWR, ECE, Out, Seg},
     stage::{FIRST_PORT, Hook, PORT, Seen, Stage, TC_OK, TC_REDIRECT, TC_SHOT, VIP_RAW, silent},
-    talk::{Talk, client_tuple, syn},
+    talk::{READ, Talk, client_tuple, syn},
 };
 
 use super::Sentence;
@@ -37,6 +37,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::PortCollision, "a SYN whose entry finds no room is dropped", entries_full),
     (Verdict::SynNew, "a port that is taken is passed over", taken_port),
     (Verdict::SynNew, "a SYN becomes the SYN of a leg, without the options that legs can't share", syn_new),
+    (Verdict::SynNew, "a SYN's extensions and data don't reach a leg", extensions),
     (Verdict::SynAgain, "a SYN sent again is the leg's SYN again", syn_again),
 ];
 
@@ -117,6 +118,7 @@ fn fragment(stage: &mut Stage) -> Result<Seen> {
     passed(stage, &frame)
 }
 
+/// T21: never half a write: a fragment towards the service is dropped by name.
 fn fragment_dropped(stage: &mut Stage) -> Result<Seen> {
     let mut frame = ack_frame(stage)?;
     // The first one, more to come.
@@ -179,6 +181,7 @@ fn unknown_leg(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T18: an entry of an earlier use of its slot leads nowhere.
 fn stale_slot(stage: &mut Stage) -> Result<Seen> {
     let talk = Talk::open(stage)?;
     let entry = stage.entry(talk.tuple)?;
@@ -186,6 +189,7 @@ fn stale_slot(stage: &mut Stage) -> Result<Seen> {
     talk.confirm(stage)
 }
 
+/// T29: a full table refuses the new connection.
 fn table_full(stage: &mut Stage) -> Result<Seen> {
     let slots = stage.drain(maps::SLOTS)?;
     let seen = {
@@ -196,6 +200,7 @@ fn table_full(stage: &mut Stage) -> Result<Seen> {
     seen
 }
 
+/// T29: without a port the new connection is refused, and what it took is given back.
 fn ports_full(stage: &mut Stage) -> Result<Seen> {
     let ports = stage.drain(maps::PORTS_PRIMARY)?;
     let before = stage.drain(maps::SLOTS)?;
@@ -228,6 +233,7 @@ fn entries_full(stage: &mut Stage) -> Result<Seen> {
     seen
 }
 
+/// T29: a taken port is passed over.
 fn taken_port(stage: &mut Stage) -> Result<Seen> {
     let ports = stage.drain(maps::PORTS_PRIMARY)?;
     stage.refill(maps::PORTS_PRIMARY, &ports)?;
@@ -244,6 +250,7 @@ fn taken_port(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
+/// T5, T6: SACK-permitted and timestamps aren't offered to a leg.
 fn syn_new(stage: &mut Stage) -> Result<Seen> {
     let tuple = client_tuple(stage.client_port());
     // MSS 1460, SACK permitted, timestamps, a NOP, scale 7.
@@ -256,6 +263,28 @@ fn syn_new(stage: &mut Stage) -> Result<Seen> {
         ensure!(u32::from(u16::from_be(out.tuple.sport)) >= FIRST_PORT, "{out:?}");
     }
     Ok(seen)
+}
+
+/// T23, T24: neither congestion notification nor Fast Open, multipath TCP, MD5 or TCP-AO are offered to a leg, and data in a
+/// SYN comes again behind the handshake.
+fn extensions(stage: &mut Stage) -> Result<Seen> {
+    let mut last = Seen::default();
+    let md5 = [&[19, 18][..], &[7; 16], &[1, 1]].concat();
+    let ao = [&[29, 16, 1, 1][..], &[7; 12]].concat();
+    for option in [&[34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1][..], &[30, 4, 1, 1], &md5, &ao] {
+        let tuple = client_tuple(stage.client_port());
+        let options = [&[2, 4, 5, 0xb4][..], option].concat();
+        let syn = Seg::new(tcp::SYN | ECE | CWR, 5, 0).options(&options).with(READ);
+        last = stage.put(2, &syn.frame(tuple)?)?;
+        if stage.hook == Hook::Tc {
+            let out = Out::parse(&last.frame)?;
+            ensure!(out.seg.options == [2, 4, 5, 0xb4] && out.seg.flags == tcp::SYN, "{out:?}");
+            ensure!(out.seg.payload.is_empty(), "{out:?}");
+        }
+        let flow = stage.flow(stage.entry(tuple)?.slot())?;
+        ensure!(flow.client_next == 6, "{flow:?}");
+    }
+    Ok(last)
 }
 
 fn syn_again(stage: &mut Stage) -> Result<Seen> {
@@ -275,6 +304,7 @@ fn marked() -> [u8; 200] {
     meta
 }
 
+/// T32: a step of another version of the programs is dropped.
 fn another_version(stage: &mut Stage) -> Result<Seen> {
     let frame = [marked().as_slice(), &ack_frame(stage)?].concat();
     let verdicts = stage.pass_live(stage.device(2), &frame, 200)?;

@@ -39,13 +39,14 @@ impl Tcp {
 
     /// The whole range around a number that has come early.
     fn around(&self, at: u32) -> Option<[u32; 2]> {
-        let ranges = || self.early.iter().map(|(begin, bytes)| [*begin, begin.wrapping_add(bytes.len() as u32)]);
+        let ranges =
+            || self.early.iter().map(|(begin, bytes)| [*begin, begin.wrapping_add(bytes.len() as u32)]);
         let [mut begin, mut end] = ranges().find(|[begin, end]| seq::le(*begin, at) && seq::lt(at, *end))?;
         loop {
             let touches = |[a, b]: &[u32; 2]| seq::le(*a, end) && seq::le(begin, *b);
-            let (first, last) = ranges().filter(touches).fold((begin, end), |(first, last), [a, b]| {
-                (seq::min(first, a), seq::max(last, b))
-            });
+            let (first, last) = ranges()
+                .filter(touches)
+                .fold((begin, end), |(first, last), [a, b]| (seq::min(first, a), seq::max(last, b)));
             if (first, last) == (begin, end) {
                 break;
             }

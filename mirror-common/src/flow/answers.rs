@@ -1,0 +1,75 @@
+//! What a leg's payload says about answers.
+
+use super::client::make_opaque;
+use super::measure::{note_body, note_heads};
+use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms};
+use crate::seq;
+use crate::switch_word::Side;
+
+/// What reading a leg's payload came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Taken over, or nothing had to be read.
+    Done,
+    /// A hole lies before what must be read.
+    Hole,
+    /// Another packet came first.
+    Raced,
+}
+
+/// Takes over what the payload says about answers.
+#[inline(always)]
+pub(super) fn read<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) -> Read {
+    let data_end = seg.seq.wrapping_add(seg.payload);
+    let turns = flow.turns;
+    let opaque = flow.has(Flow::OPAQUE);
+    let leg = flow.leg_mut(side);
+    if opaque || leg.flags & Leg::UNKNOWN != 0 || leg.parse.scanner.until_close() {
+        return Read::Done;
+    }
+    let bound = leg.parse.at;
+    if flow.has(Flow::COMPARING | Flow::SUMMING) {
+        step.measured.turn.clock = terms.switch.writes().begun;
+    }
+    if !seq::lt(bound, data_end) {
+        note_body(flow, side, seg, bound, step);
+        return Read::Done;
+    }
+    let leg = flow.leg_mut(side);
+    if seq::lt(bound, seg.seq) {
+        return Read::Hole;
+    }
+    let reading = &seg.reading;
+    if reading.flags & Reading::DONE == 0 || reading.before != leg.parse || reading.base != leg.answered {
+        return Read::Raced;
+    }
+    leg.parse = reading.after;
+    let before = leg.answered;
+    leg.answered = leg.answered.wrapping_add(reading.answered);
+    if reading.flags & Reading::CLOSE != 0 {
+        leg.flags |= Leg::CLOSING;
+    }
+    let unasked = (leg.answered.wrapping_sub(turns) as i32) > 0;
+    if unasked {
+        // It answers no turn that is to come: a server that says 408 because none comes (RFC 9110, 15.5.9).
+        leg.answered = turns;
+    }
+    if unasked || reading.flags & Reading::OPAQUE != 0 {
+        // Or its end can't be known.
+        leg.flags |= Leg::UNKNOWN;
+        let goes_on = leg.flags & Leg::CLOSING == 0 && flow.authority as u32 == side as u32;
+        if !unasked || goes_on {
+            make_opaque(flow, terms);
+        }
+    }
+    let now = flow.leg(side).answered;
+    note_body(flow, side, seg, bound, step);
+    note_heads(flow, side, seg, [before, now], step);
+    Read::Done
+}

@@ -1,0 +1,159 @@
+//! Both directions of both legs and of the client end, in every order.
+
+use super::*;
+use mirror_common::flow::{Due, on_sweep, sweep};
+
+const FIN: u8 = tcp::FIN | tcp::ACK;
+const PLAIN: &[u8] = ANSWER;
+const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+
+/// Who says FIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Client,
+    Server(Side),
+}
+
+const ENDS: [End; 3] = [End::Client, End::Server(Side::Primary), End::Server(Side::Shadow)];
+
+/// Client and servers as far as their ends go.
+struct Ends {
+    scene: Scene,
+    answer: &'static [u8],
+    /// Whether the client has said FIN, and was shown one.
+    client: [bool; 2],
+    /// By side: whether the server was told of the client's FIN, and has said its own.
+    servers: [[bool; 2]; 2],
+}
+
+impl Ends {
+    /// A turn that both have answered, and the client has acknowledged.
+    fn after(answer: &'static [u8]) -> Ends {
+        let mut scene = Scene::established(true);
+        is(&scene.client(0, READ, 0), Verdict::Mirrored);
+        for side in Side::BOTH {
+            scene.server(side, 0, answer, READ.len());
+        }
+        scene.client_says(tcp::ACK, READ.len(), answer.len());
+        Ends { scene, answer, client: [false; 2], servers: [[false; 2]; 2] }
+    }
+
+    /// Somebody's end, and all acknowledgements that follow from it.
+    fn say(&mut self, end: End) {
+        let step = match end {
+            End::Client => {
+                self.client[0] = true;
+                let acked = self.answer.len() + usize::from(self.client[1]);
+                self.scene.client_says(FIN, READ.len(), acked)
+            }
+            End::Server(side) => {
+                self.servers[side as usize][1] = true;
+                self.server_says(side, FIN)
+            }
+        };
+        self.carry(&step);
+    }
+
+    /// A server's segment at the end of its stream.
+    fn server_says(&mut self, side: Side, flags: u8) -> Step {
+        let [told, said] = self.servers[side as usize];
+        let at = self.answer.len() + usize::from(said && flags & tcp::FIN == 0);
+        self.scene.says(side, flags, at, READ.len() + usize::from(told))
+    }
+
+    fn carry(&mut self, step: &Step) {
+        let shown = step.to_client;
+        assert_eq!((shown.flags & tcp::RST, step.to_leg[0].flags & tcp::RST), (0, 0), "{step:?}");
+        let begins = shown.kind == emit::FORWARD && shown.seq == SERVER_ISS[0] + 1 + self.answer.len() as u32;
+        if begins && !self.client[1] {
+            self.client[1] = true;
+            let offset = READ.len() + usize::from(self.client[0]);
+            let step = self.scene.client_says(tcp::ACK, offset, self.answer.len() + 1);
+            self.carry(&step);
+        }
+        for side in Side::BOTH {
+            let emit = step.to_leg[side as usize];
+            if emit.kind == emit::FORWARD && self.client[0] && !self.servers[side as usize][0] {
+                assert_eq!(emit.seq, LEG_ISS[side as usize] + 1 + READ.len() as u32);
+                self.servers[side as usize][0] = true;
+                let step = self.server_says(side, tcp::ACK);
+                self.carry(&step);
+            }
+        }
+    }
+
+    /// The sweep frees the slot once the late segments' time is over, and not before. What a leg owes that is no more, it loses.
+    fn is_over(&mut self) {
+        let mut due = Due::Nothing;
+        for ms in [500, 500, 500, 499, 1] {
+            assert_ne!(due, Due::Free);
+            self.scene.now_ms += ms;
+            self.scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+        }
+        assert_eq!(due, Due::Free);
+    }
+}
+
+fn orders() -> impl Iterator<Item = [End; 3]> {
+    let firsts = (0..3).flat_map(|a| (0..3).map(move |b| [a, b])).filter(|[a, b]| a != b);
+    firsts.map(|[a, b]| [ENDS[a], ENDS[b], ENDS[3 - a - b]])
+}
+
+/// T11: whoever closes first, the client is shown one FIN, the authority's, at its place; its own reaches each leg that is
+/// left, in that leg's numbers; the shadow's is nobody's; and all is over when both have closed.
+#[test]
+fn ends_in_every_order() {
+    for answer in [PLAIN, CLOSE] {
+        for order in orders() {
+            println!("{order:?}, announced: {}", answer == CLOSE);
+            let mut ends = Ends::after(answer);
+            for end in order {
+                let before = ends.client[1];
+                ends.say(end);
+                assert_eq!(ends.client[1], before || end == End::Server(Side::Primary));
+            }
+            assert!(ends.servers[0][0], "the primary doesn't know that the client has closed");
+            // A leg that closed before anyone had a word of an end is replaced, and has nothing to hear.
+            let lost = answer == PLAIN && order[0] == End::Server(Side::Shadow);
+            assert_eq!(ends.servers[1][0], !lost);
+            assert_eq!(ends.scene.flow.leg(Side::Shadow).state == leg_state::DOWN, lost);
+            assert!(ends.scene.word.member(Side::Shadow));
+            ends.is_over();
+        }
+    }
+}
+
+/// T11: half-closed by its client, a connection is answered; an end that overtakes its answer waits for it.
+#[test]
+fn a_half_closed_connection_is_answered_to_its_end() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
+    is(&scene.client_says(FIN, WRITE.len(), 0), Verdict::Mirrored);
+    let all = WRITE.len() + 1;
+    is(&scene.says(Side::Primary, FIN, ANSWER.len(), all), Verdict::BeyondHead);
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, all);
+        scene.says(side, FIN, ANSWER.len(), all);
+    }
+    assert_eq!((scene.writes, scene.word.member(Side::Shadow)), (0, true));
+    assert_eq!(scene.flow.view_next, SERVER_ISS[0] + 2 + ANSWER.len() as u32);
+}
+
+/// T11: an end that was absorbed or shown, and comes again, is acknowledged again.
+#[test]
+fn an_end_that_comes_again_is_acknowledged_again() {
+    let mut ends = Ends::after(CLOSE);
+    for end in [End::Server(Side::Shadow), End::Server(Side::Primary), End::Client] {
+        ends.say(end);
+    }
+    let step = ends.scene.says(Side::Shadow, FIN, CLOSE.len(), READ.len() + 1);
+    assert_eq!(step.to_leg[1].ack, SERVER_ISS[1] + 2 + CLOSE.len() as u32);
+    let step = ends.scene.says(Side::Primary, FIN, CLOSE.len(), READ.len() + 1);
+    assert_eq!(
+        (step.to_client.kind, step.to_client.seq),
+        (emit::FORWARD, SERVER_ISS[0] + 1 + CLOSE.len() as u32)
+    );
+    let step = ends.scene.client_says(FIN, READ.len(), CLOSE.len() + 1);
+    is(&step, Verdict::TurnedBack);
+    assert_eq!(step.to_client.ack, ISS + 2 + READ.len() as u32);
+}

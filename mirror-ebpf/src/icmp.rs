@@ -1,0 +1,30 @@
+//! ICMP errors about packets that were sent for a flow. At TC alone: they are rare.
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
+use mirror_common::verdict::{Action, Verdict};
+
+use crate::{
+    carry, count, decide, lookup,
+    maps::Scratch,
+    packet::{self, Skb},
+};
+
+/// What becomes of a packet that isn't TCP. Counts it.
+#[inline(never)]
+pub fn other(skb: Skb, scratch: &mut Scratch) -> i32 {
+    let Some((answer, quote)) = packet::quote(skb, scratch) else { return the_kernels() };
+    scratch.tuple = answer;
+    let Some(target) = lookup::target(&scratch.tuple) else { return the_kernels() };
+    decide::error(scratch, target, &quote);
+    count::number(u32::from(scratch.step.verdict));
+    match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
+        Some(Action::Emit) => carry::error(skb, scratch),
+        _ => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn the_kernels() -> i32 {
+    count::verdict(Verdict::NotTcp);
+    TC_ACT_OK
+}

@@ -1,0 +1,86 @@
+//! ICMP errors: Ethernet, IPv4 and 8 bytes of ICMP, then the packet that they are about: its IPv4 header and the first 8
+//! bytes of TCP at least (RFC 792). Read into `scratch.header` and, from byte 54 on, `scratch.option_bytes`.
+
+use mirror_common::{abi::Tuple, checksum, flow::Quote};
+
+use super::{HEADERS, Macs, Packet, Skb, be16, ne16, ne32, put16, put32, reload};
+use crate::maps::Scratch;
+
+/// Bytes of the quoted packet that are read behind [`HEADERS`]: its addresses, ports and sequence number.
+const QUOTED: u32 = 16;
+/// Where the ICMP checksum is, and the quoted IP header's.
+const ICMP_CHECKSUM: usize = 36;
+const QUOTED_CHECKSUM: usize = 52;
+
+#[inline(always)]
+fn load(skb: Skb, scratch: &mut Scratch) -> bool {
+    let to = (&raw mut scratch.option_bytes).cast();
+    // SAFETY: `option_bytes` has room for 40.
+    reload(skb, scratch) && unsafe { skb.load_raw(HEADERS, to, QUOTED) }
+}
+
+/// The four bytes at `at` of the quoted part, as they lie in memory.
+#[inline(always)]
+fn quoted32(scratch: &Scratch, at: usize) -> u32 {
+    let b = &scratch.option_bytes;
+    u32::from_ne_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+/// What an ICMP error says, and the addresses that an answer to the packet in question would have. `None`: it is no error
+/// about a TCP packet of the host that it was sent to.
+#[inline(always)]
+pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
+    if !load(skb, scratch) {
+        return None;
+    }
+    let header = &scratch.header;
+    let kind = header[34];
+    let whole = header[14] == 0x45 && be16(header, 20) & 0x3fff == 0;
+    let error = kind == Quote::UNREACHABLE || kind == Quote::TIME_EXCEEDED || kind == Quote::PARAMETER;
+    // The first part of a TCP packet, without IP options.
+    let tcp = header[42] == 0x45 && be16(header, 48) & 0x1fff == 0 && header[51] == 6;
+    let (from, to) = (quoted32(scratch, 0), quoted32(scratch, 4));
+    if header[23] != 1 || !whole || !error || !tcp || from != ne32(header, 30) {
+        return None;
+    }
+    let ports = quoted32(scratch, 8).to_ne_bytes();
+    let sport = u16::from_ne_bytes([ports[0], ports[1]]);
+    let dport = u16::from_ne_bytes([ports[2], ports[3]]);
+    let seq = u32::from_be(quoted32(scratch, 12));
+    let mtu = be16(header, 40);
+    let answer = Tuple { saddr: to, daddr: from, sport: dport, dport: sport };
+    Some((answer, Quote { seq, kind, code: header[35], mtu }))
+}
+
+/// Rewrites the error at hand for the end at `scratch.out`, which sent the packet in question with `scratch.emit`'s number.
+///
+/// The ICMP checksum follows ports and number alone: the quoted header's own checksum makes up for its addresses. What may be
+/// quoted of TCP behind the number stays as it is; nobody looks at it.
+#[inline(always)]
+pub fn rewrite_error(skb: Skb, scratch: &mut Scratch, macs: Macs) -> bool {
+    if !load(skb, scratch) {
+        return false;
+    }
+    let (out, seq) = (scratch.out, scratch.emit.seq);
+    let (from, to) = (quoted32(scratch, 0), quoted32(scratch, 4));
+    let (ports, old_seq) = (quoted32(scratch, 8), quoted32(scratch, 12));
+    let (s, d) = (out.dport.to_ne_bytes(), out.sport.to_ne_bytes());
+    let new_ports = u32::from_ne_bytes([s[0], s[1], d[0], d[1]]);
+    let header = &mut scratch.header;
+    let ip = checksum::diff32(ne32(header, 26), out.saddr) + checksum::diff32(ne32(header, 30), out.daddr);
+    put16(header, 24, checksum::update(ne16(header, 24), ip));
+    let quoted_ip = checksum::diff32(from, out.daddr) + checksum::diff32(to, out.saddr);
+    put16(header, QUOTED_CHECKSUM, checksum::update(ne16(header, QUOTED_CHECKSUM), quoted_ip));
+    let rest = checksum::diff32(ports, new_ports) + checksum::diff32(old_seq, seq.to_be());
+    put16(header, ICMP_CHECKSUM, checksum::update(ne16(header, ICMP_CHECKSUM), rest));
+    header[..6].copy_from_slice(&macs.to);
+    header[6..12].copy_from_slice(&macs.from);
+    put32(header, 26, out.saddr);
+    put32(header, 30, out.daddr);
+    let quoted = &mut scratch.option_bytes;
+    quoted[..4].copy_from_slice(&out.daddr.to_ne_bytes());
+    quoted[4..8].copy_from_slice(&out.saddr.to_ne_bytes());
+    quoted[8..12].copy_from_slice(&new_ports.to_ne_bytes());
+    quoted[12..16].copy_from_slice(&seq.to_be_bytes());
+    skb.store(0, &scratch.header, HEADERS) && skb.store(HEADERS, &scratch.option_bytes, QUOTED)
+}

@@ -1,0 +1,90 @@
+//! Single connections, whose oldest debt is the oldest first.
+
+use std::fmt::Write as _;
+
+use super::{FAINT, Show, span, styled};
+use crate::api::{Flows, LegStatus};
+
+impl Show for Flows {
+    fn lines(&self) -> String {
+        let mut text = format!(
+            "{:<22} {:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
+            "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "OWES", "SHADOW", "OWES", "TURNS", "AGE", "IDLE"
+        );
+        for flow in &self.flows {
+            let flags = [(flow.writes_open, "write"), (flow.held, "held"), (flow.opaque, "opaque")];
+            let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+            let _ = writeln!(
+                text,
+                "{:<22} {:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  {}",
+                flow.client,
+                flow.state,
+                flow.authority,
+                leg(&flow.primary),
+                owed(&flow.primary),
+                leg(&flow.shadow),
+                owed(&flow.shadow),
+                flow.turns,
+                span(flow.age),
+                span(flow.idle),
+                flags.join(" ")
+            );
+        }
+        let rest = (self.total as usize).saturating_sub(self.flows.len());
+        if rest > 0 {
+            let _ = writeln!(text, "{}", styled(FAINT, format!("and {rest} more: --limit N")));
+        }
+        text
+    }
+}
+
+fn leg(leg: &LegStatus) -> String {
+    if leg.port == 0 { leg.state.clone() } else { format!("{} :{}", leg.state, leg.port) }
+}
+
+/// Bytes and answers, and how long the oldest of them has been owed.
+fn owed(leg: &LegStatus) -> String {
+    if leg.owed_bytes == 0 && leg.owed_answers == 0 {
+        return "-".into();
+    }
+    format!("{} B, {} ans., {} ms", leg.owed_bytes, leg.owed_answers, leg.behind_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::FlowStatus;
+
+    #[test]
+    fn what_a_leg_owes_stands_beside_it() {
+        let leg = |port, owed_bytes, owed_answers, behind_ms| LegStatus {
+            state: "open".into(),
+            port,
+            answered: 7,
+            owed_bytes,
+            owed_answers,
+            behind_ms,
+        };
+        let flow = FlowStatus {
+            client: "10.0.1.2:40000".into(),
+            service: "10.77.1.1:8080".into(),
+            state: "open".into(),
+            authority: "primary".into(),
+            turns: 8,
+            writes_open: true,
+            held: false,
+            opaque: false,
+            age: 60.0,
+            idle: 0.3,
+            primary: leg(5_000, 0, 0, 0),
+            shadow: leg(6_000, 1_460, 1, 340),
+        };
+        let text = anstream::adapter::strip_str(&Flows { total: 3, flows: vec![flow] }.lines()).to_string();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let expected = format!(
+            "{:<22} open     primary   {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  write",
+            "10.0.1.2:40000", "open :5000", "-", "open :6000", "1460 B, 1 ans., 340 ms", 8, "60 s", "0 s"
+        );
+        assert_eq!(lines[1..], [expected.as_str(), "and 2 more: --limit N"]);
+    }
+}
