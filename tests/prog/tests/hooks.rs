@@ -21,7 +21,7 @@ use prog_tests::{
 /// Hand-over's mark, of the version that the programs have; the step behind it sends nothing.
 fn forged() -> [u8; 200] {
     let mut meta = [0; 200];
-    meta[..4].copy_from_slice(&0x6d69_7202_u32.to_ne_bytes());
+    meta[..4].copy_from_slice(&0x6d69_7203_u32.to_ne_bytes());
     meta
 }
 
