@@ -190,7 +190,7 @@ pub struct Flow {
     pub target: u32,
     /// Print of the blocks that the client was shown last ([`Sack::print`]).
     pub shown_sack: u32,
-    /// Bit n modulo 64: the n-th request is a HEAD.
+    /// Bit n modulo [`MAX_OUTSTANDING`](crate::protocol::http1::MAX_OUTSTANDING): the n-th request is a HEAD.
     pub heads: u64,
     /// How far the requests have been read.
     pub parse: Parse,
@@ -274,12 +274,15 @@ impl Flow {
     pub const UNSUMMED: u32 = 1 << 19;
     /// A write was under way beside it: what the two sides answered may be of two states.
     pub const DISTURBED: u32 = 1 << 20;
+    /// The last request said that no other comes on the connection (RFC 9112, 9.6): each server ends it behind its answer,
+    /// and needn't say so.
+    pub const LAST_ASKED: u32 = 1 << 21;
     /// The client's SYN permits SACK; and so did the authority's SYN-ACK, where that was shown.
-    pub const SACK: u32 = 1 << 21;
+    pub const SACK: u32 = 1 << 22;
     /// [`Flow::kept`] means something.
-    pub const KEPT: u32 = 1 << 22;
+    pub const KEPT: u32 = 1 << 23;
     /// It is the shadow's.
-    pub const KEPT_OF_SHADOW: u32 = 1 << 23;
+    pub const KEPT_OF_SHADOW: u32 = 1 << 24;
 
     /// The leg of a side.
     #[inline(always)]
@@ -363,7 +366,7 @@ impl Reading {
     pub const OPAQUE: u8 = 2;
     /// The answer ends with the connection.
     pub const UNTIL_CLOSE: u8 = 4;
-    /// The server said that it will close.
+    /// Answers: the server said that it will close. Requests: the client said that it asks no more.
     pub const CLOSE: u8 = 8;
     /// In a head: its end hasn't come yet.
     pub const IN_HEAD: u8 = 16;

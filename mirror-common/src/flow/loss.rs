@@ -128,6 +128,11 @@ pub(super) fn lose<S: Switch>(
         flow.leg_mut(side).state = leg_state::NONE;
     }
     finish_write(flow, false, terms);
+    if hears_it && whole && flow.has(Flow::LAST_ASKED) && flow.client_acked == flow.view_next {
+        // The client waits for the connection's end alone, and no other server would say that.
+        end_with_reset(flow, false, terms, step);
+        return Verdict::Reset;
+    }
     if hears_it && !give_back(flow, side.other(), whole) {
         end_with_reset(flow, false, terms, step);
         return Verdict::FailedMidAnswer;
@@ -323,10 +328,12 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let (next, turns) = (flow.client_next, flow.turns);
     let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
     let heard_by_nobody = flow.authority as u32 != side as u32 && !flow.has(Flow::RETURNING | Flow::OPAQUE);
+    // What is told apart no more isn't counted either: then a leg owes acknowledgements alone.
+    let counted = !flow.has(Flow::OPAQUE);
     let leg = flow.leg(side);
     let silent = if flow.authority as u32 == side as u32 {
         flow.client_window != 0
-            && (flow.client_acked != flow.view_next || leg.answered != turns || in_answer(leg))
+            && (flow.client_acked != flow.view_next || (counted && leg.answered != turns) || in_answer(leg))
     } else {
         in_answer(leg) && !in_answer(&other)
     };
@@ -341,13 +348,14 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     // What the other one has closed without an answer, this one owes all the same.
     let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
     let behind = seq::lt(leg.acked, next)
-        || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
+        || (counted && (other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         let other_over =
             other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);
     }
-    let reached = !seq::lt(leg.acked, leg.mark) && (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
+    let answered = !counted || (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
+    let reached = answered && !seq::lt(leg.acked, leg.mark);
     if leg.behind_since == 0 || reached {
         leg.behind_since = now_ms;
         leg.mark = next;

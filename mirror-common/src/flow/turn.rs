@@ -6,7 +6,7 @@ use super::settled::{at_boundary, settled};
 use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
-use crate::protocol::Class;
+use crate::protocol::{Class, http1::MAX_OUTSTANDING};
 use crate::switch_word::{Side, SwitchWord};
 use crate::verdict::Verdict;
 use crate::weight;
@@ -54,8 +54,8 @@ fn begin<S: Switch>(
     if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
         return Begun::Wait(Verdict::HeldMoved);
     }
-    if flow.has(Flow::CLOSING) {
-        // The client may ask for it again on another connection (RFC 9112, 9.6): neither side may do it here.
+    if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
+        // The client may ask for it again on another connection (RFC 9112, 9.6), or shouldn't have: neither side may do it here.
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     if flow.has(Flow::RETURNING) {
@@ -64,6 +64,9 @@ fn begin<S: Switch>(
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     let reading = &seg.reading;
+    if forgets_heads(flow, reading) {
+        return Begun::Wait(Verdict::HeldUnsettled);
+    }
     let writes = reading.class >= Class::Write as u8;
     let counts = writes && !flow.has(Flow::COUNTED);
     if counts {
@@ -98,6 +101,20 @@ fn begin<S: Switch>(
         leg.fed = leg.fed.wrapping_add(reading.begun);
     }
     begun
+}
+
+/// Whether more requests would be outstanding at a leg than [`Flow::heads`] tells apart, and one of them is a HEAD, or may be.
+#[inline(always)]
+fn forgets_heads(flow: &Flow, reading: &Reading) -> bool {
+    if flow.heads | reading.heads == 0 && reading.flags & Reading::IN_HEAD == 0 {
+        return false;
+    }
+    let turns = flow.turns.wrapping_add(reading.begun);
+    let blurs = |side: Side| {
+        let leg = flow.leg(side);
+        leg.state != leg_state::NONE && turns.wrapping_sub(leg.answered) > MAX_OUTSTANDING
+    };
+    blurs(Side::Primary) || blurs(Side::Shadow)
 }
 
 /// Where the answer of the turn that begins will begin, in the client's view: behind the last one, if its end is known.

@@ -1,5 +1,6 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod behind;
 mod doubt;
 mod fins;
 mod hostile;
@@ -162,7 +163,7 @@ impl Scene {
         let seq = ISS + 1 + offset as u32;
         let ack = SERVER_ISS[0] + 1 + acked as u32;
         let segment = Segment { seq, ack, payload: payload.len() as u32, ..self.segment() };
-        let reading = read(Kind::Request, &self.flow.parse, self.flow.completed, seq, payload);
+        let reading = read(Kind::Request, &self.flow.parse, self.flow.completed, 0, seq, payload);
         let segment = Segment { reading, ..segment };
         self.run(|flow, terms, step| {
             on_client(flow, &segment, terms, step);
@@ -175,7 +176,8 @@ impl Scene {
         let seq = SERVER_ISS[n] + 1 + offset as u32;
         let ack = LEG_ISS[n] + 1 + acked as u32;
         let leg = self.flow.leg(side);
-        let reading = read(Kind::Response, &leg.parse, leg.answered, seq, payload);
+        let heads = self.flow.heads.rotate_right(leg.answered & 63);
+        let reading = read(Kind::Response, &leg.parse, leg.answered, heads, seq, payload);
         let segment = Segment { seq, ack, payload: payload.len() as u32, reading, ..self.segment() };
         let segment = summed(&self.flow, side, segment, payload);
         self.run(|flow, terms, step| {
@@ -185,15 +187,24 @@ impl Scene {
 }
 
 /// As the kernel reads a payload before it takes the lock.
-fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Reading {
+fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u8]) -> Reading {
     let skip = parse.at.wrapping_sub(seq);
     if (skip as usize) >= payload.len() {
         return Reading::default();
     }
     let mut walk = Walk::new();
-    walk.read(kind, &parse.scanner, skip, payload, 0);
+    walk.read(kind, &parse.scanner, skip, payload, heads);
     let at = seq.wrapping_add(payload.len() as u32).wrapping_add(walk.rest());
+    let mut flags = Reading::DONE;
+    for (flag, on) in [
+        (Reading::OPAQUE, walk.opaque()),
+        (Reading::CLOSE, walk.close != 0),
+        (Reading::IN_HEAD, walk.in_head()),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
     Reading {
+        heads: walk.heads,
         before: *parse,
         after: Parse { scanner: walk.scanner(), at },
         base,
@@ -206,7 +217,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         body_at: seq.wrapping_add(walk.first_body),
         body_length: walk.first_length,
         errors: walk.errors,
-        flags: Reading::DONE | if walk.close != 0 { Reading::CLOSE } else { 0 },
+        flags,
         ..Reading::default()
     }
 }

@@ -37,7 +37,8 @@ impl Scene {
     fn sacking(client: bool, servers: [bool; 2]) -> (Scene, Step) {
         let mut scene = Scene::open(true);
         let opening = Opening { tuple: Tuple::default(), ports: [1_024, 1_025], iss: LEG_ISS };
-        let syn = Segment { seq: ISS, flags: tcp::SYN, window: 60_000, mss: 1_460, scale: 7, ..scene.segment() };
+        let syn =
+            Segment { seq: ISS, flags: tcp::SYN, window: 60_000, mss: 1_460, scale: 7, ..scene.segment() };
         let syn = Segment { permits_sack: client.into(), ..syn };
         let step = scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
         assert_eq!(step.to_leg.map(|e| e.permits_sack), [u8::from(client); 2]);
