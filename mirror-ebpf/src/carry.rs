@@ -77,7 +77,7 @@ fn address(scratch: &mut Scratch, service: &Service, index: u32) {
 /// functions"). None may be called under a lock.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: u32) -> i32 {
+pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: u32) -> i32 {
     let skb = Skb::of(skb);
     // SAFETY: the callers' own; the verifier wants to see that it may be null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };

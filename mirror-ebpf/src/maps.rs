@@ -149,6 +149,12 @@ pub struct Scratch {
     /// Ethernet, IPv4 and TCP header as they lie in the packet.
     pub header: [u8; HEADER_BYTES],
     pub option_bytes: [u8; ROOM],
+    /// The hook, and ...
+    #[cfg(feature = "log")]
+    pub hook: [u8; crate::say::WORDS[0]],
+    /// ... the verdict of the line that is said.
+    #[cfg(feature = "log")]
+    pub verdict: [u8; crate::say::WORDS[1]],
     /// Blocks that the packet's SACK option will show.
     pub sack_shown: u32,
     /// A SACK option as it lies in the packet, ...

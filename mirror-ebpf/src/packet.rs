@@ -131,7 +131,7 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
 }
 
-/// Reads the headers into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one of TCP's own, the
+/// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one of TCP's own, the
 /// tuple's addresses are known.
 #[inline(never)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
@@ -178,7 +178,16 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     seg.reading.flags = 0;
     seg.reading.begun = 0;
     seg.reading.summed = 0;
-    if tcp_len > 20 { options(packet, scratch) } else { Ok(()) }
+    if !P::HANDSHAKES || !seg.is(tcp::SYN) || tcp_len == 20 {
+        return Ok(());
+    }
+    if !options(packet, scratch)? {
+        return Err(Verdict::SynWithoutOptions);
+    }
+    scratch.seg.mss = scratch.options.mss;
+    scratch.seg.scale = scratch.options.scale;
+    scratch.seg.permits_sack = scratch.options.permits_sack;
+    Ok(())
 }
 
 unsafe extern "C" fn option_step(_index: u32, context: *mut c_void) -> i64 {
@@ -187,9 +196,9 @@ unsafe extern "C" fn option_step(_index: u32, context: *mut c_void) -> i64 {
     !scratch.options.step(&scratch.option_bytes) as i64
 }
 
-/// Reads the options: a handshake's, and SACK's blocks.
+/// Reads the options into `scratch.options`. False: they contradict themselves.
 #[inline(never)]
-fn options<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
+fn options<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<bool, Verdict> {
     let len = scratch.tcp_len - 20;
     let to = (&raw mut scratch.option_bytes).cast();
     // SAFETY: there is room for 40 bytes.
@@ -200,20 +209,20 @@ fn options<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
     let mut context: *mut Scratch = scratch;
     // SAFETY: the callback and its context outlive the call.
     unsafe { bpf_loop(options::MAX as u32, option_step as *mut c_void, (&raw mut context).cast(), 0) };
-    let syn = scratch.seg.is(tcp::SYN);
-    if scratch.options.valid == 0 {
-        return Err(if syn { Verdict::SynWithoutOptions } else { Verdict::Malformed });
+    Ok(scratch.options.valid != 0)
+}
+
+/// Reads SACK's blocks of a flow's segment into `scratch.seg.sack`. Other packets' options aren't ours to judge.
+#[inline(always)]
+pub fn blocks<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
+    if scratch.tcp_len == 20 || scratch.seg.is(tcp::SYN) {
+        return Ok(());
     }
-    if syn {
-        scratch.seg.mss = scratch.options.mss;
-        scratch.seg.scale = scratch.options.scale;
-        scratch.seg.permits_sack = scratch.options.permits_sack;
-        Ok(())
-    } else if scratch.options.blocks != 0 && !sack::read(packet, scratch) {
-        Err(Verdict::Malformed)
-    } else {
-        Ok(())
+    let valid = options(packet, scratch)?;
+    if !valid || (scratch.options.blocks != 0 && !sack::read(packet, scratch)) {
+        return Err(Verdict::Malformed);
     }
+    Ok(())
 }
 
 /// The sum of the words from 34 to `end` of the header, the checksum field left out.
