@@ -1,9 +1,9 @@
 //! Whatever packets come, from all three sides at once: built near what the flows expect, so that states are reached, and wrong
 //! in every field. Bytes say what happens: a fuzzer's, or a seed's.
 //!
-//! Nothing panics; what a client was shown never goes back, and is never more than each leg has acknowledged; what a packet
-//! brings goes to the ends of its flow; the count of open writes is that of the flows that have one; and when all is over,
-//! no slot is left in use.
+//! Nothing panics; what a client was shown never goes back, and is never more than each leg has acknowledged; its SACK blocks lie
+//! beyond that; what a packet brings goes to the ends of its flow; the count of open writes is that of the flows that have one;
+//! and when all is over, no slot is left in use.
 
 mod bytes;
 
@@ -181,6 +181,16 @@ impl Stage<'_> {
             };
             if !right {
                 return Err(format!("{:?} to a stranger: {packet}", outcome.verdict));
+            }
+            // A duplicate's, or beyond a hole.
+            let contradicts = |[begin, end]: &[u32; 2]| {
+                !seq::lt(*begin, *end) || (!seq::le(*end, packet.ack) && !seq::lt(packet.ack, *begin))
+            };
+            if *to == 2 && packet.sack.iter().any(contradicts) {
+                return Err(format!(
+                    "{:?} with blocks at its own acknowledgement: {packet}",
+                    outcome.verdict
+                ));
             }
         }
         if let Some(packet) = outcome.held
