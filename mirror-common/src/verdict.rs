@@ -106,6 +106,7 @@ verdicts! {
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
     51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
+    53 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -1,9 +1,9 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
-use super::leg::end_leg;
 use super::measure;
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
+use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
 use crate::protocol::{Class, http1::MAX_OUTSTANDING};
@@ -122,7 +122,7 @@ fn forgets_heads(flow: &Flow, reading: &Reading) -> bool {
 fn answers_end(flow: &Flow) -> u32 {
     let leg = flow.leg(flow.authority());
     if leg.state == leg_state::OPEN && leg.answered == flow.turns {
-        leg.parse.at.wrapping_add(leg.delta)
+        leg.parse.at.wrapping_add(flow.delta)
     } else {
         flow.view_next
     }

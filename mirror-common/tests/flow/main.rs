@@ -6,6 +6,7 @@ mod fins;
 mod hostile;
 mod measure;
 mod resets;
+mod sack;
 mod windows;
 
 use mirror_common::{

@@ -317,7 +317,7 @@ impl Gateway {
                 ack: if acks { 0 } else { seg.end() },
                 ..Emit::default()
             };
-            out.push((from, rewrite(&e, reversed(&packet.tuple), None)));
+            out.push((from, rewrite(&e, reversed(&packet.tuple), None, &[])));
         }
         self.without_flow(from, verdict, out)
     }
@@ -431,11 +431,12 @@ impl Gateway {
             for side in 0..2 {
                 let e = &step.to_leg[side];
                 if e.kind != emit::NONE {
-                    out.push((side, rewrite(e, reversed(&self.leg_tuple(side, e.port)), packet.as_ref())));
+                    let tuple = reversed(&self.leg_tuple(side, e.port));
+                    out.push((side, rewrite(e, tuple, packet.as_ref(), blocks(step, side))));
                 }
             }
             if step.to_client.kind != emit::NONE {
-                out.push((2, rewrite(&step.to_client, reversed(&client), packet.as_ref())));
+                out.push((2, rewrite(&step.to_client, reversed(&client), packet.as_ref(), blocks(step, 2))));
             }
             if step.hold_copy != 0 {
                 held = packet;
@@ -446,8 +447,15 @@ impl Gateway {
     }
 }
 
-/// The packet that an [`Emit`] asks for.
-fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>) -> Packet {
+/// What a receiver (0, 1 a side's server, 2 the client) is shown in the packet's SACK option.
+fn blocks(step: &Step, to: usize) -> &[[u32; 2]] {
+    let count = if usize::from(step.sack.to) == to { usize::from(step.sack.count) } else { 0 };
+    assert!(count <= usize::from(step.sack.room), "more blocks than the option has room for");
+    &step.sack.blocks[..count]
+}
+
+/// The packet that an [`Emit`] asks for. Where it keeps a SACK option, that shows `blocks`.
+fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>, blocks: &[[u32; 2]]) -> Packet {
     let forwards = e.kind == emit::FORWARD;
     let flags = match packet {
         Some(packet) if forwards && e.flags == 0 => packet.flags,
@@ -468,6 +476,8 @@ fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>) -> Packet {
         window: e.window,
         mss: if made { e.mss } else { 0 },
         scale: if made { e.scale } else { Segment::NO_SCALE },
+        permits_sack: made && e.permits_sack != 0,
+        sack: if forwards { blocks.to_vec() } else { Vec::new() },
         payload,
     }
 }
