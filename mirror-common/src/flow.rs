@@ -128,6 +128,8 @@ impl Leg {
     pub const UNKNOWN: u8 = 2;
     /// An answer said that the connection will be closed.
     pub const CLOSING: u8 = 4;
+    /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
+    pub const HOLE: u8 = 16;
 }
 
 /// States of a [`Flow`].
