@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use lab::{
     capture::{Capture, CaptureSpec},
-    net::{Host, SERVICE_PORT, VIP},
+    net::{Host, Namespace, SERVICE_PORT, VIP},
 };
 use oracle::trace::{Expected, Findings, Trace, check, read};
 
@@ -13,6 +13,9 @@ use crate::Scene;
 
 /// Packets that each capture must have seen at least.
 const LEAST_PACKETS: usize = 2_000;
+
+/// Bytes that are kept of a packet where no link makes super-packets: all of it, and the kernel's buffer has room for many.
+const WHOLE: u32 = 2_048;
 
 /// Captures of what client and servers say and hear.
 pub struct Captures(Vec<(PathBuf, Capture)>);
@@ -23,7 +26,7 @@ impl Captures {
     /// # Errors
     /// If tcpdump doesn't start.
     pub fn on_hosts(scene: &Scene) -> Result<Self> {
-        Self::start(scene, |host| (scene.lab.host(host), "eth0"))
+        Self::start(scene, 0, |host| (scene.lab.host(host), "eth0"))
     }
 
     /// At the gateway's end of impaired links: what it got and what it sent, whatever becomes of that on the way.
@@ -31,17 +34,17 @@ impl Captures {
     /// # Errors
     /// If a link isn't impaired, or tcpdump doesn't start.
     pub fn at_gateway(scene: &Scene) -> Result<Self> {
-        Self::start(scene, |host| (scene.lab.wire_namespace(host), "near"))
+        Self::start(scene, WHOLE, |host| (scene.lab.wire_namespace(host), "near"))
     }
 
-    fn start(scene: &Scene, place: impl Fn(Host) -> (lab::net::Namespace, &'static str)) -> Result<Self> {
+    fn start(scene: &Scene, snaplen: u32, place: impl Fn(Host) -> (Namespace, &'static str)) -> Result<Self> {
         let start = |host: Host| {
             let (namespace, device) = place(host);
             let spec = CaptureSpec {
                 device: device.into(),
+                snaplen,
                 // Not what the daemon's hook and the tests themselves ask of the servers.
                 filter: "tcp and not host 10.0.2.1 and not host 10.0.3.1".into(),
-                ..CaptureSpec::default()
             };
             let path = scene.gateway.folder().join(format!("{host}.pcap"));
             Ok((path.clone(), Capture::start(&namespace, &path, &spec)?))
@@ -76,7 +79,7 @@ pub fn judged(trace: &Trace, clean: bool) -> Result<Findings> {
         found.violations.is_empty(),
         "{} violations, the first: {:#?}",
         found.violations.len(),
-        &found.violations[..1]
+        &found.violations[..found.violations.len().min(20)]
     );
     Ok(found)
 }

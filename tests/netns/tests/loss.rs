@@ -47,7 +47,8 @@ fn clients(scene: &Scene, connections: usize) -> Config {
 
 /// Of the frames on these links, each way, this share is lost, as many doubled, as many overtaken.
 fn set(scene: &Scene, hosts: &[Host], share: f64) -> Result<()> {
-    let fault = Fault { loss: share, duplicate: share, reorder: share, reorder_us: LATE_US, ..Fault::default() };
+    let fault =
+        Fault { loss: share, duplicate: share, reorder: share, reorder_us: LATE_US, ..Fault::default() };
     hosts.iter().try_for_each(|host| {
         scene.lab.wire(*host)?.set(Impairment::both(fault, 7));
         Ok(())
@@ -66,11 +67,11 @@ fn lost(scene: &Scene, hosts: &[Host]) -> Result<u64> {
 
 /// So many requests at each place, with that share of the frames ill.
 fn through_every_place(scene: &Scene, client: &Running, share: f64, requests: u64) -> Result<()> {
+    let mut after = client.tick()?;
     for (place, hosts) in PLACES {
-        let before = client.tick()?;
-        let lost_before = lost(scene, hosts)?;
+        let (before, lost_before) = (after, lost(scene, hosts)?);
         set(scene, hosts, share)?;
-        let mut after = client.tick()?;
+        after = client.tick()?;
         while after.requests < before.requests + requests {
             after = client.tick()?;
         }
