@@ -272,6 +272,10 @@ impl Flow {
     /// A write was under way beside it: what the two sides answered may be of two states.
     pub const DISTURBED: u32 = 1 << 20;
 
+    /// The last request said that no other comes on the connection (RFC 9112, 9.6): each server ends it behind its answer,
+    /// and needn't say so.
+    pub const LAST_ASKED: u32 = 1 << 21;
+
     /// The leg of a side.
     #[inline(always)]
     pub fn leg(&self, side: Side) -> &Leg {
@@ -354,7 +358,7 @@ impl Reading {
     pub const OPAQUE: u8 = 2;
     /// The answer ends with the connection.
     pub const UNTIL_CLOSE: u8 = 4;
-    /// The server said that it will close.
+    /// Answers: the server said that it will close. Requests: the client said that it asks no more.
     pub const CLOSE: u8 = 8;
     /// In a head: its end hasn't come yet.
     pub const IN_HEAD: u8 = 16;

@@ -9,9 +9,9 @@ use mirror_common::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
     },
-    flow::{Dialled, Flow, Measured, Opening, Segment, Step, pair},
+    flow::{Dialled, Emit, Flow, Measured, Opening, Segment, Step, pair},
     hist,
-    options::SynOptions,
+    options::{Options, ROOM},
     protocol::http1::{Target, Walk},
     verdict,
 };
@@ -134,16 +134,18 @@ pub struct Scratch {
     pub tuple: Tuple,
     /// The flow's client's.
     pub client: Tuple,
-    /// Where the packet that is being made goes.
+    /// The packet that is being made, ...
+    pub emit: Emit,
+    /// ... and where it goes.
     pub out: Tuple,
-    pub options: SynOptions,
+    pub options: Options,
     /// TCP header length, in bytes.
     pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
     /// Ethernet, IPv4 and TCP header as they lie in the packet.
     pub header: [u8; 64],
-    pub option_bytes: [u8; 40],
+    pub option_bytes: [u8; ROOM],
 }
 
 /// Per-CPU: safe while bottom halves are off.

@@ -8,9 +8,11 @@ mod sum;
 
 use core::{arch::asm, ffi::c_void};
 
+use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
     checksum,
-    flow::{Emit, Segment, emit, tcp},
+    flow::{Segment, emit, tcp},
+    options,
     verdict::Verdict,
 };
 
@@ -174,7 +176,10 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
         if !unsafe { packet.load::<40>(HEADERS, to, tcp_len - 20) } {
             return Err(Verdict::Malformed);
         }
-        options(scratch);
+        scratch.options.begin(tcp_len - 20);
+        let mut context: *mut Scratch = scratch;
+        // SAFETY: the callback and its context outlive the call.
+        unsafe { bpf_loop(options::MAX as u32, option as *mut c_void, (&raw mut context).cast(), 0) };
         if scratch.options.valid == 0 {
             return Err(Verdict::SynWithoutOptions);
         }
@@ -184,9 +189,11 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     Ok(())
 }
 
-#[inline(never)]
-fn options(scratch: &mut Scratch) {
-    scratch.options = mirror_common::options::scan(&scratch.option_bytes, scratch.tcp_len.wrapping_sub(20));
+/// Reads one option of a SYN. A step of a loop in the kernel, with its state in a map: the verifier follows it once.
+unsafe extern "C" fn option(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` hands on what `parse` gave it, which outlives the loop.
+    let scratch = unsafe { &mut **context.cast::<*mut Scratch>() };
+    !scratch.options.step(&scratch.option_bytes) as i64
 }
 
 /// The sum of the words from 34 to `end` of the header, the checksum field left out.
@@ -242,15 +249,16 @@ pub struct Macs {
     pub from: [u8; 6],
 }
 
-/// Rewrites the packet at hand into what an [`Emit`] asks for, towards `scratch.out` and `macs`.
+/// Rewrites the packet at hand into what `scratch.emit` asks for, towards `scratch.out` and `macs`.
 ///
 /// Whether an skb's checksum is complete or was left to the device can't be seen; [`Packet::write`] knows: of the two
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
-pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs) -> bool {
+pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
     if !reload(packet, scratch) {
         return false;
     }
+    let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;
     let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {

@@ -404,6 +404,9 @@ fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S
     let mask = if reading.completed >= 64 { u64::MAX } else { (1_u64 << (reading.completed & 63)) - 1 };
     flow.heads = (flow.heads & !mask.rotate_left(shift)) | (reading.heads & mask).rotate_left(shift);
     flow.completed = flow.completed.wrapping_add(reading.completed);
+    if reading.completed > 0 {
+        flow.set(Flow::LAST_ASKED, reading.flags & Reading::CLOSE != 0);
+    }
     if reading.flags & Reading::OPAQUE != 0 {
         make_opaque(flow, terms);
     }

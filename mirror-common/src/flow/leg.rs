@@ -334,6 +334,13 @@ fn borrowed<S: Switch>(flow: &Flow, side: Side, terms: &mut Terms<'_, S>) -> boo
         && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
         && leg.flags & Leg::CLOSING == 0
         && !leg.parse.scanner.until_close()
+        && !done_as_asked(flow, side)
+}
+
+/// Whether a leg has answered a request that said that it is the last: its server ends the connection, as the client expects.
+#[inline(always)]
+fn done_as_asked(flow: &Flow, side: Side) -> bool {
+    flow.has(Flow::LAST_ASKED) && flow.leg(side).answered == flow.turns
 }
 
 /// Whether the authority's FIN is the client's. The mirror's close, while it answers reads, isn't: the other takes over.
@@ -430,7 +437,7 @@ pub(super) fn absorb<S: Switch>(
 /// The mirror closes while the client doesn't: its leg is replaced, or owes what it will never do.
 #[inline(always)]
 fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S>, step: &mut Step) {
-    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0;
+    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0 || done_as_asked(flow, side);
     let mine = terms.switch.word().authority() as u8 == side as u8;
     if over || (mine && !spared(flow, side, false)) || flow.has(Flow::OPAQUE) {
         // The connection's own end is on its way, or this is the end that the client will see.

@@ -128,6 +128,11 @@ pub(super) fn lose<S: Switch>(
         flow.leg_mut(side).state = leg_state::NONE;
     }
     finish_write(flow, false, terms);
+    if hears_it && whole && flow.has(Flow::LAST_ASKED) && flow.client_acked == flow.view_next {
+        // The client waits for the connection's end alone, and no other server would say that.
+        end_with_reset(flow, false, terms, step);
+        return Verdict::Reset;
+    }
     if hears_it && !give_back(flow, side.other(), whole) {
         end_with_reset(flow, false, terms, step);
         return Verdict::FailedMidAnswer;

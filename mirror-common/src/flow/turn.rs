@@ -63,8 +63,8 @@ fn begin<S: Switch>(
     if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
         return Begun::Wait(Verdict::HeldMoved);
     }
-    if flow.has(Flow::CLOSING) {
-        // The client may ask for it again on another connection (RFC 9112, 9.6): neither side may do it here.
+    if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
+        // The client may ask for it again on another connection (RFC 9112, 9.6), or shouldn't have: neither side may do it here.
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     if flow.has(Flow::RETURNING) {

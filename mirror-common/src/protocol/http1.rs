@@ -201,7 +201,8 @@ pub struct Walk {
     pub first_length: u32,
     /// Final answers with a status of 500 and above, by their heads.
     pub errors: u32,
-    /// 1 when the server said, in a final answer, that it will close the connection.
+    /// 1 when the server said, in a final answer, that it will close the connection; or the client, in the last request that
+    /// is complete here, that it asks no more on it.
     pub close: u32,
 }
 

@@ -23,6 +23,12 @@ impl Skb {
         Self(context.as_ptr().cast())
     }
 
+    /// The packet that a global function is given.
+    #[inline(always)]
+    pub fn of(context: *mut __sk_buff) -> Self {
+        Self(context)
+    }
+
     /// What lies between the start of the metadata and the packet's, as addresses.
     #[inline(always)]
     pub fn metadata(self) -> (usize, usize) {

@@ -201,6 +201,7 @@ impl Walk {
             self.heads |= 1 << (self.completed & 63);
         }
         self.completed += 1;
+        self.close = self.closes() as u32;
         self.jump(self.scanner.length);
     }
 
@@ -250,12 +251,17 @@ impl Walk {
         if status >= 500 {
             self.errors += 1;
         }
-        let flags = self.scanner.flags;
-        // HTTP/1.0 closes unless told otherwise (RFC 9112, 9.3).
-        let closes = flags & flag::CLOSE != 0 || flags & (flag::OLD | flag::KEEP_ALIVE) == flag::OLD;
-        if closes {
+        if self.closes() {
             self.close = 1;
         }
+    }
+
+    /// Whether the head that ends here says that its message is the connection's last: HTTP/1.0's is, unless it says
+    /// otherwise (RFC 9112, 9.3).
+    #[inline(always)]
+    fn closes(&self) -> bool {
+        let flags = self.scanner.flags;
+        flags & flag::CLOSE != 0 || flags & (flag::OLD | flag::KEEP_ALIVE) == flag::OLD
     }
 
     #[inline(always)]

@@ -17,6 +17,9 @@ const TIME_WAIT: u64 = 5_000_000;
 /// (`tcp_fin_timeout`): a server whose machine has died never says it.
 const FIN_TIMEOUT: u64 = 60_000_000;
 
+/// How often a client that waits for nothing but the connection's end looks whether its server is still there, in microseconds.
+const KEEP_ALIVE: u64 = 10_000_000;
+
 /// A request that waits for its answer.
 struct Waiting {
     request: Request,
@@ -59,6 +62,8 @@ pub enum Told {
 enum Ending {
     AtIdle,
     WithLastRequest,
+    /// The server's: the last request asks for it.
+    Asked,
     Reset,
 }
 
@@ -81,6 +86,8 @@ pub struct Client {
     issued: u32,
     on_connection: u32,
     ending: Ending,
+    /// When it looks whether a server is still there that was asked to end the connection.
+    probe_at: u64,
     list: ListState,
     /// The last answer said that its server would close.
     announced: bool,
@@ -128,6 +135,7 @@ impl Client {
             issued: 0,
             on_connection: 0,
             ending: Ending::AtIdle,
+            probe_at: 0,
             list: ListState::default(),
             announced: false,
             asked: 0,
@@ -166,7 +174,15 @@ impl Client {
             && self.waiting.len() < settings.pipeline as usize
             && (self.tcp.is_none() || !full);
         let next = (ready && later.is_none() && more).then_some(self.next_at);
-        [tcp, old, later, next, self.gives_up()].into_iter().flatten().min()
+        let probe = self.awaits_end(settings).then_some(self.probe_at);
+        [tcp, old, later, next, probe, self.gives_up()].into_iter().flatten().min()
+    }
+
+    /// Whether it waits for the server to end the connection, as it has asked.
+    fn awaits_end(&self, settings: &Settings) -> bool {
+        let open = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && !tcp.closing());
+        let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
+        open && full && self.ending == Ending::Asked && self.waiting.is_empty() && self.later.is_empty()
     }
 
     /// When it waits no more for the server's FIN.
@@ -356,6 +372,13 @@ impl Client {
             }
             self.ask(last, now, settings, rng, to);
         }
+        if self.awaits_end(settings) {
+            if let Some(tcp) = self.tcp.as_mut().filter(|_| now >= self.probe_at) {
+                tcp.probe(to);
+                self.probe_at = now + KEEP_ALIVE;
+            }
+            return;
+        }
         let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
         if full && self.waiting.is_empty() && self.later.is_empty() {
             let Some(tcp) = &mut self.tcp else { return };
@@ -376,6 +399,8 @@ impl Client {
             self.list = self.list.append(waiting.request.id);
         }
         (waiting.request.key, waiting.expected) = (self.key, self.list);
+        waiting.request.last = last && self.ending == Ending::Asked;
+        self.probe_at = now + KEEP_ALIVE;
         let bytes = waiting.request.bytes();
         self.waiting.push_back(Waiting { since: now, ..waiting });
         self.on_connection += 1;
@@ -412,7 +437,8 @@ impl Client {
         let id = u64::from(self.addr) << 32 | u64::from(self.issued);
         self.issued += 1;
         let body = if kind == Kind::Append { body(settings.body, rng) } else { Vec::new() };
-        Waiting { request: Request { id, key: self.key, kind, body }, expected: self.list, since: now }
+        let request = Request { id, key: self.key, kind, body, last: false };
+        Waiting { request, expected: self.list, since: now }
     }
 
     fn dial(&mut self, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
@@ -436,9 +462,10 @@ impl Client {
         self.key += 1;
         self.list = ListState::default();
         self.announced = false;
-        self.ending = match rng.u32(..3) {
+        self.ending = match rng.u32(..4) {
             0 => Ending::AtIdle,
             1 => Ending::WithLastRequest,
+            2 => Ending::Asked,
             _ => Ending::Reset,
         };
     }

@@ -86,9 +86,11 @@ struct Watched {
 
 /// Whether the end of the leg that the client hears may be the connection's.
 fn may_end(flow: &Flow, authority: Side) -> bool {
+    let leg = flow.leg(flow.authority());
     flow.authority() == authority
         || flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
-        || flow.leg(flow.authority()).flags & mirror_common::flow::Leg::CLOSING != 0
+        || leg.flags & mirror_common::flow::Leg::CLOSING != 0
+        || (flow.has(Flow::LAST_ASKED) && leg.answered == flow.turns)
 }
 
 /// The judge of what goes out.

@@ -227,7 +227,10 @@ impl Server {
                 *known = list;
                 ids.push(request.id);
             }
-            let answer = Answer { id: request.id, side: self.side, list, close };
+            // A server that was asked to close needn't say that it does.
+            let says = close || (request.last && rng.bool());
+            let close = close || request.last;
+            let answer = Answer { id: request.id, side: self.side, list, close: says };
             let dress = Dress {
                 length: if settings.body == 0 { 0 } else { rng.usize(..settings.body) },
                 chunk: (rng.u32(..4) == 0).then(|| rng.usize(1..2_000)),

@@ -317,12 +317,17 @@ impl Tcp {
                 self.pump(now, to);
             }
             State::Open if !self.queue.is_empty() => {
-                let window = self.told();
-                to.push(self.packet(self.una.wrapping_sub(1), tcp::ACK, window, Rc::from([])));
+                self.probe(to);
                 self.timer = Some(now + self.rto);
             }
             State::Open | State::Closed => {}
         }
+    }
+
+    /// A keep-alive or window probe (RFC 9293, 3.8.4 and 3.8.6.1).
+    pub fn probe(&mut self, to: &mut Vec<Packet>) {
+        let window = self.told();
+        to.push(self.packet(self.una.wrapping_sub(1), tcp::ACK, window, Rc::from([])));
     }
 
     /// A segment has come.
