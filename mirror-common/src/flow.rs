@@ -126,6 +126,8 @@ impl Leg {
     pub const CLOSING: u8 = 4;
     /// Its server permits SACK, as it was asked.
     pub const SACK: u8 = 8;
+    /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
+    pub const HOLE: u8 = 16;
 }
 
 /// States of a [`Flow`].
