@@ -17,6 +17,7 @@ mod icmp;
 mod leg;
 mod loss;
 mod measure;
+mod order;
 mod redial;
 mod settled;
 pub mod tcp;
@@ -269,10 +270,12 @@ impl Flow {
     pub const UNSUMMED: u32 = 1 << 19;
     /// A write was under way beside it: what the two sides answered may be of two states.
     pub const DISTURBED: u32 = 1 << 20;
-
     /// The last request said that no other comes on the connection (RFC 9112, 9.6): each server ends it behind its answer,
     /// and needn't say so.
     pub const LAST_ASKED: u32 = 1 << 21;
+    /// The client has seen something of an answer that the other side hasn't given yet, while a write is counted. Never without
+    /// [`Flow::COUNTED`].
+    pub const LAGS: u32 = 1 << 25;
 
     /// The leg of a side.
     #[inline(always)]
@@ -483,6 +486,10 @@ impl Step {
     pub const LEG_OPEN: u8 = 4;
     /// A side fell out of sync.
     pub const OUT_OF_SYNC: u8 = 8;
+    /// A write began that overtakes: while another connection lagged ([`Flow::LAGS`]).
+    pub const OVERTAKES: u8 = 16;
+    /// No connection lags any more, and a write waits for that.
+    pub const CAUGHT_UP: u8 = 32;
 
     /// Ends the step with a verdict.
     #[inline(always)]
