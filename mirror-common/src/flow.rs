@@ -17,6 +17,7 @@ mod icmp;
 mod leg;
 mod loss;
 mod measure;
+mod order;
 mod redial;
 pub mod sack;
 mod settled;
@@ -285,6 +286,9 @@ impl Flow {
     pub const KEPT: u32 = 1 << 23;
     /// It is the shadow's.
     pub const KEPT_OF_SHADOW: u32 = 1 << 24;
+    /// The client has seen something of an answer that the other side hasn't given yet, while a write is counted. Never without
+    /// [`Flow::COUNTED`].
+    pub const LAGS: u32 = 1 << 25;
 
     /// The leg of a side.
     #[inline(always)]

@@ -107,6 +107,7 @@ verdicts! {
     51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
     53 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
+    54 HeldOrder          Hold "a write that another connection's answered write must come before on the other side: held until it has (`order = \"service\"`)"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -74,6 +74,9 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
+    /// Whose order the writes keep on the mirror.
+    #[serde(default)]
+    pub order: Order,
     /// How a migration goes by itself.
     #[serde(default)]
     pub migration: Migration,
@@ -165,6 +168,18 @@ pub enum WeightBy {
     Request,
     /// Every read of a client's address alike.
     Client,
+}
+
+/// Whose order the writes keep on the mirror.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each connection's; where a write may overtake another connection's answered one, it is counted.
+    #[default]
+    Connection,
+    /// The whole service's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
+    /// then go at the mirror's pace.
+    Service,
 }
 
 /// A name that fits a path and a terminal: letters, digits, `-` and `_`, at most 32.

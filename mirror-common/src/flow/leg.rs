@@ -106,7 +106,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         step.to_client.kind = emit::NONE;
     }
     if flow.state == flow_state::OPEN {
-        finish_write(flow, false, terms);
+        finish_write(flow, false, terms, step);
         if step.verdict != Verdict::AbsorbedAck as u8 {
             // Not on a duplicate: what is let go may be sent again to the leg that sent it, and bring the next.
             wake(flow, step);

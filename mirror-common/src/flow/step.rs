@@ -81,6 +81,10 @@ impl Step {
     pub const LEG_OPEN: u8 = 4;
     /// A side fell out of sync.
     pub const OUT_OF_SYNC: u8 = 8;
+    /// A write began that overtakes: while another connection lagged ([`super::Flow::LAGS`]).
+    pub const OVERTAKES: u8 = 16;
+    /// No connection lags any more, and a write waits for that.
+    pub const CAUGHT_UP: u8 = 32;
 
     /// Ends the step with a verdict.
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
 use super::measure;
+use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
 use super::to_leg::end_leg;
@@ -82,8 +83,11 @@ fn begin<S: Switch>(
         terms.switch.begin_write();
     }
     let word = terms.switch.word();
+    let overtakes = writes && overtakes(flow, word, terms);
     let begun = if writes && word.frozen() {
         Begun::Wait(Verdict::HeldFrozen)
+    } else if writes && waits(flow, overtakes, terms) {
+        Begun::Wait(Verdict::HeldOrder)
     } else {
         choose(flow, seg, data_end, word, writes, terms, step)
     };
@@ -102,6 +106,9 @@ fn begin<S: Switch>(
     flow.turns = flow.turns.wrapping_add(reading.begun);
     if writes {
         flow.write_turn = flow.turns;
+    }
+    if overtakes {
+        step.events |= Step::OVERTAKES;
     }
     let under_way = terms.switch.writes();
     measure::begin(flow, reading, writes, seg.now_us, under_way);

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub held: Option<Packet>,
     /// The flow whose held packets may go on.
     pub wake: Option<Tuple>,
+    /// No connection lags any more: whatever is held may go on.
+    pub caught_up: bool,
     /// The flow's slot, where there is one.
     pub slot: Option<u32>,
     /// The side that the client heard before the packet.
@@ -95,7 +97,7 @@ impl Gateway {
         };
         let service = Service {
             app: 0,
-            flags: Service::SHADOWED | Service::DURABLE,
+            flags: Service::SHADOWED | Service::DURABLE | if settings.ordered { Service::ORDERED } else { 0 },
             endpoints: [end(0), end(1)],
             stall_ms: 500,
             idle_ms: 60_000,
@@ -325,7 +327,17 @@ impl Gateway {
     fn without_flow(&mut self, from: usize, verdict: Verdict, out: Vec<(usize, Packet)>) -> Outcome {
         self.hits[from][verdict as usize] += 1;
         let fell_out = self.application.fell_out.take();
-        Outcome { verdict, out, held: None, wake: None, slot: None, heard: None, opened: false, fell_out }
+        Outcome {
+            verdict,
+            out,
+            held: None,
+            wake: None,
+            caught_up: false,
+            slot: None,
+            heard: None,
+            opened: false,
+            fell_out,
+        }
     }
 
     fn create(
@@ -367,13 +379,16 @@ impl Gateway {
     /// Makes a slot free whose connection is over.
     fn forget(&mut self, slot: u32, now_us: u64) {
         let flow = &mut self.flows[slot as usize];
-        let counted = flow.has(Flow::COUNTED);
+        let (counted, lags) = (flow.has(Flow::COUNTED), flow.has(Flow::LAGS));
         let (tuple, ports) = (flow.tuple, [flow.legs[0].port, flow.legs[1].port]);
         let generation = flow.generation.wrapping_add(1);
         *flow = Flow { generation, ..Flow::default() };
         if counted {
             let mut words = Words { application: &mut self.application, now_us };
             mirror_common::flow::Switch::end_write(&mut words);
+            if lags {
+                mirror_common::flow::Switch::end_lag(&mut words);
+            }
         }
         self.tuples.remove(&tuple);
         self.release(0, ports[0]);
@@ -402,7 +417,8 @@ impl Gateway {
                 self.flows[slot as usize].set(Flow::COUNTED, false);
                 self.forget(slot, now_us);
                 let outcome = self.without_flow(SWEEP, Verdict::NoneDue, Vec::new());
-                outcomes.push(Outcome { slot: Some(slot), ..outcome });
+                let caught_up = step.events & Step::CAUGHT_UP != 0;
+                outcomes.push(Outcome { slot: Some(slot), caught_up, ..outcome });
             } else if due == Due::Emit {
                 let outcome = self.finish(SWEEP, slot, tuple, None, &step);
                 outcomes.push(Outcome { heard: Some(heard), ..outcome });
@@ -443,7 +459,18 @@ impl Gateway {
             }
         }
         let fell_out = self.application.fell_out.take();
-        Outcome { verdict, out, held, wake, slot: Some(slot), heard: None, opened: false, fell_out }
+        let caught_up = step.events & Step::CAUGHT_UP != 0;
+        Outcome {
+            verdict,
+            out,
+            held,
+            wake,
+            caught_up,
+            slot: Some(slot),
+            heard: None,
+            opened: false,
+            fell_out,
+        }
     }
 }
 
