@@ -193,3 +193,64 @@ impl Forecast {
         Some((self.quantile(step, TAIL)?, self.quantile(step, 1.0 - TAIL)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Errors of −30 to 30.
+    fn pool(stretch: Stretch) -> Pool {
+        let residuals: Vec<Residual> =
+            (-30..=30).map(|error| Residual { error: f64::from(error), movement: 1.0 }).collect();
+        Pool::new(&residuals, 2.0, stretch)
+    }
+
+    #[test]
+    fn a_value_above_pushes_the_upper_end_out_and_the_lower_one_back() {
+        let mut stretch = Stretch::default();
+        stretch.learn((0.0, 1.0), 1.0);
+        let (before, after) = (pool(Stretch::default()), pool(stretch));
+        let ends = |pool: &Pool| [TAIL, 0.5, 1.0 - TAIL].map(|level| pool.quantile(level));
+        let ([low, middle, high], [low_after, middle_after, high_after]) = (ends(&before), ends(&after));
+        assert!(
+            high_after > 1.4 * high && low_after > low && low_after < 0.9 * low,
+            "{low_after} {high_after}"
+        );
+        assert!(middle.abs() < 1e-9 && middle_after.abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_stretch_is_bounded_and_quantiles_never_fall_with_the_level() {
+        for missed in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)] {
+            let mut stretch = Stretch::default();
+            (0..1_000).for_each(|_| stretch.learn(missed, 1.0));
+            let pool = pool(stretch);
+            let quantiles: Vec<f64> =
+                (0..=100).map(|percent| pool.quantile(f64::from(percent) / 100.0)).collect();
+            assert!(quantiles.is_sorted(), "{missed:?}: {quantiles:?}");
+            assert!(pool.quantile(1.0 - TAIL) <= 120.0);
+        }
+    }
+
+    #[test]
+    fn wild_times_count_for_the_next_steps_alone() {
+        let series = |wild: usize| -> Vec<f64> {
+            (0..600)
+                .map(|index| {
+                    if index % 2 == 0 {
+                        100.0
+                    } else if index >= wild {
+                        200.0
+                    } else {
+                        101.0
+                    }
+                })
+                .collect()
+        };
+        let (calm, wild) = (Movement::of(&series(600)), Movement::of(&series(570)));
+        let far = wild.for_step(LATELY) / calm.for_step(LATELY);
+        let near = wild.for_step(0) / calm.for_step(0);
+        assert!(near > 2.0 * far && far > 4.0, "{near} {far}");
+        assert_eq!(Movement::of(&[3.0; 50]).for_step(0).to_bits(), 1.0_f64.to_bits());
+    }
+}

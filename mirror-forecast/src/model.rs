@@ -53,6 +53,9 @@ pub(crate) const MODELS: [Model; 14] = [
 const SHORT: usize = 576;
 const MIDDLE: usize = 1_152;
 const LONG: usize = 4_032;
+/// Points that a fit wants. The crates' own minimum is lower, their parameters are noise by then.
+const FEWEST: usize = 16;
+/// The regressions: what they explain a value by, and how many values.
 const FEW: Shape = Shape { lags: 8, rows: 2_016 };
 const MANY: Shape = Shape { lags: 16, rows: LONG };
 /// Cycles that a window holds whatever its points: less shows no season.
@@ -73,7 +76,7 @@ impl Model {
             let season = season?;
             profile::profile(history, season, level, share * season as f64, horizon)
         };
-        if self.is_of_a_library() && (history.len() < library::FEWEST || is_constant(history)) {
+        if self.is_fitted() && (history.len() < FEWEST || is_constant(history)) {
             return None;
         }
         match self {
@@ -115,11 +118,11 @@ impl Model {
 
     /// Whether it is one of those that need no fitting, on which a forecast falls back.
     pub(crate) fn is_simple(self) -> bool {
-        !self.is_of_a_library()
+        !self.is_fitted()
     }
 
-    /// Whether a crate computes it, with that crate's conditions.
-    fn is_of_a_library(self) -> bool {
+    /// Whether it is fitted: on what the crates that do so take for granted.
+    fn is_fitted(self) -> bool {
         use Model::{Ets, LogMstl, Mfles, Mstl, RegressionLong, RegressionShort, Theta};
         matches!(self, RegressionShort | RegressionLong | Ets | Theta | Mstl | LogMstl | Mfles)
     }

@@ -256,10 +256,15 @@ pub(crate) fn typical_step(bucket: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Remembers and settles 30 origins of one step: the first model errs by 1, the blend by `blend`, the rest by 2.
+    /// Remembers and settles 30 origins of one step: the first model errs by 1, the rest by 2, the blend by what is given.
     fn scored(blend: f64) -> Scores {
+        scored_by(|_| blend)
+    }
+
+    fn scored_by(blend: impl Fn(usize) -> f64) -> Scores {
         let (mut scores, mut history) = (Scores::new(), History::new(100));
-        for _ in 0..30 {
+        for index in 0..30 {
+            let blend = blend(index);
             let models =
                 (0..MODELS.len()).map(|model| Some(vec![if model == 0 { 1.0 } else { 2.0 }])).collect();
             scores.remember(Origin {
@@ -300,6 +305,26 @@ mod tests {
         assert_eq!(scored(1.5).fall_back(0, &present), Some(0));
         assert_eq!(scored(1.02).fall_back(0, &present), None);
         assert_eq!(Scores::new().fall_back(0, &present), None);
+    }
+
+    #[test]
+    fn a_simple_model_that_did_better_by_chance_does_not() {
+        let present = [true; MODELS.len()];
+        let better = scored_by(|index| if index % 2 == 0 { 1.1 } else { 1.3 });
+        let by_chance = scored_by(|index| if index % 2 == 0 { 0.0 } else { 2.4 });
+        assert_eq!((better.fall_back(0, &present), by_chance.fall_back(0, &present)), (Some(0), None));
+    }
+
+    #[test]
+    fn a_spike_that_all_fail_on_decides_nothing() {
+        let present = [true; MODELS.len()];
+        let mut scores = scored(1.5);
+        let before = scores.weights(0, &present);
+        let mut spike = scores.buckets[0][0].clone();
+        spike.models = (0..MODELS.len()).map(|model| Some(if model == 0 { 1.001e6 } else { 1e6 })).collect();
+        scores.buckets[0].push_back(spike);
+        let after = scores.weights(0, &present);
+        assert!(after[0] > 5.0 * after[1] && after[0] < before[0], "{before:?} {after:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The models of two crates, each behind what it needs in order not to fail inside.
 //!
-//! What comes in is finite, not constant, at least [`FEWEST`] points and scaled to about one: the crates assume
+//! What comes in is finite, not constant, at least `FEWEST` points and scaled to about one: the crates assume
 //! it (a decomposition in `f32`, tolerances of 1e-8) and don't check it everywhere.
 
 use std::{borrow::Cow, error::Error};
@@ -16,14 +16,12 @@ use augurs::{
 };
 use chrono::{DateTime, TimeDelta};
 
-/// Points that a library model wants. The crates' own minimum is lower, their parameters are noise by then.
-pub(super) const FEWEST: usize = 16;
 /// Cycles of its season that a seasonal model wants.
 const CYCLES: usize = 2;
 
 /// Points of the deseasonalised series that its level and trend are taken from: the season needs cycles, they don't.
 const TREND_POINTS: usize = 576;
-/// Steps of the search for an ETS' parameters. Its own tolerance takes ten times as many, and moves no forecast.
+/// Steps of the search for an ETS' parameters. Its own tolerance takes three times as long, and errs as much.
 const ETS_STEPS: usize = 60;
 
 /// Exponential smoothing without a season; the trend (none, added, damped) is chosen by AICc.
