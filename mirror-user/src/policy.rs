@@ -237,6 +237,8 @@ impl TryFrom<u32> for Flows {
 mod defaults {
     use std::time::Duration;
 
+    use mirror_control::scaler::ScalerPolicy;
+
     use super::process::Place;
 
     pub(super) fn directory() -> Place {
@@ -250,7 +252,7 @@ mod defaults {
         Duration::from_secs(600)
     }
     pub(super) fn quantile() -> f64 {
-        0.9
+        ScalerPolicy::default().quantile
     }
     pub(super) fn utilisation() -> f64 {
         0.8
