@@ -106,8 +106,8 @@ verdicts! {
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
     51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
-    53 SynAckWithoutSack  Emit "another leg's SYN-ACK that doesn't permit SACK, though the client does: it becomes the ACK; what is lost towards that server is sent again after timeouts only"
-    54 HeldOrder          Hold "a write that another connection's answered write must come before on the other side: held until it has (`order = \"service\"`)"
+    53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
+    54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
 }
 
 /// Size of the counters' array: room for new ones.

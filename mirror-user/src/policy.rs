@@ -64,8 +64,8 @@ pub struct Policy {
     /// Bytes that are held in all at most.
     #[serde(default = "defaults::hold_bytes")]
     pub hold_bytes: usize,
-    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where that
-    /// is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
+    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where
+    /// that is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
     #[serde(default)]
     pub devices: Vec<String>,
     /// Where packets are taken up.

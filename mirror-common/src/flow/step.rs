@@ -12,8 +12,8 @@ pub mod emit {
     pub const FORWARD: u8 = 1;
     /// A packet of 40 bytes made from it: no payload, no options, flags as given.
     pub const BARE: u8 = 2;
-    /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when that is a
-    /// SYN too, and for dials.
+    /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when
+    /// that is a SYN too, and for dials.
     pub const SYN: u8 = 3;
     /// As [`FORWARD`], but only the first `mss` bytes of the payload.
     pub const CUT: u8 = 4;

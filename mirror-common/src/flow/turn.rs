@@ -24,10 +24,10 @@ enum Begun {
 
 /// Requests that may be outstanding at a leg that nobody hears while it has a hole over an answer's head.
 ///
-/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent twice
-/// gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout Linux
-/// first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If the
-/// client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
+/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent
+/// twice gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout
+/// Linux first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If
+/// the client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
 /// (RFC 6928), and nothing waits to be sent.
 const BEHIND_HOLE: u32 = 16;
 
