@@ -168,7 +168,7 @@ fn the_same_trace_leads_to_the_same_states_and_packets_at_both_hooks() -> Result
     }
     let blocks = |host: usize| {
         let sent = at_tc.iter().flat_map(|behind| &behind.sent[host]);
-        sent.filter(|out| out.seg.options.iter().skip_while(|byte| **byte == 1).next() == Some(&5)).count()
+        sent.filter(|out| out.seg.options.iter().find(|byte| **byte != 1) == Some(&5)).count()
     };
     let seen = [0, 1, 2].map(blocks);
     ensure!(seen[0] > 30 && seen[1] + seen[2] > 20, "blocks to client, primary, shadow: {seen:?}");
