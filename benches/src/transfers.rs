@@ -1,5 +1,5 @@
 //! Large bodies on one connection, while links lose frames and the shadow is far away: through the kernel's forwarding, and
-//! through one gateway over one leg and over two, beside each other.
+//! through the gateway over one leg and over two, beside each other.
 
 mod links;
 mod table;
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    gateway::{APP, Gateway, policy},
+    gateway::Gateway,
     http_client::get,
     load::busy_time,
     net::{Host, SERVICE_PORT, VIP},
@@ -21,10 +21,14 @@ use lab::{
 };
 use serde::Serialize;
 
+use crate::forwarders::policy;
 use links::{Links, Site};
 
 /// Long enough for the kernels' own repair of what was lost several times: what is measured is the flow, not its end.
 const STALL: &str = "60s";
+
+/// For what is still on its way on slow links.
+const LONG: Duration = Duration::from_secs(60);
 
 /// What the bench of transfers takes.
 #[derive(clap::Args)]
@@ -134,7 +138,7 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
         let site = &sites[usize::from(links.impaired())];
         for round in 0..args.rounds {
             site.set(links)?;
-            for (way, course, measured) in one_round(site, args)? {
+            for (way, course, measured) in one_round(site, args, round)? {
                 eprintln!("round {}: {:34} {way:?} {course:?} {measured:?}", round + 1, links.name);
                 let same = |of: &&mut Rounds| of.links == links.name && of.way == way && of.course == course;
                 match rounds.iter_mut().find(same) {
@@ -157,16 +161,18 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
 }
 
 /// Both courses by each way.
-fn one_round(site: &Site, args: &TransferArgs) -> Result<Vec<(Way, Course, Measured)>> {
+fn one_round(site: &Site, args: &TransferArgs, round: u32) -> Result<Vec<(Way, Course, Measured)>> {
     let mut all = Vec::new();
-    let mut gateway = None;
     for way in Way::ALL {
-        if way == Way::OneLeg {
-            let more = format!("hook = \"{}\"\nstall = \"{STALL}\"", args.hook);
-            gateway = Some(Gateway::start(&site.lab, &policy(&more, "")?)?);
-        }
+        // A daemon each: a server keeps what was broken off in the middle of a body for a while, and the gateway the write.
+        let gateway = (way != Way::Routed).then(|| {
+            let more = format!("stall = \"{STALL}\"");
+            let pool = (2 * round as usize + usize::from(way == Way::TwoLegs)) % 4;
+            Gateway::start(&site.lab, &policy(&args.hook, pool, &more))
+        });
+        let gateway = gateway.transpose()?;
         if let (Way::TwoLegs, Some(gateway)) = (way, &gateway) {
-            gateway.ctl(&["join", APP])?;
+            gateway.ctl(&["join", "bench"])?;
         }
         let target = match way {
             Way::Routed => SocketAddr::from(Host::Primary.service()),
@@ -221,7 +227,7 @@ fn both_have_it(site: &Site, gateway: &Gateway, transfer: &Transfer) -> Result<(
     }
     let shadow = SocketAddr::from(Host::Shadow.service());
     let same = || get(shadow, "/sink").is_ok_and(|said| said == transfer.said.as_bytes());
-    let wait = || wait_for("the shadow's digest", Duration::from_secs(60), same);
+    let wait = || wait_for("the shadow's digest", LONG, same);
     site.lab.host(Host::Gateway).run(wait)??;
     Ok(())
 }

@@ -280,6 +280,12 @@ impl LabBuilder {
             if self.xdp_ready {
                 ethtool(&lab.host(host), "eth0", XDP_READY)?;
             }
+            if self.xdp_ready && self.spec(host).wire.is_some() {
+                // Redirected frames arrive there only with `gro on`; but the program must get them one by one.
+                let wire = lab.wire_namespace(host);
+                ip_batch(Some(&wire), "link set near gro_max_size 1\n")?;
+                ethtool(&wire, "near", "gro on")?;
+            }
             if self.spec(host).wire.is_some() {
                 ethtool(&lab.host(host), "eth0", WIRE_READY)?;
                 ethtool(&lab.host(Host::Gateway), host.gateway_device(), WIRE_READY)?;

@@ -97,7 +97,7 @@ fn a_leg_whose_answers_are_not_counted_owes_acknowledgements_alone() {
     assert!(behind.scene.word.member(Side::Shadow));
 }
 
-/// T5, T14: an answer of the mirror's was lost, and the gateway can't keep those behind it. The client asked on, and each timeout
+/// T27: an answer of the mirror's was lost, and the gateway can't keep those behind it. The client asked on, and each timeout
 /// of the mirror's server left another hole and was twice as long as the last, until the leg was lost.
 #[test]
 fn a_mirror_that_lost_an_answer_is_waited_for() {

@@ -101,7 +101,7 @@ fn end(scene: &Scene, client: Running) -> Result<()> {
     Ok(())
 }
 
-/// T3, T14, T17: 1 % lost, doubled and overtaken, from the handshake on, while half of the reads are the shadow's.
+/// T3, T14, T27: 1 % lost, doubled and overtaken, from the handshake on, while half of the reads are the shadow's.
 #[test]
 fn what_links_lose_double_and_overtake_breaks_no_rule_of_two_legs() -> Result<()> {
     // A frame that is lost four times in a row comes after 3 s.
