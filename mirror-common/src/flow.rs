@@ -17,6 +17,7 @@ mod icmp;
 mod leg;
 mod loss;
 mod measure;
+mod order;
 mod redial;
 pub mod sack;
 mod settled;
@@ -126,6 +127,8 @@ impl Leg {
     pub const CLOSING: u8 = 4;
     /// Its server permits SACK, as it was asked.
     pub const SACK: u8 = 8;
+    /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
+    pub const HOLE: u8 = 16;
 }
 
 /// States of a [`Flow`].
@@ -283,6 +286,9 @@ impl Flow {
     pub const KEPT: u32 = 1 << 23;
     /// It is the shadow's.
     pub const KEPT_OF_SHADOW: u32 = 1 << 24;
+    /// The client has seen something of an answer that the other side hasn't given yet, while a write is counted. Never without
+    /// [`Flow::COUNTED`].
+    pub const LAGS: u32 = 1 << 25;
 
     /// The leg of a side.
     #[inline(always)]

@@ -54,6 +54,36 @@ impl Switch for Words {
     }
 
     #[inline(always)]
+    fn begin_lag(&mut self) {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, 1) };
+    }
+
+    #[inline(always)]
+    fn end_lag(&mut self) -> bool {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, u64::MAX) == 1 }
+    }
+
+    #[inline(always)]
+    fn lagging(&mut self) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic::load(&raw const (*self.app).lagging) as u32 }
+    }
+
+    #[inline(always)]
+    fn wait(&mut self, now_ms: u32) {
+        // SAFETY: one aligned word, of which any writer's value is as good as another's.
+        unsafe { (&raw mut (*self.app).waited_ms).write_volatile(u64::from(now_ms)) };
+    }
+
+    #[inline(always)]
+    fn waited_ms(&mut self) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic::load(&raw const (*self.app).waited_ms) as u32 }
+    }
+
+    #[inline(always)]
     fn word(&mut self) -> SwitchWord {
         // SAFETY: as above; the deadline's fields are written before the freezing swap alone.
         unsafe {
@@ -315,6 +345,9 @@ pub fn restart(target: Target, words: Words) -> Option<[u32; 2]> {
             ports = Some([flow_ref.legs[0].port, flow_ref.legs[1].port]);
             if flow_ref.flags & Flow::COUNTED != 0 {
                 words.end_write();
+            }
+            if flow_ref.flags & Flow::LAGS != 0 {
+                words.end_lag();
             }
             flow_ref.flags = 0;
             forget(flow_ref);

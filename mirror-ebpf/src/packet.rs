@@ -131,8 +131,8 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
 }
 
-/// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one of TCP's own, the
-/// tuple's addresses are known.
+/// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
+/// of TCP's own, the tuple's addresses are known.
 #[inline(never)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     if !packet.is_ipv4() {

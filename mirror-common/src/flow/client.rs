@@ -386,7 +386,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
                 return;
             }
         }
-        accept(flow, reading, terms);
+        accept(flow, reading, terms, step);
         if cfg!(feature = "plant-length-ignored") {
             flow.parse.at = data_end;
         }
@@ -414,7 +414,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
 
 /// Takes over what the reading found.
 #[inline(always)]
-fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S>) {
+fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S>, step: &mut Step) {
     flow.parse = reading.after;
     let shift = flow.completed & 63;
     let mask = if reading.completed >= 64 { u64::MAX } else { (1_u64 << (reading.completed & 63)) - 1 };
@@ -424,14 +424,14 @@ fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S
         flow.set(Flow::LAST_ASKED, reading.flags & Reading::CLOSE != 0);
     }
     if reading.flags & Reading::OPAQUE != 0 {
-        make_opaque(flow, terms);
+        make_opaque(flow, terms, step);
     }
 }
 
 /// From here on nothing is told apart: the flow keeps its authority and both legs for life, and isn't waited for.
 #[inline(always)]
-pub(super) fn make_opaque<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>) {
+pub(super) fn make_opaque<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
     flow.set(Flow::OPAQUE, true);
     flow.set(Flow::MOVED, false);
-    finish_write(flow, true, terms);
+    finish_write(flow, true, terms, step);
 }

@@ -106,7 +106,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         step.to_client.kind = emit::NONE;
     }
     if flow.state == flow_state::OPEN {
-        finish_write(flow, false, terms);
+        finish_write(flow, false, terms, step);
         if step.verdict != Verdict::AbsorbedAck as u8 {
             // Not on a duplicate: what is let go may be sent again to the leg that sent it, and bring the next.
             wake(flow, step);
@@ -346,7 +346,13 @@ pub(super) fn absorb<S: Switch>(
     }
     let data_end = seg.seq.wrapping_add(seg.payload);
     let opaque = flow.has(Flow::OPAQUE);
+    let turns = flow.turns;
     let leg = flow.leg_mut(side);
+    if verdict == Read::Hole {
+        leg.flags |= Leg::HOLE;
+    } else if leg.answered == turns {
+        leg.flags &= !Leg::HOLE;
+    }
     // Over holes of a body nobody reads; never over one that hides a head.
     let whole = verdict == Read::Done
         && (seq::le(seg.seq, leg.rcv_nxt) || (!opaque && seq::le(data_end, leg.parse.at)));

@@ -127,7 +127,7 @@ pub(super) fn lose<S: Switch>(
     {
         flow.leg_mut(side).state = leg_state::NONE;
     }
-    finish_write(flow, false, terms);
+    finish_write(flow, false, terms, step);
     if hears_it && whole && flow.has(Flow::LAST_ASKED) && flow.client_acked == flow.view_next {
         // The client waits for the connection's end alone, and no other server would say that.
         end_with_reset(flow, false, terms, step);
@@ -279,7 +279,7 @@ pub(super) fn end_with_reset<S: Switch>(
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
     flow.set(Flow::RETURNING, lingers || flow.has(Flow::RETURNING));
-    finish_write(flow, !lingers, terms);
+    finish_write(flow, !lingers, terms, step);
     flow.set(Flow::TOLD_ONCE, !opening);
     flow.state = flow_state::ENDED;
 }

@@ -12,8 +12,8 @@ pub mod emit {
     pub const FORWARD: u8 = 1;
     /// A packet of 40 bytes made from it: no payload, no options, flags as given.
     pub const BARE: u8 = 2;
-    /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when that is a
-    /// SYN too, and for dials.
+    /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when
+    /// that is a SYN too, and for dials.
     pub const SYN: u8 = 3;
     /// As [`FORWARD`], but only the first `mss` bytes of the payload.
     pub const CUT: u8 = 4;
@@ -81,6 +81,10 @@ impl Step {
     pub const LEG_OPEN: u8 = 4;
     /// A side fell out of sync.
     pub const OUT_OF_SYNC: u8 = 8;
+    /// A write began that overtakes: while another connection lagged ([`super::Flow::LAGS`]).
+    pub const OVERTAKES: u8 = 16;
+    /// No connection lags any more, and a write waits for that.
+    pub const CAUGHT_UP: u8 = 32;
 
     /// Ends the step with a verdict.
     #[inline(always)]

@@ -67,8 +67,10 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn is_ipv4(self) -> bool {
+        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
+        // here, it would bear the tag on the way to its server.
         // SAFETY: as above.
-        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) }
+        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) && (*self.0).vlan_present == 0 }
     }
 
     #[inline(always)]

@@ -27,6 +27,7 @@ const ENDS: &[Verdict] = &[
     Verdict::HeldBehind,
     Verdict::HeldMoved,
     Verdict::HeldCapped,
+    Verdict::HeldOrder,
     Verdict::DeferredOrder,
     Verdict::DeferredRaced,
     Verdict::SynNew,

@@ -42,6 +42,23 @@ fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
     })
 }
 
+/// The device below a VLAN sees the VLAN's frames first. At TC the kernel has taken their tag off by then, but it would be put on
+/// again on their way to a server.
+#[test]
+fn a_vlans_frame_is_left_to_the_vlans_own_device() -> Result<()> {
+    on_stage(Hook::Xdp, |stage| {
+        let mut frame = Seg::new(tcp::SYN, 1, 0).frame(client_tuple(stage.client_port()))?;
+        let device = stage.device(2);
+        let untagged = stage.pass_live(device, &frame, 0)?;
+        ensure!(untagged == [Verdict::SynNew], "{untagged:?}");
+        // 802.1Q: the tag's own type, VLAN 10.
+        frame.splice(12..12, [0x81, 0x00, 0x00, 0x0a]);
+        let tagged = stage.pass_live(device, &frame, 0)?;
+        ensure!(tagged == [Verdict::NotIpv4], "{tagged:?}");
+        Ok(())
+    })
+}
+
 /// Requests of the trace.
 const ROUNDS: u32 = 32;
 /// Packets that at least reach client, primary and shadow.

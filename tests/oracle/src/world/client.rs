@@ -35,8 +35,8 @@ pub enum Told {
     Answered {
         /// By whom.
         side: Side,
-        /// Whether it was an append.
-        write: bool,
+        /// List and id, where it was an append.
+        append: Option<(u64, u64)>,
         /// Since when it waited.
         since: u64,
     },
@@ -333,7 +333,8 @@ impl Client {
                     }
                     self.answered += 1;
                     (self.announced, self.asked) = (answer.close, first.since);
-                    told.push(Told::Answered { side: answer.side, write, since: first.since });
+                    let append = write.then_some((first.request.key, first.request.id));
+                    told.push(Told::Answered { side: answer.side, append, since: first.since });
                     self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
                 }
             }

@@ -5,7 +5,7 @@ use std::{fmt, rc::Rc};
 use mirror_common::{
     abi::{Tuple, nat},
     flow::{
-        Segment,
+        Emit, Segment, emit,
         sack::{MAX_BLOCKS, Sack},
         tcp,
     },
@@ -59,6 +59,34 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// What an [`Emit`] asks for, made of the packet at hand. Where it keeps a SACK option, that shows `blocks`.
+    pub fn made(e: &Emit, tuple: Tuple, packet: Option<&Packet>, blocks: &[[u32; 2]]) -> Packet {
+        let forwards = e.kind == emit::FORWARD;
+        let flags = match packet {
+            Some(packet) if forwards && e.flags == 0 => packet.flags,
+            _ => e.flags,
+        };
+        let cut = e.kind == emit::CUT;
+        let payload = match packet {
+            Some(packet) if forwards => packet.payload.clone(),
+            Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
+            _ => [].into(),
+        };
+        let made = e.kind == emit::SYN;
+        Packet {
+            tuple,
+            seq: e.seq,
+            ack: e.ack,
+            flags,
+            window: e.window,
+            mss: if made { e.mss } else { 0 },
+            scale: if made { e.scale } else { Segment::NO_SCALE },
+            permits_sack: made && e.permits_sack != 0,
+            sack: if forwards { blocks.to_vec() } else { Vec::new() },
+            payload,
+        }
+    }
+
     /// Whether a flag is set.
     pub fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0

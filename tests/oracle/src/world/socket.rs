@@ -277,16 +277,6 @@ impl Tcp {
         self.state = State::Closed;
     }
 
-    /// The bytes that have come.
-    pub fn read(&mut self, to: &mut Vec<Packet>) -> Vec<u8> {
-        let shut = self.told_edge.wrapping_sub(self.rcv) < 2 * u32::from(self.mss);
-        let bytes = std::mem::take(&mut self.ready);
-        if shut && !bytes.is_empty() && self.state == State::Open {
-            self.acknowledge(to);
-        }
-        bytes
-    }
-
     /// Sends what may be sent.
     fn pump(&mut self, now: u64, to: &mut Vec<Packet>) {
         if self.state != State::Open || self.fin_acked {

@@ -7,7 +7,7 @@ use mirror_common::{
     seq,
 };
 
-use super::{Packet, Tcp};
+use super::{Packet, State, Tcp};
 
 /// What the next acknowledgement says of bytes beyond it.
 #[derive(Debug, Default)]
@@ -19,6 +19,16 @@ pub(super) struct Report {
 }
 
 impl Tcp {
+    /// The bytes that have come.
+    pub fn read(&mut self, to: &mut Vec<Packet>) -> Vec<u8> {
+        let shut = self.told_edge.wrapping_sub(self.rcv) < 2 * u32::from(self.mss);
+        let bytes = std::mem::take(&mut self.ready);
+        if shut && !bytes.is_empty() && self.state == State::Open {
+            self.acknowledge(to);
+        }
+        bytes
+    }
+
     /// The blocks of the next acknowledgement.
     pub(super) fn blocks(&self) -> Vec<[u32; 2]> {
         if !self.sack {
