@@ -156,6 +156,8 @@ pub fn clear(step: &mut Step) {
     step.dial = 0;
     step.reason = 0;
     step.side = 0;
+    step.sack.room = 0;
+    step.sack.count = 0;
     step.measured.ended = 0;
     step.measured.errors = 0;
     step.measured.compared = 0;
@@ -266,7 +268,6 @@ pub fn dialled(scratch: &mut Scratch, target: Target, service: &Service, words: 
 #[derive(Clone, Copy)]
 pub struct Swept {
     pub due: Due,
-    pub app: u32,
     pub ports: [u32; 2],
     pub live: bool,
     pub two_legs: bool,
@@ -305,7 +306,6 @@ pub fn sweep(
         scratch.client = flow_ref.tuple;
         let swept = Swept {
             due,
-            app: flow_ref.app,
             ports: [flow_ref.legs[0].port, flow_ref.legs[1].port],
             live: flow_ref.state != 0,
             two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,

@@ -64,8 +64,8 @@ pub struct Policy {
     /// Bytes that are held in all at most.
     #[serde(default = "defaults::hold_bytes")]
     pub hold_bytes: usize,
-    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where that
-    /// is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
+    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where
+    /// that is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
     #[serde(default)]
     pub devices: Vec<String>,
     /// Where packets are taken up.
@@ -237,6 +237,8 @@ impl TryFrom<u32> for Flows {
 mod defaults {
     use std::time::Duration;
 
+    use mirror_control::scaler::ScalerPolicy;
+
     use super::process::Place;
 
     pub(super) fn directory() -> Place {
@@ -250,7 +252,7 @@ mod defaults {
         Duration::from_secs(600)
     }
     pub(super) fn quantile() -> f64 {
-        0.9
+        ScalerPolicy::default().quantile
     }
     pub(super) fn utilisation() -> f64 {
         0.8

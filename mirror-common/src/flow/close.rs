@@ -1,9 +1,10 @@
 //! FIN, RST, and when a flow is over.
 
 use super::client::ack_client;
-use super::leg::{absorb, end_leg};
+use super::leg::absorb;
 use super::order::note_lag;
 use super::settled::{answered, owes_write};
+use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -47,10 +48,9 @@ pub(super) fn note_fin(leg: &mut Leg, end: u32) {
         return;
     }
     leg.flags |= Leg::FIN;
-    leg.fin = end;
     if leg.parse.scanner.until_close() {
         leg.answered = leg.answered.wrapping_add(1);
-        leg.parse = Default::default();
+        leg.parse.scanner.reset();
     }
     leg.parse.at = end;
 }

@@ -1,10 +1,10 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
-use super::leg::end_leg;
 use super::measure;
 use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
+use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
 use crate::protocol::{Class, http1::MAX_OUTSTANDING};
@@ -21,6 +21,15 @@ enum Begun {
     /// Not yet.
     Wait(Verdict),
 }
+
+/// Requests that may be outstanding at a leg that nobody hears while it has a hole over an answer's head.
+///
+/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent
+/// twice gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout
+/// Linux first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If
+/// the client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
+/// (RFC 6928), and nothing waits to be sent.
+const BEHIND_HOLE: u32 = 16;
 
 /// [`begin_turn`]: as chosen.
 const AS_CHOSEN: u8 = 0xff;
@@ -65,7 +74,7 @@ fn begin<S: Switch>(
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     let reading = &seg.reading;
-    if forgets_heads(flow, reading) {
+    if too_many(flow, reading) {
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     let writes = reading.class >= Class::Write as u8;
@@ -110,18 +119,23 @@ fn begin<S: Switch>(
     begun
 }
 
-/// Whether more requests would be outstanding at a leg than [`Flow::heads`] tells apart, and one of them is a HEAD, or may be.
+/// Whether more requests would be outstanding at a leg than it can bear: than [`Flow::heads`] tells apart, where one of them is a
+/// HEAD, or may be; or than [`BEHIND_HOLE`].
 #[inline(always)]
-fn forgets_heads(flow: &Flow, reading: &Reading) -> bool {
-    if flow.heads | reading.heads == 0 && reading.flags & Reading::IN_HEAD == 0 {
+fn too_many(flow: &Flow, reading: &Reading) -> bool {
+    let heads = flow.heads | reading.heads != 0 || reading.flags & Reading::IN_HEAD != 0;
+    if !heads && (flow.leg(Side::Primary).flags | flow.leg(Side::Shadow).flags) & Leg::HOLE == 0 {
         return false;
     }
     let turns = flow.turns.wrapping_add(reading.begun);
-    let blurs = |side: Side| {
+    let bears = |side: Side| {
         let leg = flow.leg(side);
-        leg.state != leg_state::NONE && turns.wrapping_sub(leg.answered) > MAX_OUTSTANDING
+        let outstanding = turns.wrapping_sub(leg.answered);
+        leg.state == leg_state::NONE
+            || (outstanding <= MAX_OUTSTANDING || !heads)
+                && (outstanding <= BEHIND_HOLE || leg.flags & Leg::HOLE == 0)
     };
-    blurs(Side::Primary) || blurs(Side::Shadow)
+    !bears(Side::Primary) || !bears(Side::Shadow)
 }
 
 /// Where the answer of the turn that begins will begin, in the client's view: behind the last one, if its end is known.
@@ -129,7 +143,7 @@ fn forgets_heads(flow: &Flow, reading: &Reading) -> bool {
 fn answers_end(flow: &Flow) -> u32 {
     let leg = flow.leg(flow.authority());
     if leg.state == leg_state::OPEN && leg.answered == flow.turns {
-        leg.parse.at.wrapping_add(leg.delta)
+        leg.parse.at.wrapping_add(flow.delta)
     } else {
         flow.view_next
     }

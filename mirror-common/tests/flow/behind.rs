@@ -96,3 +96,30 @@ fn a_leg_whose_answers_are_not_counted_owes_acknowledgements_alone() {
     }
     assert!(behind.scene.word.member(Side::Shadow));
 }
+
+/// T27: an answer of the mirror's was lost, and the gateway can't keep those behind it. The client asked on, and each timeout
+/// of the mirror's server left another hole and was twice as long as the last, until the leg was lost.
+#[test]
+fn a_mirror_that_lost_an_answer_is_waited_for() {
+    let mut behind = Behind::new();
+    for _ in 0..40 {
+        behind.turn(READ, ANSWER);
+    }
+    // The first one's is lost.
+    behind.scene.server(Side::Shadow, ANSWER.len(), &ANSWER.repeat(23), behind.sent);
+    is(&behind.asks(READ), Verdict::HeldUnsettled);
+    behind.sent -= READ.len();
+    behind.scene.server(Side::Shadow, 0, &ANSWER.repeat(24), behind.sent);
+    is(&behind.asks(READ), Verdict::HeldUnsettled);
+    behind.sent -= READ.len();
+    let step = behind.scene.server(Side::Shadow, 24 * ANSWER.len(), ANSWER, behind.sent);
+    assert_eq!(step.events & Step::WAKE, Step::WAKE);
+    behind.turn(READ, ANSWER);
+    is(&behind.asks(READ), Verdict::HeldUnsettled);
+    behind.sent -= READ.len();
+    // It has caught up: from now on it may be behind as before.
+    behind.scene.server(Side::Shadow, 25 * ANSWER.len(), &ANSWER.repeat(16), behind.sent);
+    for _ in 0..40 {
+        behind.turn(READ, ANSWER);
+    }
+}

@@ -7,6 +7,7 @@ mod hostile;
 mod measure;
 mod order;
 mod resets;
+mod sack;
 mod windows;
 
 use mirror_common::{

@@ -322,7 +322,7 @@ impl World {
         }
         let far = self.rng.u32(1 << 21..1 << 24);
         let seq = if self.rng.bool() { packet.seq.wrapping_add(far) } else { packet.seq.wrapping_sub(far) };
-        let forged = Packet { seq, flags: tcp::RST, payload: [].into(), ..packet.clone() };
+        let forged = Packet { seq, flags: tcp::RST, payload: [].into(), sack: Vec::new(), ..packet.clone() };
         let at = self.now + self.rng.u64(1..1_000);
         self.push(at, Event::AtGateway(forged));
     }

@@ -48,6 +48,7 @@ const ENDS: &[Verdict] = &[
     Verdict::HeldDialling,
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
+    Verdict::SynAckWithoutSack,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.

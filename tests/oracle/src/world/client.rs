@@ -112,6 +112,7 @@ pub fn socket_settings(settings: &Settings, whose: usize, rng: &mut Rng) -> sock
         iss,
         mss: settings.mss[whose],
         scale: settings.scales[whose],
+        sack: settings.sack[whose],
         room: rng.u32(settings.room.0..=settings.room.1),
         first_window: 10 * u32::from(settings.mss[whose]),
         rto: settings.rto,
@@ -217,7 +218,7 @@ impl Client {
                     let mut reset = packet.clone();
                     reset.tuple = super::packet::reversed(&packet.tuple);
                     (reset.seq, reset.ack, reset.flags) = (packet.ack, 0, tcp::RST);
-                    reset.payload = [].into();
+                    (reset.payload, reset.sack) = ([].into(), Vec::new());
                     to.push(reset);
                 }
             }

@@ -319,7 +319,7 @@ impl Gateway {
                 ack: if acks { 0 } else { seg.end() },
                 ..Emit::default()
             };
-            out.push((from, rewrite(&e, reversed(&packet.tuple), None)));
+            out.push((from, Packet::made(&e, reversed(&packet.tuple), None, &[])));
         }
         self.without_flow(from, verdict, out)
     }
@@ -447,11 +447,14 @@ impl Gateway {
             for side in 0..2 {
                 let e = &step.to_leg[side];
                 if e.kind != emit::NONE {
-                    out.push((side, rewrite(e, reversed(&self.leg_tuple(side, e.port)), packet.as_ref())));
+                    let tuple = reversed(&self.leg_tuple(side, e.port));
+                    out.push((side, Packet::made(e, tuple, packet.as_ref(), blocks(step, side))));
                 }
             }
             if step.to_client.kind != emit::NONE {
-                out.push((2, rewrite(&step.to_client, reversed(&client), packet.as_ref())));
+                let shown =
+                    Packet::made(&step.to_client, reversed(&client), packet.as_ref(), blocks(step, 2));
+                out.push((2, shown));
             }
             if step.hold_copy != 0 {
                 held = packet;
@@ -473,30 +476,11 @@ impl Gateway {
     }
 }
 
-/// The packet that an [`Emit`] asks for.
-fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>) -> Packet {
-    let forwards = e.kind == emit::FORWARD;
-    let flags = match packet {
-        Some(packet) if forwards && e.flags == 0 => packet.flags,
-        _ => e.flags,
-    };
-    let cut = e.kind == emit::CUT;
-    let payload = match packet {
-        Some(packet) if forwards => packet.payload.clone(),
-        Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
-        _ => [].into(),
-    };
-    let made = e.kind == emit::SYN;
-    Packet {
-        tuple,
-        seq: e.seq,
-        ack: e.ack,
-        flags,
-        window: e.window,
-        mss: if made { e.mss } else { 0 },
-        scale: if made { e.scale } else { Segment::NO_SCALE },
-        payload,
-    }
+/// What a receiver (0, 1 a side's server, 2 the client) is shown in the packet's SACK option.
+fn blocks(step: &Step, to: usize) -> &[[u32; 2]] {
+    let count = if usize::from(step.sack.to) == to { usize::from(step.sack.count) } else { 0 };
+    assert!(count <= usize::from(step.sack.room), "more blocks than the option has room for");
+    &step.sack.blocks[..count]
 }
 
 impl Read {

@@ -267,6 +267,8 @@ fn refusal(packet: &Packet) -> Packet {
         window: 0,
         mss: 0,
         scale: 0xff,
+        permits_sack: false,
+        sack: Vec::new(),
         payload: [].into(),
     }
 }
