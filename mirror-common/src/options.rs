@@ -1,11 +1,11 @@
-//! TCP options of a SYN (RFC 9293, 3.1; RFC 7323, 2).
+//! TCP options (RFC 9293, 3.1; RFC 7323, 2; RFC 2018, 2 and 3).
 
 /// Longest option block, in bytes.
 pub const MAX: usize = 40;
 /// Room that a walk needs: a power of two, so that an offset within it can be told by its bits.
 pub const ROOM: usize = 64;
 
-/// A walk over a header's options, one of them a step, and what a handshake over two legs keeps of them.
+/// A walk over a header's options, one of them a step. What a handshake over two legs keeps, and where SACK's blocks are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Options {
@@ -17,8 +17,16 @@ pub struct Options {
     pub mss: u16,
     /// Window scale; [`Options::NO_SCALE`]: absent. RFC 7323: what is above 14 counts as 14.
     pub scale: u8,
-    /// 0 if the options contradict their own lengths.
+    /// 1 with SACK-permitted.
+    pub permits_sack: u8,
+    /// Where the SACK option begins.
+    pub sack_at: u8,
+    /// Blocks that it has, 1 to 4; 0: there is no such option.
+    pub blocks: u8,
+    /// 0 if the options contradict their own lengths, or SACK comes twice.
     pub valid: u8,
+    /// Zero.
+    pub pad: u8,
 }
 
 impl Options {
@@ -52,6 +60,12 @@ impl Options {
         match (kind, size) {
             (2, 4) => self.mss = u16::from_be_bytes([byte(2), byte(3)]),
             (3, 3) => self.scale = if byte(2) > 14 { 14 } else { byte(2) },
+            (4, 2) => self.permits_sack = 1,
+            (5, 10 | 18 | 26 | 34) => {
+                self.valid &= (self.blocks == 0) as u8;
+                self.sack_at = at as u8;
+                self.blocks = (size >> 3) as u8;
+            }
             _ => {}
         }
         self.at = at + size;
@@ -75,7 +89,8 @@ mod tests {
     #[test]
     fn a_linux_syn() {
         let syn = read(&[2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]);
-        assert_eq!((syn.mss, syn.scale, syn.valid), (1_460, 7, 1));
+        assert_eq!((syn.mss, syn.scale, syn.permits_sack, syn.valid), (1_460, 7, 1, 1));
+        assert_eq!(syn.blocks, 0);
     }
 
     #[test]
@@ -86,6 +101,23 @@ mod tests {
         assert_eq!(read(&[3, 3, 200, 0]).scale, 14);
         assert_eq!(read(&[0, 2, 4]).valid, 1);
         let none = read(&[]);
-        assert_eq!((none.mss, none.scale, none.valid), (0, Options::NO_SCALE, 1));
+        assert_eq!((none.mss, none.scale, none.permits_sack, none.valid), (0, Options::NO_SCALE, 0, 1));
+    }
+
+    #[test]
+    fn blocks_are_found_where_they_are() {
+        let mut bytes = [1_u8; 36];
+        (bytes[2], bytes[3]) = (5, 34);
+        let found = read(&bytes);
+        assert_eq!((found.sack_at, found.blocks, found.valid), (2, 4, 1));
+        (bytes[2], bytes[3]) = (5, 18);
+        let found = read(&bytes);
+        assert_eq!((found.sack_at, found.blocks, found.valid), (2, 2, 1));
+        // Neither half a block nor none is one, and a second option hides the first.
+        (bytes[2], bytes[3]) = (5, 12);
+        assert_eq!((read(&bytes).blocks, read(&bytes).valid), (0, 1));
+        assert_eq!((read(&[5, 2, 1, 1]).blocks, read(&[5, 2, 1, 1]).valid), (0, 1));
+        (bytes[2], bytes[3], bytes[20], bytes[21]) = (5, 10, 5, 10);
+        assert_eq!(read(&bytes).valid, 0);
     }
 }

@@ -77,7 +77,7 @@ fn address(scratch: &mut Scratch, service: &Service, index: u32) {
 /// functions"). None may be called under a lock.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: u32) -> i32 {
+pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: u32) -> i32 {
     let skb = Skb::of(skb);
     // SAFETY: the callers' own; the verifier wants to see that it may be null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
@@ -134,6 +134,16 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
 }
 
+/// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.
+#[inline(always)]
+fn keep_sack<P: Packet>(packet: P, scratch: &mut Scratch, index: u32) -> bool {
+    let kept = packet::put_sack(packet, scratch, index);
+    if !kept {
+        count::verdict(Verdict::EmitFailed);
+    }
+    kept
+}
+
 /// A clone of the packet as it came, into the TAP.
 #[inline(always)]
 pub fn hold_copy(skb: Skb) {
@@ -169,7 +179,14 @@ fn outputs(step: &Step) -> u32 {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    // Both legs are cut alike.
+    // Both legs are cut alike, and shown no blocks, or what is kept would have two sums: another acknowledgement brings them.
+    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
+    if cut {
+        scratch.step.sack.count = 0;
+        if !keep_sack(skb, scratch, 0) {
+            return TC_ACT_SHOT;
+        }
+    }
     for side in 0..2 {
         let e = scratch.step.to_leg[side];
         if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
@@ -186,6 +203,9 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
         let forwards = kind == emit::FORWARD || kind == emit::CUT;
         if kind != emit::NONE && forwards == (turn < 3) {
             left -= 1;
+            if kind == emit::FORWARD && !keep_sack(skb, scratch, index) {
+                continue;
+            }
             action = one(skb, scratch, service, index, (left == 0 && !keep) as u32);
         }
     }
@@ -217,6 +237,9 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     let route = route(frame, scratch);
     if route.found != FOUND || DEVICES.get(route.device).is_none() {
         return NOT_HERE;
+    }
+    if !keep_sack(frame, scratch, index) {
+        return xdp_action::XDP_DROP;
     }
     if !packet::rewrite(frame, scratch, route.macs) {
         count::verdict(Verdict::EmitFailed);

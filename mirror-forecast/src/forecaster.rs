@@ -4,7 +4,7 @@ use std::{panic, time::Duration};
 
 use crate::{
     history::{self, History},
-    interval::{Forecast, Pool, Residual, Spread},
+    interval::{Forecast, Movement, Pool, Residual},
     model::{MODELS, Model},
     season::Seasons,
     weight::{BUCKETS, Origin, Scores, bucket_of, typical_step},
@@ -23,9 +23,6 @@ const WARM_UP_SHARE: f64 = 0.5;
 const FEWEST_RESIDUALS: usize = 10;
 /// How far beyond the history's range a forecast may go, in ranges.
 const MOST_BEYOND: f64 = 1.0;
-
-/// The load, as a share of the mean, below which errors don't get smaller.
-const LEAST_LOAD: f64 = 0.01;
 
 /// Why there is no forecast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +106,8 @@ impl Forecaster {
         let present: Vec<bool> = models.iter().map(Option::is_some).collect();
         let fallen_back = std::array::from_fn(|bucket| self.scores.fall_back(bucket, &present));
         let (blend, mean) = self.combine(&models, &present, &fallen_back, horizon);
-        let pools = std::array::from_fn(|bucket| self.pool(bucket, &filled, bounds));
+        let movement = Movement::of(&filled);
+        let pools = std::array::from_fn(|bucket| self.pool(bucket, &filled, movement));
         let simpler = fallen_back.map(|model| model.map(|model| MODELS[model]));
         let forecast = Forecast::new(self.step, mean.clone(), pools, bounds.floor, simpler);
         let intervals = (0..horizon).filter_map(|step| forecast.interval90(step)).collect();
@@ -119,6 +117,7 @@ impl Forecaster {
             blend,
             mean,
             intervals,
+            movement,
             scored: 0,
         });
         Ok(forecast)
@@ -157,14 +156,15 @@ impl Forecaster {
 
     /// What the interval of a bucket is made of: our own residuals, or before there are enough those that the last
     /// value would have had.
-    fn pool(&self, bucket: usize, filled: &[f64], bounds: Bounds) -> Pool {
+    fn pool(&self, bucket: usize, filled: &[f64], movement: Movement) -> Pool {
         let mut residuals = self.scores.residuals(bucket);
+        let movement = movement.for_step(typical_step(bucket) - 1);
         if residuals.len() < FEWEST_RESIDUALS {
             let lag = typical_step(bucket).min(filled.len().saturating_sub(1)).max(1);
             let pairs = filled.iter().zip(filled.get(lag..).unwrap_or_default());
-            residuals.extend(pairs.map(|(mean, value)| Residual { error: value - mean, mean: *mean }));
+            residuals.extend(pairs.map(|(mean, value)| Residual { error: value - mean, movement }));
         }
-        Pool::new(&residuals, bounds.spread(), self.scores.stretch(bucket))
+        Pool::new(&residuals, movement, self.scores.stretch(bucket))
     }
 }
 
@@ -205,11 +205,6 @@ impl Bounds {
         let beyond = (most / 2.0 - least / 2.0).min(f64::MAX / 8.0) * 2.0 * MOST_BEYOND;
         let bound = |value: f64| value.clamp(f64::MIN, f64::MAX);
         Some(Self { least: bound(least - beyond).max(floor), most: bound(most + beyond), magnitude, floor })
-    }
-
-    /// How errors grow with the load: like its square root (a count's do), if it is a load at all.
-    fn spread(&self) -> Spread {
-        if self.floor == 0.0 { Spread::Root { least: self.magnitude * LEAST_LOAD } } else { Spread::Even }
     }
 
     fn clamp(&self, value: f64) -> f64 {

@@ -7,10 +7,10 @@ use crate::{
     weight::{BUCKETS, bucket_of},
 };
 
-/// What the stretch learns from a value outside: about 0.2 of log-odds at 0.95.
-const RATE: f64 = 0.07;
+/// What the stretch learns from a value outside, as a share of the pool's own width: about two fifths.
+const RATE: f64 = 0.45;
 /// Bounds of the stretch.
-const STRETCH: std::ops::RangeInclusive<f64> = 0.5..=1.5;
+const STRETCH: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 /// Share of the values that should lie beyond each end of the 90 % interval.
 const TAIL: f64 = 0.05;
 /// Levels are cut off this far from 0 and 1: nobody has seen the quantiles beyond.
@@ -18,33 +18,51 @@ const UTMOST: f64 = 1e-4;
 /// What the largest residual grows by for each unit of log-odds beyond it.
 const TAIL_GROWTH: f64 = 0.25;
 
-/// A past error (value minus forecast) and the forecast.
+/// Steps whose changes are those of late, and the usual ones.
+const LATELY: usize = 24;
+const USUALLY: usize = 2_016;
+/// Share of the usual movement that is there however quiet it is.
+const QUIET: f64 = 0.1;
+
+/// How much a series moves from step to step, in its unit: what errors are measured by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Residual {
-    pub(crate) error: f64,
-    pub(crate) mean: f64,
+pub(crate) struct Movement {
+    /// The mean absolute change of late and the usual one, geometrically between them: wild times last, but few
+    /// steps tell little of them.
+    lately: f64,
+    usually: f64,
 }
 
-/// How errors depend on what is forecast.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Spread {
-    /// They don't.
-    Even,
-    /// They grow with its square root, from this least value on.
-    Root { least: f64 },
-}
+impl Movement {
+    pub(crate) fn of(filled: &[f64]) -> Self {
+        let mean = |steps: usize| {
+            let newest = &filled[filled.len().saturating_sub(steps + 1)..];
+            let count = newest.len().saturating_sub(1) as f64;
+            // Divided before it is summed: the sum of large changes isn't finite.
+            newest.windows(2).map(|pair| (pair[1] - pair[0]).abs() / count).sum::<f64>()
+        };
+        let usually = mean(USUALLY);
+        let lately = usually.sqrt() * (mean(LATELY) + QUIET * usually).sqrt();
+        let or_one = |size: f64| if size.is_normal() { size } else { 1.0 };
+        Self { lately: or_one(lately), usually: or_one(usually) }
+    }
 
-impl Spread {
-    fn of(self, mean: f64) -> f64 {
-        match self {
-            Self::Even => 1.0,
-            Self::Root { least } => mean.max(least).sqrt(),
-        }
+    /// What errors of that many steps ahead go by: wild times don't last for ever.
+    pub(crate) fn for_step(self, step: usize) -> f64 {
+        if step < LATELY { self.lately } else { self.usually }
     }
 }
 
-/// How far quantiles are pushed outwards, in log-odds, below and above the median: adaptive conformal inference
-/// (Gibbs and Candès 2021), both tails apart.
+/// A past error (value minus forecast), and how much the series moved when it was forecast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Residual {
+    pub(crate) error: f64,
+    pub(crate) movement: f64,
+}
+
+/// How far quantiles lie from the median, against those of the pool, below and above it. A value outside pushes that side
+/// out, one inside lets it back: adaptive conformal inference (Gibbs and Candès 2021), by steps in the errors' own scale as
+/// quantile tracking has them (Angelopoulos, Candès and Tibshirani 2023), both tails apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Stretch {
     below: f64,
@@ -70,39 +88,44 @@ impl Stretch {
 /// What the quantiles of a bucket of horizons are made of.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pool {
-    /// Errors by their spread, ascending.
+    /// Errors over the movement, ascending.
     errors: Vec<f64>,
-    spread: Spread,
+    /// How much the series moves now.
+    movement: f64,
     stretch: Stretch,
 }
 
 impl Pool {
-    pub(crate) fn new(residuals: &[Residual], spread: Spread, stretch: Stretch) -> Self {
+    pub(crate) fn new(residuals: &[Residual], movement: f64, stretch: Stretch) -> Self {
         let mut errors: Vec<f64> =
-            residuals.iter().map(|residual| residual.error / spread.of(residual.mean)).collect();
+            residuals.iter().map(|residual| residual.error / residual.movement).collect();
         errors.retain(|error| error.is_finite());
         errors.sort_by(f64::total_cmp);
-        Self { errors, spread, stretch }
+        Self { errors, movement, stretch }
     }
 
-    /// The error not exceeded with that probability where `mean` is forecast. Never falls with the level.
+    /// The error not exceeded with that probability. Never falls with the level.
     ///
     /// The rank is that of split conformal prediction (Vovk; Lei and others 2018): of `n + 1`, not of `n`.
-    fn quantile(&self, mean: f64, level: f64) -> f64 {
-        let Some(last) = self.errors.len().checked_sub(1) else { return 0.0 };
+    fn quantile(&self, level: f64) -> f64 {
         let level = if level.is_nan() { 0.5 } else { level.clamp(UTMOST, 1.0 - UTMOST) };
         let log_odds = (level / (1.0 - level)).ln();
-        let log_odds = log_odds * if log_odds < 0.0 { self.stretch.below } else { self.stretch.above };
-        let count = self.errors.len() as f64;
-        let rank = (count + 1.0) / (1.0 + (-log_odds).exp()) - 1.0;
+        let (Some(median), Some(within)) = (self.of_rank(0.0), self.of_rank(log_odds)) else { return 0.0 };
+        // The outermost of n errors stands for odds of n to 1. Farther out it grows, away from the median.
+        let beyond = (log_odds.abs() - (self.errors.len() as f64).ln()).max(0.0);
+        let side = if log_odds < 0.0 { self.stretch.below } else { self.stretch.above };
+        let stretch = side * (1.0 + TAIL_GROWTH * beyond);
+        // Not by their difference, which may be infinite.
+        self.movement * (median * (1.0 - stretch) + within * stretch)
+    }
+
+    /// The error of the rank that those log-odds stand for, between two of them if need be; `None` without any.
+    fn of_rank(&self, log_odds: f64) -> Option<f64> {
+        let last = self.errors.len().checked_sub(1)?;
+        let rank = (last as f64 + 2.0) / (1.0 + (-log_odds).exp()) - 1.0;
         let at = rank.clamp(0.0, last as f64);
         let (below, above) = (self.errors[at.floor() as usize], self.errors[at.ceil() as usize]);
-        // Not by their difference, which may be infinite.
-        let within = (1.0 - at.fract()) * below + at.fract() * above;
-        // The outermost of n errors stands for odds of n to 1. Farther out it grows, away from the median.
-        let beyond = (log_odds.abs() - count.ln()).max(0.0);
-        let is_outward = within * log_odds > 0.0;
-        self.spread.of(mean) * if is_outward { within * (1.0 + TAIL_GROWTH * beyond) } else { within }
+        Some((1.0 - at.fract()) * below + at.fract() * above)
     }
 }
 
@@ -160,7 +183,7 @@ impl Forecast {
     #[must_use]
     pub fn quantile(&self, step: usize, level: f64) -> Option<f64> {
         let mean = self.mean.get(step)?;
-        let error = self.pools[bucket_of(step)].quantile(*mean, level);
+        let error = self.pools[bucket_of(step)].quantile(level);
         Some((mean + error).clamp(self.floor, f64::MAX))
     }
 
@@ -168,5 +191,66 @@ impl Forecast {
     #[must_use]
     pub fn interval90(&self, step: usize) -> Option<(f64, f64)> {
         Some((self.quantile(step, TAIL)?, self.quantile(step, 1.0 - TAIL)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Errors of −30 to 30.
+    fn pool(stretch: Stretch) -> Pool {
+        let residuals: Vec<Residual> =
+            (-30..=30).map(|error| Residual { error: f64::from(error), movement: 1.0 }).collect();
+        Pool::new(&residuals, 2.0, stretch)
+    }
+
+    #[test]
+    fn a_value_above_pushes_the_upper_end_out_and_the_lower_one_back() {
+        let mut stretch = Stretch::default();
+        stretch.learn((0.0, 1.0), 1.0);
+        let (before, after) = (pool(Stretch::default()), pool(stretch));
+        let ends = |pool: &Pool| [TAIL, 0.5, 1.0 - TAIL].map(|level| pool.quantile(level));
+        let ([low, middle, high], [low_after, middle_after, high_after]) = (ends(&before), ends(&after));
+        assert!(
+            high_after > 1.4 * high && low_after > low && low_after < 0.9 * low,
+            "{low_after} {high_after}"
+        );
+        assert!(middle.abs() < 1e-9 && middle_after.abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_stretch_is_bounded_and_quantiles_never_fall_with_the_level() {
+        for missed in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)] {
+            let mut stretch = Stretch::default();
+            (0..1_000).for_each(|_| stretch.learn(missed, 1.0));
+            let pool = pool(stretch);
+            let quantiles: Vec<f64> =
+                (0..=100).map(|percent| pool.quantile(f64::from(percent) / 100.0)).collect();
+            assert!(quantiles.is_sorted(), "{missed:?}: {quantiles:?}");
+            assert!(pool.quantile(1.0 - TAIL) <= 120.0);
+        }
+    }
+
+    #[test]
+    fn wild_times_count_for_the_next_steps_alone() {
+        let series = |wild: usize| -> Vec<f64> {
+            (0..600)
+                .map(|index| {
+                    if index % 2 == 0 {
+                        100.0
+                    } else if index >= wild {
+                        200.0
+                    } else {
+                        101.0
+                    }
+                })
+                .collect()
+        };
+        let (calm, wild) = (Movement::of(&series(600)), Movement::of(&series(570)));
+        let far = wild.for_step(LATELY) / calm.for_step(LATELY);
+        let near = wild.for_step(0) / calm.for_step(0);
+        assert!(near > 2.0 * far && far > 4.0, "{near} {far}");
+        assert_eq!(Movement::of(&[3.0; 50]).for_step(0).to_bits(), 1.0_f64.to_bits());
     }
 }

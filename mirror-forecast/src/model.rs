@@ -3,9 +3,11 @@
 mod library;
 mod naive;
 mod profile;
+mod regression;
 
 use crate::season::Seasons;
 use profile::Level;
+use regression::Shape;
 
 /// One way to forecast. The order is that of simplicity: at equal merit the earlier one is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +21,10 @@ pub(crate) enum Model {
     ProfileAdded,
     /// The week's profile, with a correction that fades slowly.
     WeekProfile,
+    /// An autoregression with the season's profile, on few values and on many.
+    RegressionShort,
+    RegressionLong,
     Ets,
-    /// ETS on the latest points alone: quick to follow a change of the series' nature.
-    EtsShort,
     Theta,
     Mstl,
     LogMstl,
@@ -29,7 +32,7 @@ pub(crate) enum Model {
 }
 
 /// All of them, by increasing cost.
-pub(crate) const MODELS: [Model; 13] = [
+pub(crate) const MODELS: [Model; 14] = [
     Model::LastValue,
     Model::SeasonalNaive,
     Model::ProfileFast,
@@ -37,8 +40,9 @@ pub(crate) const MODELS: [Model; 13] = [
     Model::ProfileFactor,
     Model::ProfileAdded,
     Model::WeekProfile,
+    Model::RegressionShort,
+    Model::RegressionLong,
     Model::Ets,
-    Model::EtsShort,
     Model::Theta,
     Model::Mstl,
     Model::LogMstl,
@@ -49,6 +53,11 @@ pub(crate) const MODELS: [Model; 13] = [
 const SHORT: usize = 576;
 const MIDDLE: usize = 1_152;
 const LONG: usize = 4_032;
+/// Points that a fit wants. The crates' own minimum is lower, their parameters are noise by then.
+const FEWEST: usize = 16;
+/// The regressions: what they explain a value by, and how many values.
+const FEW: Shape = Shape { lags: 8, rows: 2_016 };
+const MANY: Shape = Shape { lags: 16, rows: LONG };
 /// Cycles that a window holds whatever its points: less shows no season.
 const FEWEST_CYCLES: usize = 4;
 
@@ -67,7 +76,7 @@ impl Model {
             let season = season?;
             profile::profile(history, season, level, share * season as f64, horizon)
         };
-        if self.is_of_a_library() && (history.len() < library::FEWEST || is_constant(history)) {
+        if self.is_fitted() && (history.len() < FEWEST || is_constant(history)) {
             return None;
         }
         match self {
@@ -81,8 +90,9 @@ impl Model {
             Self::ProfileSlow => profile(Level::Factor, 0.25),
             Self::ProfileFactor => profile(Level::Factor, f64::INFINITY),
             Self::ProfileAdded => profile(Level::Added, f64::INFINITY),
-            Self::Ets => library::ets(latest(history, MIDDLE), horizon),
-            Self::EtsShort => library::ets(latest(history, SHORT), horizon),
+            Self::RegressionShort => regression::forecast(history, season, FEW, horizon),
+            Self::RegressionLong => regression::forecast(history, season, MANY, horizon),
+            Self::Ets => library::ets(latest(history, SHORT), horizon),
             Self::Theta => library::theta(window(MIDDLE), season, horizon),
             Self::Mstl => library::mstl(window(LONG), season?, horizon),
             Self::LogMstl => library::log_mstl(window(LONG), season?, horizon),
@@ -97,7 +107,8 @@ impl Model {
             Self::SeasonalNaive => "seasonal naive",
             Self::ProfileFast | Self::ProfileSlow | Self::ProfileFactor | Self::ProfileAdded => "profile",
             Self::WeekProfile => "profile of the week",
-            Self::Ets | Self::EtsShort => "ETS",
+            Self::RegressionShort | Self::RegressionLong => "regression",
+            Self::Ets => "ETS",
             Self::Theta => "Theta",
             Self::Mstl => "MSTL",
             Self::LogMstl => "MSTL of logarithms",
@@ -107,13 +118,13 @@ impl Model {
 
     /// Whether it is one of those that need no fitting, on which a forecast falls back.
     pub(crate) fn is_simple(self) -> bool {
-        !self.is_of_a_library()
+        !self.is_fitted()
     }
 
-    /// Whether a crate computes it, with that crate's conditions.
-    fn is_of_a_library(self) -> bool {
-        use Model::{Ets, EtsShort, LogMstl, Mfles, Mstl, Theta};
-        matches!(self, Ets | EtsShort | Theta | Mstl | LogMstl | Mfles)
+    /// Whether it is fitted: on what the crates that do so take for granted.
+    fn is_fitted(self) -> bool {
+        use Model::{Ets, LogMstl, Mfles, Mstl, RegressionLong, RegressionShort, Theta};
+        matches!(self, RegressionShort | RegressionLong | Ets | Theta | Mstl | LogMstl | Mfles)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     history::History,
-    interval::{Residual, Stretch},
+    interval::{Movement, Residual, Stretch},
     model::MODELS,
 };
 
@@ -13,14 +13,16 @@ use crate::{
 const ENDS: [usize; 9] = [1, 3, 6, 12, 24, 48, 96, 192, usize::MAX];
 /// Buckets.
 pub(crate) const BUCKETS: usize = ENDS.len();
-/// A weight is the past mean absolute error to the power of minus this.
-const POWER: i32 = 6;
+/// A weight is the past error to the power of minus this.
+const POWER: i32 = 8;
 /// Scored origins that weights are made of, and that intervals are. The oldest goes first.
 const SCORED: usize = 120;
 const CALIBRATING: usize = 60;
 /// A simple model alone takes over if it did better than the weighted mean by this factor on this many origins.
 const FALL_BACK: f64 = 1.05;
 const FALL_BACK_ORIGINS: usize = 20;
+/// And if that is no chance: the difference is so many of its standard errors (Diebold and Mariano 1995).
+const FALL_BACK_ERRORS: f64 = 2.0;
 /// Origins that wait to be scored, at most. Nearer ones than this share of the horizon aren't scored at all: those
 /// that wait would have to go before their last value is known.
 const PENDING: usize = 96;
@@ -43,6 +45,8 @@ pub(crate) struct Origin {
     pub(crate) mean: Vec<f64>,
     /// The ends of the 90 % interval.
     pub(crate) intervals: Vec<(f64, f64)>,
+    /// How much the series moved then.
+    pub(crate) movement: Movement,
     /// Buckets scored already.
     pub(crate) scored: usize,
 }
@@ -52,6 +56,8 @@ pub(crate) struct Origin {
 struct Score {
     /// The origin's index.
     at: u64,
+    /// How much of it isn't told by the origin before it, 0 to 1: those that overlap tell of the same values.
+    fresh: f64,
     /// Mean absolute error by model, and of the blend.
     models: Vec<Option<f64>>,
     blend: f64,
@@ -98,13 +104,11 @@ impl Scores {
                     break;
                 }
                 let end = steps.end;
-                if let Some(score) = score(origin, steps, history) {
+                if let Some(mut score) = score(origin, steps, history) {
                     let bucket = &mut self.buckets[origin.scored];
-                    // Origins that overlap tell of the same values: together they count as one.
-                    let fresh = bucket
-                        .back()
-                        .map_or(1.0, |last| score.at.saturating_sub(last.at) as f64 / end as f64);
-                    self.stretches[origin.scored].learn(score.missed, fresh.min(1.0));
+                    let apart = bucket.back().map(|last| score.at.saturating_sub(last.at) as f64);
+                    score.fresh = apart.map_or(1.0, |apart| (apart / end as f64).min(1.0));
+                    self.stretches[origin.scored].learn(score.missed, score.fresh);
                     if bucket.len() == SCORED {
                         bucket.pop_front();
                     }
@@ -121,7 +125,7 @@ impl Scores {
     /// A model without a score counts as the worst that has one; without any score all count alike.
     pub(crate) fn weights(&self, bucket: usize, present: &[bool]) -> Vec<f64> {
         let errors: Vec<Option<f64>> = (0..MODELS.len())
-            .map(|model| self.mean_error(bucket, model).filter(|_| present[model]))
+            .map(|model| self.relative_error(bucket, model).filter(|_| present[model]))
             .collect();
         let worst = errors.iter().flatten().copied().fold(0.0, f64::max);
         let least = errors.iter().flatten().copied().fold(worst, f64::min);
@@ -144,14 +148,9 @@ impl Scores {
         if scores.len() < FALL_BACK_ORIGINS {
             return None;
         }
-        let blend = scores.iter().map(|score| score.blend).sum::<f64>() / scores.len() as f64;
-        let better = |model: &usize| {
-            let is_known = scores.iter().all(|score| score.models[*model].is_some());
-            let error = self.mean_error(bucket, *model).filter(|_| is_known)?;
-            (present[*model] && error * FALL_BACK < blend).then_some((*model, error))
-        };
-        let simple = (0..MODELS.len()).filter(|model| MODELS[*model].is_simple());
-        simple.filter_map(|model| better(&model)).min_by(|a, b| a.1.total_cmp(&b.1)).map(|(model, _)| model)
+        let simple = (0..MODELS.len()).filter(|model| MODELS[*model].is_simple() && present[*model]);
+        let better = simple.filter_map(|model| Some((model, lead_over_blend(scores, model)?)));
+        better.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(model, _)| model)
     }
 
     /// Residuals of the newest forecasts in that bucket.
@@ -165,10 +164,45 @@ impl Scores {
         self.stretches[bucket]
     }
 
-    fn mean_error(&self, bucket: usize, model: usize) -> Option<f64> {
-        let errors: Vec<f64> = self.buckets[bucket].iter().filter_map(|score| score.models[model]).collect();
-        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
+    /// The model's error against the mean of all, averaged over steps: each origin counts alike, however wild its time was.
+    /// One step alone says too little about the next one, so that the bucket after it counts, too.
+    fn relative_error(&self, bucket: usize, model: usize) -> Option<f64> {
+        let of = |bucket: usize, steps: f64| {
+            let errors = self.buckets[bucket].iter().filter_map(move |score| score.relative(model));
+            errors.map(move |error| (error, steps))
+        };
+        let after = (bucket == 0).then(|| of(1, (ENDS[1] - ENDS[0]) as f64));
+        let errors = of(bucket, 1.0).chain(after.into_iter().flatten());
+        let (sum, steps) =
+            errors.fold((0.0, 0.0), |(sum, all), (error, steps)| (sum + error * steps, all + steps));
+        (steps > 0.0).then(|| sum / steps)
     }
+}
+
+impl Score {
+    /// The model's error over the mean of all models'; 1 where none erred.
+    fn relative(&self, model: usize) -> Option<f64> {
+        let error = self.models[model]?;
+        let count = self.models.iter().flatten().count() as f64;
+        // Divided before it is summed: the sum of large errors isn't finite.
+        let mean: f64 = self.models.iter().flatten().map(|error| error / count).sum();
+        Some(if mean > 0.0 { error / mean } else { 1.0 })
+    }
+}
+
+/// By how much a model's mean absolute error was below the blend's, if it was so by enough, and not by chance.
+fn lead_over_blend(scores: &VecDeque<Score>, model: usize) -> Option<f64> {
+    let errors: Option<Vec<f64>> = scores.iter().map(|score| score.models[model]).collect();
+    let errors = errors?;
+    let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / errors.len() as f64;
+    let (blend, alone) =
+        (mean(&mut scores.iter().map(|score| score.blend)), mean(&mut errors.iter().copied()));
+    let lead = blend - alone;
+    let leads = scores.iter().zip(&errors).map(|(score, error)| score.blend - error);
+    let variance = mean(&mut leads.map(|one| (one - lead).powi(2)));
+    let independent: f64 = scores.iter().map(|score| score.fresh).sum();
+    let is_chance = lead < FALL_BACK_ERRORS * (variance / independent).sqrt();
+    (alone * FALL_BACK < blend && !is_chance).then_some(lead)
 }
 
 /// The steps of a bucket within a horizon; `None` behind its end.
@@ -197,10 +231,11 @@ fn score(origin: &Origin, steps: std::ops::Range<usize>, history: &History) -> O
     };
     let residual = |(step, value): &(usize, f64)| Residual {
         error: value - origin.mean[*step],
-        mean: origin.mean[*step],
+        movement: origin.movement.for_step(*step),
     };
     Some(Score {
         at: origin.at,
+        fresh: 1.0,
         models: origin.models.iter().map(|forecast| forecast.as_ref().map(mean_error)).collect(),
         blend: mean_error(&origin.blend),
         residuals: known.iter().map(residual).filter(|residual| residual.error.is_finite()).collect(),
@@ -221,10 +256,15 @@ pub(crate) fn typical_step(bucket: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Remembers and settles 30 origins of one step: the first model errs by 1, the blend by `blend`, the rest by 2.
+    /// Remembers and settles 30 origins of one step: the first model errs by 1, the rest by 2, the blend by what is given.
     fn scored(blend: f64) -> Scores {
+        scored_by(|_| blend)
+    }
+
+    fn scored_by(blend: impl Fn(usize) -> f64) -> Scores {
         let (mut scores, mut history) = (Scores::new(), History::new(100));
-        for _ in 0..30 {
+        for index in 0..30 {
+            let blend = blend(index);
             let models =
                 (0..MODELS.len()).map(|model| Some(vec![if model == 0 { 1.0 } else { 2.0 }])).collect();
             scores.remember(Origin {
@@ -233,6 +273,7 @@ mod tests {
                 blend: vec![blend],
                 mean: vec![blend],
                 intervals: vec![(1.0, 2.0)],
+                movement: Movement::of(&[]),
                 scored: 0,
             });
             history.push(0.0);
@@ -267,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn a_simple_model_that_did_better_by_chance_does_not() {
+        let present = [true; MODELS.len()];
+        let better = scored_by(|index| if index % 2 == 0 { 1.1 } else { 1.3 });
+        let by_chance = scored_by(|index| if index % 2 == 0 { 0.0 } else { 2.4 });
+        assert_eq!((better.fall_back(0, &present), by_chance.fall_back(0, &present)), (Some(0), None));
+    }
+
+    #[test]
+    fn a_spike_that_all_fail_on_decides_nothing() {
+        let present = [true; MODELS.len()];
+        let mut scores = scored(1.5);
+        let before = scores.weights(0, &present);
+        let mut spike = scores.buckets[0][0].clone();
+        spike.models = (0..MODELS.len()).map(|model| Some(if model == 0 { 1.001e6 } else { 1e6 })).collect();
+        scores.buckets[0].push_back(spike);
+        let after = scores.weights(0, &present);
+        assert!(after[0] > 5.0 * after[1] && after[0] < before[0], "{before:?} {after:?}");
+    }
+
+    #[test]
     fn misses_on_one_side_stretch_that_side() {
         let stretch = scored(1.5).stretch(0);
         let mut expected = Stretch::default();
@@ -284,7 +345,15 @@ mod tests {
             let values = vec![0.0; 1_440];
             let intervals = vec![(0.0, 0.0); 1_440];
             let (blend, mean) = (values.clone(), values);
-            scores.remember(Origin { at, models: Vec::new(), blend, mean, intervals, scored: 0 });
+            scores.remember(Origin {
+                at,
+                models: Vec::new(),
+                blend,
+                mean,
+                intervals,
+                movement: Movement::of(&[]),
+                scored: 0,
+            });
         }
         assert_eq!(scores.pending.len(), PENDING);
         assert!(scores.pending.back().is_some_and(|last| last.at > 1_900));

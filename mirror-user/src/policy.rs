@@ -64,8 +64,8 @@ pub struct Policy {
     /// Bytes that are held in all at most.
     #[serde(default = "defaults::hold_bytes")]
     pub hold_bytes: usize,
-    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where that
-    /// is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
+    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where
+    /// that is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
     #[serde(default)]
     pub devices: Vec<String>,
     /// Where packets are taken up.
@@ -74,6 +74,9 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
+    /// Whose order the writes keep on the mirror.
+    #[serde(default)]
+    pub order: Order,
     /// How a migration goes by itself.
     #[serde(default)]
     pub migration: Migration,
@@ -167,6 +170,18 @@ pub enum WeightBy {
     Client,
 }
 
+/// Whose order the writes keep on the mirror.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each connection's; where a write may overtake another connection's answered one, it is counted.
+    #[default]
+    Connection,
+    /// The whole service's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
+    /// then go at the mirror's pace.
+    Service,
+}
+
 /// A name that fits a path and a terminal: letters, digits, `-` and `_`, at most 32.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -222,6 +237,8 @@ impl TryFrom<u32> for Flows {
 mod defaults {
     use std::time::Duration;
 
+    use mirror_control::scaler::ScalerPolicy;
+
     use super::process::Place;
 
     pub(super) fn directory() -> Place {
@@ -235,7 +252,7 @@ mod defaults {
         Duration::from_secs(600)
     }
     pub(super) fn quantile() -> f64 {
-        0.9
+        ScalerPolicy::default().quantile
     }
     pub(super) fn utilisation() -> f64 {
         0.8

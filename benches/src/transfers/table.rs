@@ -43,7 +43,8 @@ pub(super) fn json(all: &[Rounds]) -> Value {
 /// star: the body came whole in each round.
 pub(super) fn markdown(all: &[Rounds]) -> String {
     let mut text = String::from(
-        "| | up: routed, one leg, two legs | two to one | timeouts | down: routed, one leg, two legs | two to one | cores busy |\n\
+        "| | up: routed, one leg, two legs | two to one | timeouts \
+         | down: routed, one leg, two legs | two to one | cores busy |\n\
          |---|--:|--:|--:|--:|--:|--:|\n",
     );
     for links in names(all) {

@@ -1,9 +1,10 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
-use super::leg::end_leg;
 use super::measure;
+use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
+use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
 use crate::protocol::{Class, http1::MAX_OUTSTANDING};
@@ -23,10 +24,10 @@ enum Begun {
 
 /// Requests that may be outstanding at a leg that nobody hears while it has a hole over an answer's head.
 ///
-/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent twice
-/// gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout Linux
-/// first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If the
-/// client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
+/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent
+/// twice gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout
+/// Linux first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If
+/// the client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
 /// (RFC 6928), and nothing waits to be sent.
 const BEHIND_HOLE: u32 = 16;
 
@@ -82,8 +83,11 @@ fn begin<S: Switch>(
         terms.switch.begin_write();
     }
     let word = terms.switch.word();
+    let overtakes = writes && overtakes(flow, word, terms);
     let begun = if writes && word.frozen() {
         Begun::Wait(Verdict::HeldFrozen)
+    } else if writes && waits(flow, overtakes, terms) {
+        Begun::Wait(Verdict::HeldOrder)
     } else {
         choose(flow, seg, data_end, word, writes, terms, step)
     };
@@ -102,6 +106,9 @@ fn begin<S: Switch>(
     flow.turns = flow.turns.wrapping_add(reading.begun);
     if writes {
         flow.write_turn = flow.turns;
+    }
+    if overtakes {
+        step.events |= Step::OVERTAKES;
     }
     let under_way = terms.switch.writes();
     measure::begin(flow, reading, writes, seg.now_us, under_way);
@@ -136,7 +143,7 @@ fn too_many(flow: &Flow, reading: &Reading) -> bool {
 fn answers_end(flow: &Flow) -> u32 {
     let leg = flow.leg(flow.authority());
     if leg.state == leg_state::OPEN && leg.answered == flow.turns {
-        leg.parse.at.wrapping_add(leg.delta)
+        leg.parse.at.wrapping_add(flow.delta)
     } else {
         flow.view_next
     }

@@ -104,6 +104,17 @@ pub struct Scanner {
 const _: () = assert!(size_of::<Scanner>() == 16);
 
 impl Scanner {
+    /// Goes back to a message's boundary. The zero is hidden from the compiler, which would make a call of so many: the kernel's
+    /// verifier follows that one byte by byte.
+    #[inline(always)]
+    pub fn reset(&mut self) {
+        let zero = core::hint::black_box(0_u32);
+        (self.state, self.position, self.flags, self.candidates) =
+            (zero as u8, zero as u8, zero as u16, zero as u16);
+        (self.head_bytes, self.length, self.status, self.spare) =
+            (zero as u16, zero, zero as u16, zero as u16);
+    }
+
     /// A stream that is never read (again), such as one taken up in its middle.
     pub const OPAQUE: Self = Self {
         state: state::OPAQUE,

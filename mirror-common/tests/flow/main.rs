@@ -5,15 +5,17 @@ mod doubt;
 mod fins;
 mod hostile;
 mod measure;
+mod order;
 mod resets;
+mod sack;
 mod windows;
 
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     checksum,
     flow::{
-        Dialled, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
-        on_client, on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
+        Dialled, Due, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
+        on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -23,8 +25,9 @@ use mirror_common::{
 
 mod closing;
 
-/// The words of an application: open writes, and the switch word.
-struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32);
+/// The words of an application: open writes, the switch word, doubts, writes begun; connections that lag, and when a write
+/// waited for that.
+struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32, &'a mut (u32, u32));
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
@@ -36,6 +39,22 @@ impl Switch for Words<'_> {
     }
     fn end_write(&mut self) {
         *self.0 -= 1;
+    }
+    fn begin_lag(&mut self) {
+        self.4.0 += 1;
+    }
+    fn end_lag(&mut self) -> bool {
+        self.4.0 -= 1;
+        self.4.0 == 0
+    }
+    fn lagging(&mut self) -> u32 {
+        self.4.0
+    }
+    fn wait(&mut self, now_ms: u32) {
+        self.4.1 = now_ms;
+    }
+    fn waited_ms(&mut self) -> u32 {
+        self.4.1
     }
     fn word(&mut self) -> SwitchWord {
         *self.1
@@ -61,6 +80,7 @@ struct Scene {
     word: SwitchWord,
     doubts: u64,
     begun: u32,
+    order: (u32, u32),
     now_ms: u32,
 }
 
@@ -83,8 +103,16 @@ impl Scene {
         let service =
             Service { endpoints: [end(1), end(2)], stall_ms: 500, idle_ms: 60_000, ..Service::default() };
         let word = SwitchWord::initial().with_member(Side::Shadow, shadow);
-        let mut scene =
-            Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, begun: 0, now_ms: 1_000 };
+        let mut scene = Scene {
+            flow: Flow::default(),
+            service,
+            writes: 0,
+            word,
+            doubts: 0,
+            begun: 0,
+            order: (0, 0),
+            now_ms: 1_000,
+        };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
         let syn = Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
@@ -141,7 +169,8 @@ impl Scene {
     }
 
     fn run(&mut self, act: impl FnOnce(&mut Flow, &mut Terms<'_, Words<'_>>, &mut Step)) -> Step {
-        let switch = Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun);
+        let switch =
+            Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun, &mut self.order);
         let mut terms = Terms { switch, service: &self.service, now_ms: self.now_ms };
         let mut step = Step::default();
         act(&mut self.flow, &mut terms, &mut step);

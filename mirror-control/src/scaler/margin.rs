@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-/// Seconds after which a surprise counts half.
-const HALF_LIFE: f64 = 4.0 * 3_600.0;
+/// Seconds after which a surprise counts half: so long that a quiet night doesn't forget what the day was like.
+const HALF_LIFE: f64 = 12.0 * 3_600.0;
 /// Seconds of comparing before anything is said.
 const LEARNED: f64 = 3_600.0;
 /// Expectations that wait for their time, at most: ten minutes of half seconds. The oldest goes first.

@@ -43,7 +43,7 @@ impl Default for ScalerPolicy {
             budget: None,
             quantile: 0.5,
             headroom: 1.05,
-            surprises: 4.0,
+            surprises: 3.2,
             untried_factor: 1.5,
             hold_seconds: 300.0,
         }

@@ -1,24 +1,50 @@
 //! The models of two crates, each behind what it needs in order not to fail inside.
 //!
-//! What comes in is finite, not constant, at least [`FEWEST`] points and scaled to about one: the crates assume
+//! What comes in is finite, not constant, at least `FEWEST` points and scaled to about one: the crates assume
 //! it (a decomposition in `f32`, tolerances of 1e-8) and don't check it everywhere.
+
+use std::{borrow::Cow, error::Error};
 
 use anofox_forecast::{
     core::TimeSeries,
-    models::{Forecaster as _, mfles::MFLES, theta::AutoTheta},
+    models::{Forecaster as _, mfles::MFLES, theta::Theta},
 };
-use augurs::{Fit as _, Predict as _, ets::AutoETS, mstl::MSTLModel};
+use augurs::{
+    Fit as _, Predict as _,
+    ets::model::{ErrorComponent, Model, ModelType, SeasonalComponent, TrendComponent, Unfit},
+    mstl::{FittedTrendModel, MSTLModel, TrendModel},
+};
 use chrono::{DateTime, TimeDelta};
 
-/// Points that a library model wants. The crates' own minimum is lower, their parameters are noise by then.
-pub(super) const FEWEST: usize = 16;
 /// Cycles of its season that a seasonal model wants.
 const CYCLES: usize = 2;
 
-/// Exponential smoothing without a season; error and trend are chosen by AICc.
+/// Points of the deseasonalised series that its level and trend are taken from: the season needs cycles, they don't.
+const TREND_POINTS: usize = 576;
+/// Steps of the search for an ETS' parameters. Its own tolerance takes three times as long, and errs as much.
+const ETS_STEPS: usize = 60;
+
+/// Exponential smoothing without a season; the trend (none, added, damped) is chosen by AICc.
+///
+/// Errors are additive: multiplicative ones give other intervals, which aren't used, and hardly other means.
 pub(super) fn ets(history: &[f64], horizon: usize) -> Option<Vec<f64>> {
-    let fitted = AutoETS::non_seasonal().fit(history).ok()?;
-    Some(fitted.predict(horizon, None).ok()?.point)
+    Some(fit_ets(history)?.predict(horizon, None).ok()?.point)
+}
+
+fn fit_ets(history: &[f64]) -> Option<Model> {
+    let error = ErrorComponent::Additive;
+    let season = SeasonalComponent::None;
+    let trends =
+        [(TrendComponent::None, false), (TrendComponent::Additive, false), (TrendComponent::Additive, true)];
+    trends
+        .into_iter()
+        .filter_map(|(trend, damped)| {
+            let unfit = Unfit::new(ModelType { error, trend, season }).damped(damped);
+            // Errors of more than one step ahead aren't looked at.
+            unfit.nmse(1).max_iterations(ETS_STEPS).fit(history).ok()
+        })
+        .filter(|model| model.aicc().is_finite())
+        .min_by(|a, b| a.aicc().total_cmp(&b.aicc()))
 }
 
 /// Seasons taken out by repeated loess, the rest by [`ets`].
@@ -26,9 +52,52 @@ pub(super) fn mstl(history: &[f64], season: usize, horizon: usize) -> Option<Vec
     if season < 2 || history.len() < CYCLES * season + 2 {
         return None;
     }
-    let fitted =
-        MSTLModel::new(vec![season], AutoETS::non_seasonal().into_trend_model()).fit(history).ok()?;
+    let fitted = MSTLModel::new(vec![season], NewestEts).fit(history).ok()?;
     Some(fitted.predict(horizon, None).ok()?.point)
+}
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// [`ets`] of the newest points, as what is left without a season is forecast.
+#[derive(Debug)]
+struct NewestEts;
+
+/// What it came to.
+#[derive(Debug)]
+struct Fitted(Model);
+
+impl TrendModel for NewestEts {
+    fn name(&self) -> Cow<'_, str> {
+        "ETS of the newest points".into()
+    }
+
+    fn fit(&self, rest: &[f64]) -> Result<Box<dyn FittedTrendModel + Sync + Send>, Failure> {
+        let newest = &rest[rest.len().saturating_sub(TREND_POINTS)..];
+        Ok(Box::new(Fitted(fit_ets(newest).ok_or("no ETS fits")?)))
+    }
+}
+
+impl FittedTrendModel for Fitted {
+    fn predict_inplace(
+        &self,
+        horizon: usize,
+        level: Option<f64>,
+        forecast: &mut augurs::Forecast,
+    ) -> Result<(), Failure> {
+        Ok(self.0.predict_inplace(horizon, level, forecast)?)
+    }
+
+    fn predict_in_sample_inplace(
+        &self,
+        level: Option<f64>,
+        forecast: &mut augurs::Forecast,
+    ) -> Result<(), Failure> {
+        Ok(self.0.predict_in_sample_inplace(level, forecast)?)
+    }
+
+    fn training_data_size(&self) -> Option<usize> {
+        Some(self.0.training_data_size())
+    }
 }
 
 /// [`mstl`] of the logarithm: a season that grows with the level. For what is never negative.
@@ -47,12 +116,12 @@ const LOG_OFFSET: f64 = 0.01;
 /// What a forecast may rise above the history's largest logarithm: to about three times.
 const LOG_RISE: f64 = 1.1;
 
-/// The best of four theta models, after the season was divided out (or without one).
+/// The standard theta model, after the season was divided out (or without one).
 pub(super) fn theta(history: &[f64], season: Option<usize>, horizon: usize) -> Option<Vec<f64>> {
     let mut model = match season {
         Some(season) if season < 2 || history.len() < CYCLES * season + 2 => return None,
-        Some(season) => AutoTheta::seasonal(season),
-        None => AutoTheta::new(),
+        Some(season) => Theta::seasonal(season),
+        None => Theta::new(),
     };
     Some(model.fit_predict(&series(history)?, horizon).ok()?.primary().to_vec())
 }

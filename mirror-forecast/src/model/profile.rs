@@ -56,7 +56,7 @@ pub(super) fn profile(
 }
 
 /// The weighted mean of the cycles before `index`, which may lie a season behind the end.
-fn phase_mean(history: &[f64], season: usize, index: usize) -> Option<f64> {
+pub(super) fn phase_mean(history: &[f64], season: usize, index: usize) -> Option<f64> {
     let (mut sum, mut weights, mut weight) = (0.0, 0.0, 1.0);
     for cycle in 1..=CYCLES {
         let Some(at) = index.checked_sub(cycle * season) else { break };

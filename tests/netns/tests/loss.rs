@@ -79,7 +79,8 @@ fn through_every_place(scene: &Scene, client: &Running, share: f64, requests: u6
         let lost = lost(scene, hosts)? - lost_before;
         ensure!(lost > 0, "nothing was lost on {place}");
         println!(
-            "{:.0} % on {place}: {} requests, {:.0}/s, at least {lost} frames lost each way; {} segments sent again by the client",
+            "{:.0} % on {place}: {} requests, {:.0}/s, at least {lost} frames lost each way; {} segments sent \
+             again by the client",
             100.0 * share,
             after.requests - before.requests,
             (after.requests - before.requests) as f64 / (after.seconds - before.seconds),

@@ -3,7 +3,7 @@
 //! | rule | what it says |
 //! |---|---|
 //! | minimum | no acknowledgement shown to a client is above what each living leg's server has acknowledged |
-//! | back | the acknowledgement and the right edge that a client is shown never go back, but for a packet overtaken; an edge by less than its scale's unit |
+//! | back | what a client is shown, acknowledgement and right edge, never goes back, but by overtaking (an edge: by a unit) |
 //! | content | a sequence number never carries two contents, at the client and at each leg |
 //! | authority | each answer that a client got is one of its own leg's at the server that it names |
 //! | clean | on a network that loses nothing: no retransmission, no duplicate acknowledgement, no reset at the client |

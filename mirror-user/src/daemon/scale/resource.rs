@@ -21,6 +21,9 @@ use crate::{
 /// A size that is nearer than this to what is wanted stays: up, and down.
 const NEAR_UP: f64 = 1.05;
 const NEAR_DOWN: f64 = 0.9;
+/// What the expected rates cost isn't exceeded with this probability. That is little known at first, and no surprise
+/// tells of it before they come; how far the rates themselves err, the scaler's margin learns.
+const SURE_OF_COST: f64 = 0.9;
 
 /// A resource that is scaled.
 #[derive(Clone, Debug)]
@@ -96,7 +99,7 @@ impl Resource {
         // application tells of both. But where its own use isn't measured nothing is known for sure.
         let load = measured.map(|measured| needed.map_or(measured, |needed| needed.max(measured)));
         let ahead = told.and_then(|(told, age)| told.rates(age, self.lead, self.quantile));
-        let forecast = ahead.and_then(cost).map(|cost| cost.quantile(self.quantile));
+        let forecast = ahead.and_then(cost).map(|cost| cost.quantile(SURE_OF_COST));
         let seen = Seen {
             at,
             load,

@@ -35,8 +35,8 @@ pub enum Told {
     Answered {
         /// By whom.
         side: Side,
-        /// Whether it was an append.
-        write: bool,
+        /// List and id, where it was an append.
+        append: Option<(u64, u64)>,
         /// Since when it waited.
         since: u64,
     },
@@ -112,6 +112,7 @@ pub fn socket_settings(settings: &Settings, whose: usize, rng: &mut Rng) -> sock
         iss,
         mss: settings.mss[whose],
         scale: settings.scales[whose],
+        sack: settings.sack[whose],
         room: rng.u32(settings.room.0..=settings.room.1),
         first_window: 10 * u32::from(settings.mss[whose]),
         rto: settings.rto,
@@ -217,7 +218,7 @@ impl Client {
                     let mut reset = packet.clone();
                     reset.tuple = super::packet::reversed(&packet.tuple);
                     (reset.seq, reset.ack, reset.flags) = (packet.ack, 0, tcp::RST);
-                    reset.payload = [].into();
+                    (reset.payload, reset.sack) = ([].into(), Vec::new());
                     to.push(reset);
                 }
             }
@@ -332,7 +333,8 @@ impl Client {
                     }
                     self.answered += 1;
                     (self.announced, self.asked) = (answer.close, first.since);
-                    told.push(Told::Answered { side: answer.side, write, since: first.since });
+                    let append = write.then_some((first.request.key, first.request.id));
+                    told.push(Told::Answered { side: answer.side, append, since: first.since });
                     self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
                 }
             }
