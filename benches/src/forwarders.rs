@@ -184,7 +184,7 @@ pub(crate) fn stand(forwarder: Forwarder, site: &Site, round: u32) -> Result<Sta
             standing(primary, Kept::Programs(Box::new(programs)))
         }
         Forwarder::OneLeg(hook) | Forwarder::LockStep(hook) => {
-            let gateway = Gateway::start(&site.lab, &policy(hook, pool(forwarder, round)))?;
+            let gateway = Gateway::start(&site.lab, &policy(hook.name(), pool(forwarder, round), ""))?;
             if matches!(forwarder, Forwarder::LockStep(_)) {
                 gateway.ctl(&["join", "bench"])?;
             }
@@ -204,13 +204,13 @@ fn pool(forwarder: Forwarder, round: u32) -> usize {
     (2 * round as usize + usize::from(matches!(forwarder, Forwarder::LockStep(_)))) % 4
 }
 
-fn policy(hook: Hook, pool: usize) -> String {
+/// A policy for the daemon at this hook, from the given address of each pool; `more` are settings of the application.
+pub(crate) fn policy(hook: &str, pool: usize, more: &str) -> String {
     format!(
-        "name = \"bench\"\nhook = \"{}\"\njoin_hook = [\"true\"]\n\
+        "name = \"bench\"\nhook = \"{hook}\"\njoin_hook = [\"true\"]\n{more}\n\
          [service]\nvip = \"{VIP}:{SERVICE_PORT}\"\n\
          [primary]\naddress = \"{}\"\nnat = \"{}\"\n\
          [shadow]\naddress = \"{}\"\nnat = \"{}\"\n",
-        hook.name(),
         Host::Primary.service(),
         Host::Primary.nat_pool()[pool],
         Host::Shadow.service(),

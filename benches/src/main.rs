@@ -1,16 +1,18 @@
 //! What the gateway costs, in one run: nanoseconds a packet of each path, what the verifier walks, bytes a flow; and loads
-//! through it beside no gateway, plain forwarding, DNAT, bare forwarders and nginx's `mirror`.
+//! through it beside no gateway, plain forwarding, DNAT, bare forwarders and nginx's `mirror`. And what mirroring costs large
+//! bodies where links lose frames.
 #![forbid(unsafe_code)]
 
 mod forwarders;
 mod load;
 mod paths;
 mod report;
+mod transfers;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use mirror_common::abi::BYTES_A_FLOW;
 use prog_tests::{
     stage::{Hook, object},
@@ -20,8 +22,10 @@ use serde_json::{Value, json};
 
 /// Measures, prints tables in Markdown, and writes one JSON object.
 #[derive(Parser)]
-#[command(name = "cargo xtask bench")]
+#[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Write everything as one JSON object
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -40,6 +44,14 @@ struct Args {
     /// Leave the loads out
     #[arg(long)]
     programs_only: bool,
+}
+
+/// A bench of its own.
+#[derive(Subcommand)]
+enum Task {
+    /// Uploads and downloads while links lose frames and the shadow is far away: two legs beside one, and beside the
+    /// kernel's forwarding
+    Transfers(transfers::TransferArgs),
 }
 
 /// What each program costs the verifier, and whether that is within the budget.
@@ -80,6 +92,9 @@ fn take_precedence() -> Result<()> {
 fn main() -> Result<()> {
     let args = Args::parse();
     take_precedence()?;
+    if let Some(Task::Transfers(args)) = &args.task {
+        return transfers::run(args);
+    }
     let programs = programs()?;
     println!("bytes a flow, in all maps: {BYTES_A_FLOW}\n");
     let mut paths = paths::measure(Hook::Tc, args.runs as usize)?;

@@ -16,7 +16,6 @@ mod journal;
 mod message;
 mod run;
 mod stats;
-mod tcp_info;
 
 pub use background::Background;
 pub use control::{ControlError, send_command};

@@ -16,6 +16,7 @@
 //! | [`proof`] | what the journals say against what the servers have (binary `proof`) |
 //! | [`nginx`], [`load`] | nginx on a host; wrk and oha with their results as numbers; busy time |
 //! | [`http_client`] | one request over one connection |
+//! | [`transfer`] | one large body over one connection, timed and checked |
 //!
 //! ```no_run
 //! use lab::net::{Host, Lab};
@@ -39,5 +40,7 @@ pub mod nginx;
 pub mod packet_socket;
 pub mod programs;
 pub mod proof;
+mod tcp_info;
+pub mod transfer;
 pub mod wait;
 pub mod wire;

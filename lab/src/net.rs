@@ -175,8 +175,9 @@ impl Lab {
         Namespace::named(format!("{}-{}", self.name, host.name()))
     }
 
-    /// The namespace of the program that forwards a link's frames.
-    pub(crate) fn wire_namespace(&self, host: Host) -> Namespace {
+    /// The namespace of the program that forwards an impaired link's frames, between its devices `far` (towards the host) and
+    /// `near` (towards the gateway).
+    pub fn wire_namespace(&self, host: Host) -> Namespace {
         Namespace::named(format!("{}-wire-{}", self.name, host.name()))
     }
 

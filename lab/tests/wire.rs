@@ -66,6 +66,7 @@ fn tcp_repairs_what_a_bad_link_does() {
         duplicate: 0.02,
         reorder: 0.02,
         reorder_us: 1_000,
+        ..Fault::default()
     };
     let lab = lab(Impairment::both(fault, 42));
     assert!(upload(&lab, 5_000_000));

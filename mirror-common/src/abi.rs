@@ -6,7 +6,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {
@@ -162,6 +162,8 @@ impl Service {
     pub const DURABLE: u32 = 2;
     /// The text of prefixes is kept in [`maps::PREFIXES`].
     pub const CAPTURES: u32 = 4;
+    /// A write waits while another connection lags ([`crate::flow::Flow::LAGS`]).
+    pub const ORDERED: u32 = 8;
 
     /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
     #[inline(always)]
@@ -175,7 +177,7 @@ impl Service {
     }
 }
 
-/// One application: element of [`maps::APPS`], 56 bytes.
+/// One application: element of [`maps::APPS`], 72 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -199,6 +201,10 @@ pub struct App {
     pub in_doubt: u64,
     /// Writes begun so far. Writer: datapath, atomic adds.
     pub writes: u64,
+    /// Connections that lag ([`crate::flow::Flow::LAGS`]). Writer: datapath, atomic adds.
+    pub lagging: u64,
+    /// When a write waited for its order the last time, in milliseconds modulo 2^32; 0: never. Writer: datapath.
+    pub waited_ms: u64,
 }
 
 impl App {
@@ -359,6 +365,8 @@ pub enum EventKind {
     Thawed = 5,
     /// No free slot, or no free port.
     TableFull = 6,
+    /// No connection lags any more: writes that are held for their order may go on.
+    CaughtUp = 7,
 }
 
 /// A compared turn that is told: 72 bytes of [`maps::TURNS`].
@@ -442,7 +450,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
     assert!(size_of::<Service>() == 48);
-    assert!(size_of::<App>() == 56);
+    assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 40);
     assert!(size_of::<Tuple>() == 12);

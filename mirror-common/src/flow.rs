@@ -5,7 +5,7 @@
 //! moment at which it is known that a turn begins. They return the verdict's number, which stands in the step too: a kernel
 //! subprogram must leave something of its own in the result's register.
 //!
-//! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Leg::delta`], fixed while
+//! Client's numbers: leg = client + [`Leg::offset`]. Server's numbers: client's view = leg + [`Flow::delta`], fixed while
 //! the leg is the authority.
 
 mod answers;
@@ -17,10 +17,14 @@ mod icmp;
 mod leg;
 mod loss;
 mod measure;
+mod order;
 mod redial;
+pub mod sack;
 mod settled;
+mod step;
 pub mod tcp;
 mod terms;
+mod to_leg;
 mod turn;
 
 pub use client::on_client;
@@ -32,12 +36,13 @@ pub use loss::LossReason;
 pub use measure::{Compared, Measured, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
+pub use step::{Emit, Step, emit};
 pub use terms::{Switch, Terms, Writes};
 
 use crate::abi::Tuple;
 use crate::protocol::http1::Scanner;
 use crate::switch_word::Side;
-use crate::verdict::Verdict;
+use sack::Sack;
 
 /// The kernel's own lock type: BTF finds it by this name.
 #[allow(non_camel_case_types, reason = "the verifier looks the type up by this name")]
@@ -62,15 +67,15 @@ pub struct Parse {
 pub mod leg_state {
     /// The flow has no such leg.
     pub const NONE: u8 = 0;
-    /// A SYN was sent; bytes from [`super::Leg::from`] on are owed.
+    /// A SYN was sent; bytes from [`super::Leg::acked`] on are owed.
     pub const DIALLING: u8 = 1;
     /// Established.
     pub const OPEN: u8 = 2;
-    /// Gone; bytes from [`super::Leg::from`] on are owed to the next one.
+    /// Gone; bytes from [`super::Leg::acked`] on are owed to the next one.
     pub const DOWN: u8 = 3;
 }
 
-/// One side's half of a flow: 92 bytes. Every field is the datapath's, under the flow's lock.
+/// One side's half of a flow: 76 bytes. Every field is the datapath's, under the flow's lock.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leg {
@@ -89,9 +94,7 @@ pub struct Leg {
     pub port: u32,
     /// Leg's number = client's number + offset.
     pub offset: u32,
-    /// Client's number of the first byte that this leg is fed.
-    pub from: u32,
-    /// What the server has acknowledged, in the client's numbers.
+    /// What the server has acknowledged, in the client's numbers. While the leg isn't open: of the first byte that it is fed.
     pub acked: u32,
     /// Right edge of the server's window, in the client's numbers.
     pub edge: u32,
@@ -99,16 +102,10 @@ pub struct Leg {
     pub rcv_nxt: u32,
     /// Highest number that the server has sent, its FIN included.
     pub sent_max: u32,
-    /// Client's view = leg's number + delta, while it is the authority.
-    pub delta: u32,
-    /// First number of the leg that the client is shown; what lies before it was absorbed.
-    pub shown_from: u32,
     /// Turns whose answer's end is known, counted like [`Flow::turns`].
     pub answered: u32,
     /// Turns fed to this leg since it was dialled.
     pub fed: u32,
-    /// Number behind the server's FIN.
-    pub fin: u32,
     /// The clock: the client's number that must be acknowledged, ...
     pub mark: u32,
     /// ... the turn that must be answered, ...
@@ -128,6 +125,10 @@ impl Leg {
     pub const UNKNOWN: u8 = 2;
     /// An answer said that the connection will be closed.
     pub const CLOSING: u8 = 4;
+    /// Its server permits SACK, as it was asked.
+    pub const SACK: u8 = 8;
+    /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
+    pub const HOLE: u8 = 16;
 }
 
 /// States of a [`Flow`].
@@ -152,8 +153,6 @@ pub struct Flow {
     pub generation: u32,
     /// Addresses and ports of the client's segments.
     pub tuple: Tuple,
-    /// Index of the application.
-    pub app: u32,
     /// [`flow_state`].
     pub state: u8,
     /// The [`Side`] that the client hears.
@@ -176,6 +175,10 @@ pub struct Flow {
     pub client_acked: u32,
     /// Behind the last byte that the client was shown, in its view.
     pub view_next: u32,
+    /// Client's view = the authority's number + delta.
+    pub delta: u32,
+    /// First number of the authority that the client is shown; what lies before it was absorbed.
+    pub shown_from: u32,
     /// Where the last turn's answer begins, in the client's view.
     pub turn_view: u32,
     /// The client's number at which the last turn began.
@@ -188,7 +191,9 @@ pub struct Flow {
     pub completed: u32,
     /// What the compared turn asks for, hashed: [`crate::protocol::http1::Target`]; 0: not known.
     pub target: u32,
-    /// Bit n modulo 64: the n-th request is a HEAD.
+    /// Print of the blocks that the client was shown last ([`Sack::print`]).
+    pub shown_sack: u32,
+    /// Bit n modulo [`MAX_OUTSTANDING`](crate::protocol::http1::MAX_OUTSTANDING): the n-th request is a HEAD.
     pub heads: u64,
     /// How far the requests have been read.
     pub parse: Parse,
@@ -218,6 +223,9 @@ pub struct Flow {
     pub first_status: u16,
     /// [`Writes::begun`] when it began, modulo 65,536.
     pub clock: u16,
+    /// With [`Flow::KEPT`]: blocks of the last acknowledgement of one leg, the one that is ahead ([`sack`]), in the client's
+    /// numbers.
+    pub kept: [[u32; 2]; 3],
     /// By [`Side`].
     pub legs: [Leg; 2],
 }
@@ -269,6 +277,18 @@ impl Flow {
     pub const UNSUMMED: u32 = 1 << 19;
     /// A write was under way beside it: what the two sides answered may be of two states.
     pub const DISTURBED: u32 = 1 << 20;
+    /// The last request said that no other comes on the connection (RFC 9112, 9.6): each server ends it behind its answer,
+    /// and needn't say so.
+    pub const LAST_ASKED: u32 = 1 << 21;
+    /// The client's SYN permits SACK; and so did the authority's SYN-ACK, where that was shown.
+    pub const SACK: u32 = 1 << 22;
+    /// [`Flow::kept`] means something.
+    pub const KEPT: u32 = 1 << 23;
+    /// It is the shadow's.
+    pub const KEPT_OF_SHADOW: u32 = 1 << 24;
+    /// The client has seen something of an answer that the other side hasn't given yet, while a write is counted. Never without
+    /// [`Flow::COUNTED`].
+    pub const LAGS: u32 = 1 << 25;
 
     /// The leg of a side.
     #[inline(always)]
@@ -352,7 +372,7 @@ impl Reading {
     pub const OPAQUE: u8 = 2;
     /// The answer ends with the connection.
     pub const UNTIL_CLOSE: u8 = 4;
-    /// The server said that it will close.
+    /// Answers: the server said that it will close. Requests: the client said that it asks no more.
     pub const CLOSE: u8 = 8;
     /// In a head: its end hasn't come yet.
     pub const IN_HEAD: u8 = 16;
@@ -382,8 +402,12 @@ pub struct Segment {
     pub flags: u8,
     /// SYN and SYN-ACK: window scale; [`Segment::NO_SCALE`] without the option.
     pub scale: u8,
+    /// SYN and SYN-ACK: 1 with SACK-permitted.
+    pub permits_sack: u8,
     /// Zero.
-    pub pad: u16,
+    pub pad: u8,
+    /// The SACK option as it came.
+    pub sack: Sack,
 }
 
 impl Segment {
@@ -401,88 +425,5 @@ impl Segment {
     pub fn end(&self) -> u32 {
         let phantom = (self.flags & tcp::FIN != 0) as u32 + (self.flags & tcp::SYN != 0) as u32;
         self.seq.wrapping_add(self.payload).wrapping_add(phantom)
-    }
-}
-
-/// Kinds of [`Emit`].
-pub mod emit {
-    /// Nothing leaves.
-    pub const NONE: u8 = 0;
-    /// The packet at hand, its payload, with the numbers given, and the flags given if there are any.
-    pub const FORWARD: u8 = 1;
-    /// A packet of 40 bytes made from it: no payload, no options, flags as given.
-    pub const BARE: u8 = 2;
-    /// A SYN or SYN-ACK made from it: `mss` and `scale` as options, nothing else. For the packet at hand when that is a
-    /// SYN too, and for dials.
-    pub const SYN: u8 = 3;
-    /// As [`FORWARD`], but only the first `mss` bytes of the payload.
-    pub const CUT: u8 = 4;
-    /// The ICMP error at hand, the packet that it quotes with the sequence number given.
-    pub const ERROR: u8 = 5;
-}
-
-/// A packet that leaves: 24 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Emit {
-    /// Sequence number, in the receiver's numbers.
-    pub seq: u32,
-    /// Acknowledgement number, in the receiver's numbers.
-    pub ack: u32,
-    /// For a leg: its port ([`crate::abi::nat`]).
-    pub port: u32,
-    /// Window field.
-    pub window: u16,
-    /// For [`emit::SYN`]; for [`emit::CUT`] the bytes of payload that stay.
-    pub mss: u16,
-    /// [`emit`].
-    pub kind: u8,
-    /// [`tcp`] flags, for all but [`emit::FORWARD`], which keeps the packet's own where this is 0.
-    pub flags: u8,
-    /// For [`emit::SYN`]; [`Segment::NO_SCALE`]: no option.
-    pub scale: u8,
-    /// Zero.
-    pub pad: u8,
-}
-
-/// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
-/// beside; and a copy may be held.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Step {
-    /// By side.
-    pub to_leg: [Emit; 2],
-    /// To the client.
-    pub to_client: Emit,
-    /// [`Verdict`] as a number: see [`Step::verdict`].
-    pub verdict: u8,
-    /// A copy of the packet as it came goes into the TAP.
-    pub hold_copy: u8,
-    /// [`Step::WAKE`] and others.
-    pub events: u8,
-    /// 1 + the side that must be dialled: the caller gets a port and calls [`on_dialled`]; 0: none.
-    pub dial: u8,
-    /// [`LossReason`] of an event that tells of a lost leg, with [`LossReason::FAILED`] where its server failed.
-    pub reason: u8,
-    /// The side of the events.
-    pub side: u8,
-    /// What it had to tell of turns.
-    pub measured: Measured,
-}
-
-impl Step {
-    /// What is held of the flow may go on.
-    pub const WAKE: u8 = 1;
-    /// A leg was lost.
-    pub const LEG_LOST: u8 = 2;
-    /// A leg opened.
-    pub const LEG_OPEN: u8 = 4;
-    /// A side fell out of sync.
-    pub const OUT_OF_SYNC: u8 = 8;
-
-    /// Ends the step with a verdict.
-    #[inline(always)]
-    pub fn end(&mut self, verdict: Verdict) {
-        self.verdict = verdict as u8;
     }
 }

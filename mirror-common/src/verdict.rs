@@ -84,7 +84,7 @@ verdicts! {
     28 BeyondHead         Drop "behind an answer's head that hasn't been seen whole: the server sends it again"
     29 AskedAgain         Emit "a read whose leg was lost before it answered: asked of the other one"
     30 NoService          Pass "not for a service: the kernel's own"
-    31 NotIpv4            Pass "not IPv4: the kernel's own"
+    31 NotIpv4            Pass "not IPv4, or a VLAN's frame at the device below: the kernel's own"
     32 NotTcp             Pass "neither TCP nor an ICMP error about a flow's packet: the kernel's own"
     33 Fragment           Pass "an IP fragment that is not for a service that it could be matched to: the kernel's own"
     34 FragmentDropped    Drop "an IP fragment towards a service's address"
@@ -106,6 +106,8 @@ verdicts! {
     50 PartForwarded      Emit "what was sent on before, of a segment whose rest must wait: sent on; a copy of it all is held"
     51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
+    53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
+    54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -4,7 +4,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, bpf_fib_lookup, xdp_action},
+    bindings::{__sk_buff, TC_ACT_SHOT, bpf_fib_lookup, xdp_action},
     helpers::generated::{
         bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh,
     },
@@ -53,28 +53,38 @@ fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     }
 }
 
-/// One packet of a step, and where to: `scratch.out` is filled. `index`: 0, 1 the legs, 2 the client.
+/// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
 #[inline(always)]
-fn address(scratch: &mut Scratch, service: &Service, index: u32) -> Emit {
+fn address(scratch: &mut Scratch, service: &Service, index: u32) {
     if index == 2 {
         let c = scratch.client;
         scratch.out = Tuple { saddr: c.daddr, daddr: c.saddr, sport: c.dport, dport: c.sport };
-        return scratch.step.to_client;
+        scratch.emit = scratch.step.to_client;
+        return;
     }
     let e = scratch.step.to_leg[index as usize & 1];
     let end = &service.endpoints[index as usize & 1];
     scratch.out =
         Tuple { saddr: end.nat, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
-    e
+    scratch.emit = e;
 }
 
-/// Rewrites and sends the packet at hand. The last one may wait for a neighbour; a clone can't.
-#[inline(always)]
-fn send(skb: Skb, scratch: &mut Scratch, e: &Emit, last: bool) -> i32 {
-    send_as(skb, scratch, last, |scratch, macs| packet::rewrite(skb, scratch, e, macs))
+/// Rewrites the packet at hand as `scratch.emit` says, and sends it to `scratch.out`. `last`: it may wait for a neighbour; a
+/// clone can't.
+///
+/// Exported, so that it is a *global* function to the kernel's verifier: that one follows it once, for any arguments, where
+/// it follows a static one anew for each call and each state of its caller (Linux, Documentation/bpf/verifier.rst, "Global
+/// functions"). None may be called under a lock.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: u32) -> i32 {
+    let skb = Skb::of(skb);
+    // SAFETY: the callers' own; the verifier wants to see that it may be null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
+    send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite(skb, scratch, macs))
 }
 
-/// The same, where `rewrite` says into what.
+/// [`mirror_send`], where `rewrite` says into what.
 #[inline(always)]
 fn send_as(
     skb: Skb,
@@ -106,8 +116,8 @@ fn send_as(
 /// One packet of a step.
 #[inline(never)]
 fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
-    let e = address(scratch, service, index);
-    send(skb, scratch, &e, last != 0)
+    address(scratch, service, index);
+    mirror_send(skb.context().cast(), scratch, last)
 }
 
 /// The ICMP error at hand, to the end that sent the packet that it quotes.
@@ -120,8 +130,18 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ if scratch.step.to_leg[1].kind == emit::ERROR => 1,
         _ => 2,
     };
-    let e = address(scratch, service, index);
-    send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, e.seq, macs))
+    address(scratch, service, index);
+    send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+}
+
+/// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.
+#[inline(always)]
+fn keep_sack<P: Packet>(packet: P, scratch: &mut Scratch, index: u32) -> bool {
+    let kept = packet::put_sack(packet, scratch, index);
+    if !kept {
+        count::verdict(Verdict::EmitFailed);
+    }
+    kept
 }
 
 /// A clone of the packet as it came, into the TAP.
@@ -159,7 +179,14 @@ fn outputs(step: &Step) -> u32 {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    // Both legs are cut alike.
+    // Both legs are cut alike, and shown no blocks, or what is kept would have two sums: another acknowledgement brings them.
+    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
+    if cut {
+        scratch.step.sack.count = 0;
+        if !keep_sack(skb, scratch, 0) {
+            return TC_ACT_SHOT;
+        }
+    }
     for side in 0..2 {
         let e = scratch.step.to_leg[side];
         if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
@@ -176,6 +203,9 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
         let forwards = kind == emit::FORWARD || kind == emit::CUT;
         if kind != emit::NONE && forwards == (turn < 3) {
             left -= 1;
+            if kind == emit::FORWARD && !keep_sack(skb, scratch, index) {
+                continue;
+            }
             action = one(skb, scratch, service, index, (left == 0 && !keep) as u32);
         }
     }
@@ -203,12 +233,15 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     if kind == emit::SYN || kind == emit::CUT {
         return NOT_HERE;
     }
-    let e = address(scratch, service, index);
+    address(scratch, service, index);
     let route = route(frame, scratch);
     if route.found != FOUND || DEVICES.get(route.device).is_none() {
         return NOT_HERE;
     }
-    if !packet::rewrite(frame, scratch, &e, route.macs) {
+    if !keep_sack(frame, scratch, index) {
+        return xdp_action::XDP_DROP;
+    }
+    if !packet::rewrite(frame, scratch, route.macs) {
         count::verdict(Verdict::EmitFailed);
         return xdp_action::XDP_DROP;
     }
@@ -229,5 +262,6 @@ pub fn reset_back(skb: Skb, scratch: &mut Scratch) -> i32 {
         e.seq = 0;
         e.ack = seg.end();
     }
-    send(skb, scratch, &e, true)
+    scratch.emit = e;
+    mirror_send(skb.context().cast(), scratch, 1)
 }

@@ -119,6 +119,9 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
     if step.events == 0 {
         return;
     }
+    if step.events & Step::OVERTAKES != 0 {
+        raise(PAIRS.get_ptr_mut(pair::COUNTERS + pair::OVERTAKING), 1);
+    }
     let (side, reason) = (u32::from(step.side), u32::from(step.reason));
     if step.events & Step::OUT_OF_SYNC != 0 {
         if let Some(words) = APPS.get_ptr_mut(app) {
@@ -134,5 +137,8 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
         event(EventKind::LegOpen, app, slot, generation, side, reason);
     } else if step.events & Step::WAKE != 0 {
         event(EventKind::Wake, app, slot, generation, side, reason);
+    }
+    if step.events & Step::CAUGHT_UP != 0 {
+        event(EventKind::CaughtUp, app, slot, generation, side, reason);
     }
 }

@@ -54,6 +54,36 @@ impl Switch for Words {
     }
 
     #[inline(always)]
+    fn begin_lag(&mut self) {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, 1) };
+    }
+
+    #[inline(always)]
+    fn end_lag(&mut self) -> bool {
+        // SAFETY: as above.
+        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, u64::MAX) == 1 }
+    }
+
+    #[inline(always)]
+    fn lagging(&mut self) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic::load(&raw const (*self.app).lagging) as u32 }
+    }
+
+    #[inline(always)]
+    fn wait(&mut self, now_ms: u32) {
+        // SAFETY: one aligned word, of which any writer's value is as good as another's.
+        unsafe { (&raw mut (*self.app).waited_ms).write_volatile(u64::from(now_ms)) };
+    }
+
+    #[inline(always)]
+    fn waited_ms(&mut self) -> u32 {
+        // SAFETY: as above.
+        unsafe { atomic::load(&raw const (*self.app).waited_ms) as u32 }
+    }
+
+    #[inline(always)]
     fn word(&mut self) -> SwitchWord {
         // SAFETY: as above; the deadline's fields are written before the freezing swap alone.
         unsafe {
@@ -126,6 +156,8 @@ pub fn clear(step: &mut Step) {
     step.dial = 0;
     step.reason = 0;
     step.side = 0;
+    step.sack.room = 0;
+    step.sack.count = 0;
     step.measured.ended = 0;
     step.measured.errors = 0;
     step.measured.compared = 0;
@@ -236,7 +268,6 @@ pub fn dialled(scratch: &mut Scratch, target: Target, service: &Service, words: 
 #[derive(Clone, Copy)]
 pub struct Swept {
     pub due: Due,
-    pub app: u32,
     pub ports: [u32; 2],
     pub live: bool,
     pub two_legs: bool,
@@ -275,7 +306,6 @@ pub fn sweep(
         scratch.client = flow_ref.tuple;
         let swept = Swept {
             due,
-            app: flow_ref.app,
             ports: [flow_ref.legs[0].port, flow_ref.legs[1].port],
             live: flow_ref.state != 0,
             two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,
@@ -315,6 +345,9 @@ pub fn restart(target: Target, words: Words) -> Option<[u32; 2]> {
             ports = Some([flow_ref.legs[0].port, flow_ref.legs[1].port]);
             if flow_ref.flags & Flow::COUNTED != 0 {
                 words.end_write();
+            }
+            if flow_ref.flags & Flow::LAGS != 0 {
+                words.end_lag();
             }
             flow_ref.flags = 0;
             forget(flow_ref);

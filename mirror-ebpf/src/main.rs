@@ -53,14 +53,12 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     };
     match judged {
         Ok(()) => {
-            if let Some(verdict) = Verdict::from_number(scratch.step.verdict) {
-                say::verdict(&ctx, "tc", scratch, verdict);
-            }
+            say::verdict(say::Hook::Tc, scratch, scratch.step.verdict);
             finish(skb, scratch)
         }
         Err(Verdict::NotTcp) => icmp::other(skb, scratch),
         Err(verdict) => {
-            say::verdict(&ctx, "tc", scratch, verdict);
+            say::verdict(say::Hook::Tc, scratch, verdict as u8);
             count::verdict(verdict);
             match verdict.action() {
                 Action::Pass => TC_ACT_OK,
@@ -92,9 +90,7 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
         Some(Action::Hold | Action::Pass) | None => carry::NOT_HERE,
     };
     if action != carry::NOT_HERE {
-        if let Some(verdict) = Verdict::from_number(scratch.step.verdict) {
-            say::verdict(&ctx, "xdp", scratch, verdict);
-        }
+        say::verdict(say::Hook::Xdp, scratch, scratch.step.verdict);
         count::number(u32::from(scratch.step.verdict));
         return action;
     }
@@ -112,6 +108,7 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
         return None;
     }
     let target = lookup::target(&scratch.tuple)?;
+    packet::blocks(frame, scratch).ok()?;
     let service = decide(frame, scratch, target, now_ns)?;
     if scratch.step.dial != 0 {
         dial_apart(scratch, target, service, now_ns);
@@ -129,6 +126,7 @@ fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
         if ours { Verdict::FragmentDropped } else { verdict }
     })?;
     let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
+    packet::blocks(skb, scratch)?;
     let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {
         again(scratch, target, service, now_ns)?;

@@ -9,9 +9,9 @@ use mirror_common::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
     },
-    flow::{Dialled, Flow, Measured, Opening, Segment, Step, pair},
+    flow::{Dialled, Emit, Flow, Measured, Opening, Segment, Step, pair},
     hist,
-    options::SynOptions,
+    options::{Options, ROOM},
     protocol::http1::{Target, Walk},
     verdict,
 };
@@ -117,6 +117,9 @@ pub static TODO: Queue<u64, 8_192> = Queue::new();
 #[btf_map]
 pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
+/// Ethernet, IPv4 and TCP header with the options of a SYN that we make: 66 bytes, and no word cut.
+pub const HEADER_BYTES: usize = 72;
+
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
@@ -134,16 +137,30 @@ pub struct Scratch {
     pub tuple: Tuple,
     /// The flow's client's.
     pub client: Tuple,
-    /// Where the packet that is being made goes.
+    /// The packet that is being made, ...
+    pub emit: Emit,
+    /// ... and where it goes.
     pub out: Tuple,
-    pub options: SynOptions,
+    pub options: Options,
     /// TCP header length, in bytes.
     pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
     /// Ethernet, IPv4 and TCP header as they lie in the packet.
-    pub header: [u8; 64],
-    pub option_bytes: [u8; 40],
+    pub header: [u8; HEADER_BYTES],
+    pub option_bytes: [u8; ROOM],
+    /// The hook, and ...
+    #[cfg(feature = "log")]
+    pub hook: [u8; crate::say::WORDS[0]],
+    /// ... the verdict of the line that is said.
+    #[cfg(feature = "log")]
+    pub verdict: [u8; crate::say::WORDS[1]],
+    /// Blocks that the packet's SACK option will show.
+    pub sack_shown: u32,
+    /// A SACK option as it lies in the packet, ...
+    pub sack_was: [u32; 9],
+    /// ... and what it becomes. What lies behind its end is zero.
+    pub sack_becomes: [u32; 9],
 }
 
 /// Per-CPU: safe while bottom halves are off.

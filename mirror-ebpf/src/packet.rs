@@ -3,23 +3,27 @@
 
 mod error;
 mod frame;
+mod sack;
 mod skb;
 mod sum;
 
 use core::{arch::asm, ffi::c_void};
 
+use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
     checksum,
     flow::{Emit, Segment, emit, tcp},
+    options,
     verdict::Verdict,
 };
 
 pub use error::{quote, rewrite_error};
 pub use frame::Frame;
+pub use sack::put as put_sack;
 pub use skb::Skb;
 pub use sum::body;
 
-use crate::maps::Scratch;
+use crate::maps::{HEADER_BYTES, Scratch};
 
 /// Ethernet header, in bytes.
 pub const ETH: u32 = 14;
@@ -51,8 +55,13 @@ pub trait Packet: Copy {
     /// Cuts or stretches it to `len` bytes.
     fn resize(self, len: u32) -> bool;
     /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
-    /// the pseudo-header's; and `rest` bytes behind it (0, 2, 6 or 10).
-    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, rest: u32) -> bool;
+    /// the pseudo-header's; and `rest` bytes behind it (0, 2, 6, 10 or 14).
+    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, rest: u32) -> bool;
+    /// Overwrites `len` bytes from `offset` on, and changes the TCP checksum by their difference.
+    ///
+    /// # Safety
+    /// `from` has `len` bytes; `len` is known to the verifier as 1 or more.
+    unsafe fn replace(self, offset: u32, from: *mut u8, len: u32, difference: u16) -> bool;
 
     /// Copies `len` bytes (1 to `MAX`) from `offset` on. False where the packet is shorter.
     ///
@@ -70,36 +79,36 @@ pub trait Packet: Copy {
 }
 
 #[inline(always)]
-fn be16(bytes: &[u8; 64], at: usize) -> u16 {
+fn be16(bytes: &[u8; HEADER_BYTES], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[inline(always)]
-fn be32(bytes: &[u8; 64], at: usize) -> u32 {
+fn be32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// As it lies in memory.
 #[inline(always)]
-fn ne16(bytes: &[u8; 64], at: usize) -> u16 {
+fn ne16(bytes: &[u8; HEADER_BYTES], at: usize) -> u16 {
     u16::from_ne_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// As it lies in memory.
 #[inline(always)]
-fn ne32(bytes: &[u8; 64], at: usize) -> u32 {
+fn ne32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 #[inline(always)]
-fn put16(bytes: &mut [u8; 64], at: usize, value: u16) {
+fn put16(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u16) {
     let raw = value.to_ne_bytes();
     bytes[at] = raw[0];
     bytes[at + 1] = raw[1];
 }
 
 #[inline(always)]
-fn put32(bytes: &mut [u8; 64], at: usize, value: u32) {
+fn put32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
     let raw = value.to_ne_bytes();
     bytes[at] = raw[0];
     bytes[at + 1] = raw[1];
@@ -122,8 +131,8 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
 }
 
-/// Reads the headers into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one of TCP's own, the
-/// tuple's addresses are known.
+/// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
+/// of TCP's own, the tuple's addresses are known.
 #[inline(never)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
@@ -164,47 +173,75 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     seg.now_us = (now_ns / 1_000) as u32;
     seg.mss = 0;
     seg.scale = Segment::NO_SCALE;
-    seg.pad = 0;
+    seg.permits_sack = 0;
+    seg.sack.room = 0;
     seg.reading.flags = 0;
     seg.reading.begun = 0;
     seg.reading.summed = 0;
-    if P::HANDSHAKES && seg.flags & tcp::SYN != 0 && tcp_len > 20 {
-        let to = (&raw mut scratch.option_bytes).cast();
-        // SAFETY: `option_bytes` has room for 40.
-        if !unsafe { packet.load::<40>(HEADERS, to, tcp_len - 20) } {
-            return Err(Verdict::Malformed);
-        }
-        options(scratch);
-        if scratch.options.valid == 0 {
-            return Err(Verdict::SynWithoutOptions);
-        }
-        scratch.seg.mss = scratch.options.mss;
-        scratch.seg.scale = scratch.options.scale;
+    if !P::HANDSHAKES || !seg.is(tcp::SYN) || tcp_len == 20 {
+        return Ok(());
+    }
+    if !options(packet, scratch)? {
+        return Err(Verdict::SynWithoutOptions);
+    }
+    scratch.seg.mss = scratch.options.mss;
+    scratch.seg.scale = scratch.options.scale;
+    scratch.seg.permits_sack = scratch.options.permits_sack;
+    Ok(())
+}
+
+unsafe extern "C" fn option_step(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` hands on what `options` gave it, which outlives the loop.
+    let scratch = unsafe { &mut **context.cast::<*mut Scratch>() };
+    !scratch.options.step(&scratch.option_bytes) as i64
+}
+
+/// Reads the options into `scratch.options`. False: they contradict themselves.
+#[inline(never)]
+fn options<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<bool, Verdict> {
+    let len = scratch.tcp_len - 20;
+    let to = (&raw mut scratch.option_bytes).cast();
+    // SAFETY: there is room for 40 bytes.
+    if !unsafe { packet.load::<40>(HEADERS, to, len) } {
+        return Err(Verdict::Malformed);
+    }
+    scratch.options.begin(len);
+    let mut context: *mut Scratch = scratch;
+    // SAFETY: the callback and its context outlive the call.
+    unsafe { bpf_loop(options::MAX as u32, option_step as *mut c_void, (&raw mut context).cast(), 0) };
+    Ok(scratch.options.valid != 0)
+}
+
+/// Reads SACK's blocks of a flow's segment into `scratch.seg.sack`. Other packets' options aren't ours to judge.
+#[inline(always)]
+pub fn blocks<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
+    if scratch.tcp_len == 20 || scratch.seg.is(tcp::SYN) {
+        return Ok(());
+    }
+    let valid = options(packet, scratch)?;
+    if !valid || (scratch.options.blocks != 0 && !sack::read(packet, scratch)) {
+        return Err(Verdict::Malformed);
     }
     Ok(())
 }
 
-#[inline(never)]
-fn options(scratch: &mut Scratch) {
-    scratch.options = mirror_common::options::scan(&scratch.option_bytes, scratch.tcp_len.wrapping_sub(20));
-}
-
 /// The sum of the words from 34 to `end` of the header, the checksum field left out.
 #[inline(always)]
-fn tcp_sum(header: &[u8; 64], options: bool) -> u64 {
+fn tcp_sum(header: &[u8; HEADER_BYTES], options: bool) -> u64 {
     let mut sum = checksum::word(ne32(header, 34))
         + checksum::word(ne32(header, 38))
         + checksum::word(ne32(header, 42));
     sum += checksum::word(ne32(header, 46)) + u64::from(ne16(header, 52));
     if options {
         sum += checksum::word(ne32(header, 54)) + checksum::word(ne32(header, 58));
+        sum += checksum::word(ne32(header, 62));
     }
     sum
 }
 
 /// The pseudo-header's sum, for a TCP length in bytes.
 #[inline(always)]
-fn pseudo_sum(header: &[u8; 64], tcp_bytes: u16) -> u64 {
+fn pseudo_sum(header: &[u8; HEADER_BYTES], tcp_bytes: u16) -> u64 {
     checksum::word(ne32(header, 26))
         + checksum::word(ne32(header, 30))
         + u64::from(tcp_bytes.to_be())
@@ -214,7 +251,7 @@ fn pseudo_sum(header: &[u8; 64], tcp_bytes: u16) -> u64 {
 /// Bytes behind the three headers without options that stay of a packet that is cut: TCP's options, and what is kept of the
 /// payload.
 #[inline(always)]
-fn behind_headers(header: &[u8; 64], payload: u32) -> u32 {
+fn behind_headers(header: &[u8; HEADER_BYTES], payload: u32) -> u32 {
     let options = (u32::from(header[46] >> 4) * 4).wrapping_sub(20) & 0x3f;
     options + payload
 }
@@ -242,23 +279,39 @@ pub struct Macs {
     pub from: [u8; 6],
 }
 
-/// Rewrites the packet at hand into what an [`Emit`] asks for, towards `scratch.out` and `macs`.
+/// Writes the options of a SYN that we make, each padded by NOPs to a word.
+#[inline(always)]
+fn syn_options(header: &mut [u8; HEADER_BYTES], e: &Emit) {
+    header[54..56].copy_from_slice(&[2, 4]);
+    put16(header, 56, e.mss.to_be());
+    let scale = [1, 3, 3, e.scale];
+    let scales = e.scale != Segment::NO_SCALE;
+    if e.permits_sack != 0 {
+        header[58..62].copy_from_slice(&[1, 1, 4, 2]);
+        if scales {
+            header[62..66].copy_from_slice(&scale);
+        }
+    } else if scales {
+        header[58..62].copy_from_slice(&scale);
+    }
+}
+
+/// Rewrites the packet at hand into what `scratch.emit` asks for, towards `scratch.out` and `macs`.
 ///
 /// Whether an skb's checksum is complete or was left to the device can't be seen; [`Packet::write`] knows: of the two
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
-pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs) -> bool {
+pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
     if !reload(packet, scratch) {
         return false;
     }
+    let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;
     let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
         0
-    } else if e.scale == Segment::NO_SCALE {
-        4
     } else {
-        8
+        4 + if e.permits_sack != 0 { 4 } else { 0 } + if e.scale == Segment::NO_SCALE { 0 } else { 4 }
     };
     let kept = if cut { behind_headers(&scratch.header, u32::from(e.mss)) } else { option_len };
     if (made || cut) && !packet.resize(HEADERS + kept) {
@@ -302,16 +355,9 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, e: &Emit, macs: Macs
         put16(header, 52, 0);
         put32(header, 54, 0);
         put32(header, 58, 0);
+        put32(header, 62, 0);
         if option_len > 0 {
-            header[54] = 2;
-            header[55] = 4;
-            put16(header, 56, e.mss.to_be());
-        }
-        if option_len > 4 {
-            header[58] = 1;
-            header[59] = 3;
-            header[60] = 3;
-            header[61] = e.scale;
+            syn_options(header, &e);
         }
     }
     put16(header, 24, checksum::update(ne16(header, 24), ip));

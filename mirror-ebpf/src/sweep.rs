@@ -87,7 +87,7 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
         }
         Due::Free => {
             state.freed += 1;
-            count::step(&scratch.step, swept.app, slot, generation);
+            count::step(&scratch.step, service.app, slot, generation);
             let client = scratch.client;
             lookup::unmake(&client, service, swept.ports, slot);
         }
@@ -134,7 +134,7 @@ pub fn emit(skb: Skb) -> Option<()> {
     let swept = decide::sweep(scratch, target, how, service, words, now_ns, u32::MAX);
     match swept.due {
         Due::Emit => {
-            count::step(&scratch.step, swept.app, entry.slot(), entry.generation());
+            count::step(&scratch.step, service.app, entry.slot(), entry.generation());
             count::number(u32::from(scratch.step.verdict));
             carry::carry(skb, scratch, service, true);
         }

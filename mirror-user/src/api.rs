@@ -65,6 +65,12 @@ pub struct AppStatus {
     pub two_legs: u32,
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
+    /// Connections whose client has seen an answer that the mirror owes, with a write open.
+    #[serde(default)]
+    pub lagging: u64,
+    /// Writes so far that began while another connection lagged: the mirror may have done the two in the other order.
+    #[serde(default)]
+    pub overtaking: u64,
     /// Writes that the mirror does, and of which nobody knows whether the authority has done them.
     pub in_doubt: u64,
     /// Frames held now, and so far, and given up.

@@ -34,7 +34,7 @@ use crate::{
     events::Events,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
-    network::Network,
+    network::{Device, Network},
     object,
     policy::{Hook, Policy, ProcessId, Resources},
     resources::watch::Watch,
@@ -235,6 +235,12 @@ fn forward_packets() -> Result<()> {
     Ok(())
 }
 
+/// Where clients may come in when the service's address belongs to no link: the loopback's, or a dummy's.
+fn clients_devices(all: &[Device]) -> Vec<u32> {
+    let open = |device: &&Device| device.is_on_a_link() && device.name != tap::NAME;
+    all.iter().filter(open).map(|device| device.index).collect()
+}
+
 /// The devices that the policy names, or those that routes lead to. There is no route to a shadow before it is provisioned.
 pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<String>> {
     if !policy.devices.is_empty() {
@@ -246,7 +252,9 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
             "no device here has the service's address {vip}: ip addr add {vip}/32 dev DEVICE, or name `devices`"
         )
     })?;
-    let mut indices = vec![first];
+    let all = network.devices()?;
+    let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
+    let mut indices = if behind_any { clients_devices(&all) } else { vec![first] };
     for side in policy.sides() {
         match network.route(*side.address.ip()) {
             Ok(route) => indices.push(route.device),
@@ -254,7 +262,6 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
             Err(error) => return Err(error),
         }
     }
-    let all = network.devices()?;
     let mut devices: Vec<String> =
         all.into_iter().filter(|device| indices.contains(&device.index)).map(|device| device.name).collect();
     devices.sort();

@@ -27,7 +27,7 @@ pub use turns::{Answers, Pairs, Turns};
 
 use crate::{
     object,
-    policy::{Endpoint, Policy, WeightBy},
+    policy::{Endpoint, Order, Policy, WeightBy},
     words::Words,
 };
 
@@ -154,6 +154,9 @@ impl Datapath {
         service.flags |= policy.divergence.flags();
         if policy.durable {
             service.flags |= Service::DURABLE;
+        }
+        if policy.order == Order::Service {
+            service.flags |= Service::ORDERED;
         }
         let key =
             ServiceKey { addr: ip(policy.service.vip), port: policy.service.vip.port().to_be(), protocol: 6 };

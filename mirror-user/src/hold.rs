@@ -105,8 +105,8 @@ impl Holder {
             self.wait(wait)?;
             self.take_in()?;
             let all = self.thawed();
-            let woken = self.read_events();
-            self.let_go(all, &woken)?;
+            let (caught_up, woken) = self.read_events();
+            self.let_go(all || caught_up, &woken)?;
         }
     }
 
@@ -160,22 +160,25 @@ impl Holder {
         self.bytes += frame.len();
     }
 
-    fn read_events(&mut self) -> Vec<u32> {
-        let mut woken = Vec::new();
+    /// Whether no connection lags any more, and the slots of the flows whose frames may go on.
+    fn read_events(&mut self) -> (bool, Vec<u32>) {
+        let (mut caught_up, mut woken) = (false, Vec::new());
         while let Some(item) = self.events.next() {
             let Some(event) = event_of(&item) else { continue };
             let wakes = [EventKind::Wake as u32, EventKind::LegOpen as u32, EventKind::LegLost as u32];
             if wakes.contains(&event.kind) {
                 woken.push(event.slot);
             }
+            caught_up |= event.kind == EventKind::CaughtUp as u32;
             if let Ok(mut state) = self.state.lock() {
                 state.note(&event);
             }
         }
-        woken
+        (caught_up, woken)
     }
 
-    /// Writes back what may go: every frame of a woken flow, all after a freeze, and each that has waited for a while.
+    /// Writes back what may go: every frame of a woken flow; all after a freeze, and when no connection lags any more; and each
+    /// that has waited for a while.
     fn let_go(&mut self, all: bool, woken: &[u32]) -> Result<()> {
         let now = Instant::now();
         for queue in self.flows.values_mut() {

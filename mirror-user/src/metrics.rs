@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub flows: [u32; 3],
     /// Writes begun and not finished on every member.
     pub open_writes: i64,
+    /// Connections whose client has seen an answer that the mirror owes, with a write open.
+    pub lagging: u64,
     /// Frames held now, so far, and given up.
     pub held: [u64; 3],
     /// Legs lost, by side.
@@ -197,6 +199,16 @@ impl Snapshot {
                 "open_writes",
                 "Writes begun and not finished on every member",
                 one(self.open_writes as f64),
+            ),
+            gauge(
+                "lagging",
+                "Connections whose client has seen an answer that the mirror owes, with a write open",
+                one(self.lagging as f64),
+            ),
+            counter(
+                "overtaking_writes",
+                "Writes that began while another connection lagged",
+                one(self.turns.pairs[1].overtaking as f64),
             ),
             gauge(
                 "weight_ratio",

@@ -11,7 +11,7 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::AddressAttribute,
-        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
         neighbour::{
             NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
         },
@@ -33,6 +33,22 @@ pub struct Device {
     pub up: bool,
     /// `veth`, `bond`, …; empty for a card.
     pub kind: String,
+    /// Speaks Ethernet.
+    pub ethernet: bool,
+    /// Index of the bond, bridge or VRF that it belongs to.
+    pub controller: Option<u32>,
+}
+
+impl Device {
+    /// Whether it holds addresses, and no host is behind it: the loopback, or a dummy.
+    pub fn holds_addresses_alone(&self) -> bool {
+        !self.ethernet && self.kind.is_empty() || self.kind == "dummy"
+    }
+
+    /// Whether other hosts' frames come in by it, and by no other device before.
+    pub fn is_on_a_link(&self) -> bool {
+        self.up && self.ethernet && self.controller.is_none() && !self.holds_addresses_alone()
+    }
 }
 
 /// Where packets to an address go.
@@ -211,11 +227,14 @@ fn device(message: &LinkMessage) -> Device {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         kind: String::new(),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+        controller: None,
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
+            LinkAttribute::Controller(index) => device.controller = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind_name(kind)),

@@ -99,6 +99,13 @@ fn show_app(text: &mut String, app: &AppStatus) {
         );
         let _ = writeln!(text, "  {}", styled(BAD, doubt));
     }
+    if app.overtaking > 0 {
+        let order = format!(
+            "{} writes may have overtaken another connection's on the mirror ({} connections lag now)",
+            app.overtaking, app.lagging
+        );
+        let _ = writeln!(text, "  {}", styled(FAINT, order));
+    }
     if app.compared > 0 {
         let differing = format!(
             "{} turns compared: {} differ; errors {} and {}",
@@ -342,6 +349,8 @@ mod tests {
             flows: 200,
             two_legs: 7,
             open_writes: 2,
+            lagging: 1,
+            overtaking: 12,
             in_doubt: 0,
             held: [1, 9, 0],
             primary: side(true, "found in sync"),
@@ -359,6 +368,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted; breaker open: asked again in 8 s
+  12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4
   notice 5

@@ -64,7 +64,8 @@ pub struct Policy {
     /// Bytes that are held in all at most.
     #[serde(default = "defaults::hold_bytes")]
     pub hold_bytes: usize,
-    /// Devices to attach to; none: those that the service and the endpoints are reached by.
+    /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where
+    /// that is the loopback or a dummy, every Ethernet device that is up and belongs to no other.
     #[serde(default)]
     pub devices: Vec<String>,
     /// Where packets are taken up.
@@ -73,6 +74,9 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client.
     #[serde(default)]
     pub weight_by: WeightBy,
+    /// Whose order the writes keep on the mirror.
+    #[serde(default)]
+    pub order: Order,
     /// How a migration goes by itself.
     #[serde(default)]
     pub migration: Migration,
@@ -164,6 +168,18 @@ pub enum WeightBy {
     Request,
     /// Every read of a client's address alike.
     Client,
+}
+
+/// Whose order the writes keep on the mirror.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each connection's; where a write may overtake another connection's answered one, it is counted.
+    #[default]
+    Connection,
+    /// The whole service's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
+    /// then go at the mirror's pace.
+    Service,
 }
 
 /// A name that fits a path and a terminal: letters, digits, `-` and `_`, at most 32.

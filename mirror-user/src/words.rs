@@ -83,6 +83,11 @@ impl Words {
         self.apps.at(app as usize * APP_WORDS).load(Ordering::SeqCst) as i64
     }
 
+    /// Connections whose client has seen an answer that the mirror owes, with a write open.
+    pub fn lagging(&self, app: u32) -> u64 {
+        self.apps.at(app as usize * APP_WORDS + 7).load(Ordering::SeqCst)
+    }
+
     /// Says what the next freeze is.
     pub fn arm(&self, app: u32, freeze: Freeze) {
         let base = app as usize * APP_WORDS;

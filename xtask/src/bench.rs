@@ -23,7 +23,8 @@ const SIMULATED: [&str; 3] = ["decisions", "forecast", "scaling"];
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BenchArgs {
-    /// --json FILE, --rounds N, --seconds N, --programs-only, --help; or decisions --help, forecast --help, scaling --help
+    /// --json FILE, --rounds N, --seconds N, --programs-only, --help; or transfers --help, decisions --help, forecast --help,
+    /// scaling --help
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::{cargo, root};
 
 /// The features of `mirror-common` that plant one.
-const FAULTS: [&str; 10] = [
+const FAULTS: [&str; 12] = [
     "plant-minimum-of-authority",
     "plant-clone-forgotten",
     "plant-flip-unsettled",
@@ -16,6 +16,8 @@ const FAULTS: [&str; 10] = [
     "plant-delta-stale",
     "plant-redial-from-unanswered",
     "plant-rst-anywhere",
+    "plant-sack-of-authority",
+    "plant-order-ignored",
 ];
 
 /// Builds the world with each fault, runs it, and prints the seed that found it.

@@ -13,8 +13,8 @@ use lab::lists::{ServerConfig, Spoil, serve};
 /// Append-only lists by key, over HTTP/1.1.
 ///
 /// POST /lists/KEY (the body is an id) appends; GET /lists/KEY[?tail=N] reads; GET /dump, PUT /load all lists;
-/// GET /ping, GET /bytes/N, GET /chunked/N, POST /sink (length and CRC-32 of the body), POST /delay/MS,
-/// POST /refuse (413 before the body was read).
+/// GET /ping, GET /bytes/N, GET /chunked/N, POST /sink (length and CRC-32 of the body), GET /sink (of the last
+/// one), POST /delay/MS, POST /refuse (413 before the body was read).
 #[derive(Parser)]
 #[command(
     after_help = "Examples:\n  \

@@ -17,7 +17,8 @@ struct Cli {
     far: String,
     /// The device towards the gateway.
     near: String,
-    /// JSON: `from_host` and `to_host` with `delay_us`, `jitter_us`, `loss`, `duplicate`, `reorder`, `reorder_us`; `seed`.
+    /// JSON: `from_host` and `to_host` with `delay_us`, `jitter_us`, `loss`, `duplicate`, `reorder`, `reorder_us`, `mbits`;
+    /// `seed`.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     impairment: String,
 }

@@ -15,8 +15,9 @@ use super::connection::{Connection, Shared};
 use super::control::Command;
 use super::journal::Writer;
 use super::stats::Stats;
-use super::{Config, Event, Reason, Summary, tcp_info};
+use super::{Config, Event, Reason, Summary};
 use crate::limits::raise_open_files;
+use crate::tcp_info;
 
 /// How often what happened is said.
 const PULSE: Duration = Duration::from_millis(100);

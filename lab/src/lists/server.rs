@@ -72,6 +72,8 @@ impl ServerConfig {
 struct Shared {
     config: ServerConfig,
     store: RefCell<Store>,
+    /// What was said of the last body that `/sink` had.
+    sunk: RefCell<String>,
     trace: Option<RefCell<Trace>>,
     dice: RefCell<Dice>,
     ill: Cell<ill::Ill>,
@@ -98,6 +100,7 @@ pub fn serve(config: ServerConfig, ready: impl FnOnce(SocketAddr)) -> Result<()>
     let shared = Rc::new(Shared {
         dice: RefCell::new(Dice(config.listen.port().into())),
         store: RefCell::new(store),
+        sunk: RefCell::default(),
         trace: trace.map(RefCell::new),
         ill: Cell::default(),
         config,

@@ -56,8 +56,8 @@ impl LinkSpec {
 impl FromStr for LinkSpec {
     type Err = String;
 
-    /// Reads `rtt=20,jitter=1,loss=0.01,duplicate=0.01,reorder=0.02,late=2,seed=7,mtu=1400`, each part as you like: times
-    /// in milliseconds, shares from 0 to 1, each direction alike.
+    /// Reads `rtt=20,jitter=1,loss=0.01,duplicate=0.01,reorder=0.02,late=2,mbits=100,seed=7,mtu=1400`, each part as you
+    /// like: times in milliseconds, shares from 0 to 1, each direction alike.
     fn from_str(text: &str) -> Result<Self, String> {
         let (mut mtu, mut seed, mut impaired) = (None, 0, false);
         let mut fault = Fault::default();
@@ -84,11 +84,12 @@ impl FromStr for LinkSpec {
                 "duplicate" => fault.duplicate = share()?,
                 "reorder" => fault.reorder = share()?,
                 "late" => fault.reorder_us = us()?,
+                "mbits" => fault.mbits = whole()?.into(),
                 "seed" => seed = whole()?,
                 "mtu" => mtu = Some(whole()?),
                 _ => {
                     return Err(format!(
-                        "{name:?} is none of rtt, jitter, loss, duplicate, reorder, late, seed, mtu"
+                        "{name:?} is none of rtt, jitter, loss, duplicate, reorder, late, mbits, seed, mtu"
                     ));
                 }
             }
@@ -279,6 +280,12 @@ impl LabBuilder {
             if self.xdp_ready {
                 ethtool(&lab.host(host), "eth0", XDP_READY)?;
             }
+            if self.xdp_ready && self.spec(host).wire.is_some() {
+                // Redirected frames arrive there only with `gro on`; but the program must get them one by one.
+                let wire = lab.wire_namespace(host);
+                ip_batch(Some(&wire), "link set near gro_max_size 1\n")?;
+                ethtool(&wire, "near", "gro on")?;
+            }
             if self.spec(host).wire.is_some() {
                 ethtool(&lab.host(host), "eth0", WIRE_READY)?;
                 ethtool(&lab.host(Host::Gateway), host.gateway_device(), WIRE_READY)?;
@@ -381,8 +388,8 @@ mod tests {
 
     #[test]
     fn a_link_is_read_from_text() {
-        let spec: LinkSpec = "rtt=20,loss=0.01,late=1.5,mtu=1400,seed=7".parse().unwrap();
-        let fault = Fault { delay_us: 10_000, loss: 0.01, reorder_us: 1_500, ..Fault::default() };
+        let spec: LinkSpec = "rtt=20,loss=0.01,late=1.5,mbits=100,mtu=1400,seed=7".parse().unwrap();
+        let fault = Fault { delay_us: 10_000, loss: 0.01, reorder_us: 1_500, mbits: 100, ..Fault::default() };
         assert_eq!(spec, LinkSpec { mtu: Some(1400), wire: Some(Impairment::both(fault, 7)) });
         assert_eq!("mtu=9000".parse(), Ok(LinkSpec::mtu(9000)));
         for wrong in ["", "loss", "loss=2", "loss=x", "rtt=-1", "colour=1", "mtu=1.5"] {

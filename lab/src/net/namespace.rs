@@ -111,6 +111,22 @@ impl Namespace {
         self.check(Command::new("sh").args(["-ec", line]))
     }
 
+    /// One of the host's TCP counters, by its name in `/proc/net/snmp` or `/proc/net/netstat`.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn tcp_counter(&self, wanted: &str) -> Result<u64> {
+        let text = self.sh("cat /proc/net/snmp /proc/net/netstat")?;
+        let lines: Vec<&str> = text.lines().collect();
+        // Each row of names has one of values below it.
+        let found = lines.windows(2).find_map(|rows| {
+            let [names, values] = [rows[0], rows[1]].map(str::split_whitespace);
+            let tcp = rows[0].starts_with("Tcp");
+            names.zip(values).find(|(name, value)| tcp && *name == wanted && value.parse::<u64>().is_ok())
+        });
+        Ok(found.with_context(|| format!("no counter {wanted}"))?.1.parse()?)
+    }
+
     /// Sets a sysctl below `/proc/sys/net`, for example `ipv4/ip_forward`.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ pub struct Fault {
     pub reorder: f64,
     /// Microseconds that an overtaken frame is late.
     pub reorder_us: u64,
+    /// Megabits a second that the link carries; 0: no limit. What comes faster waits, and nothing is lost for that.
+    pub mbits: u64,
 }
 
 /// A verdict on one frame, in place of the dice.
@@ -64,6 +66,8 @@ const LIMIT: usize = 20_000;
 pub(super) struct Schedule {
     under_way: BinaryHeap<Due>,
     last_due: Option<Instant>,
+    /// When the last frame has been sent whole, at the link's rate.
+    busy_until: Option<Instant>,
     number: u64,
     dice: Dice,
     pub(super) counts: Counts,
@@ -74,6 +78,7 @@ impl Schedule {
         Self {
             under_way: BinaryHeap::new(),
             last_due: None,
+            busy_until: None,
             number: 0,
             dice: Dice(seed),
             counts: Counts::default(),
@@ -98,7 +103,8 @@ impl Schedule {
             self.counts.lost += 1;
             return;
         }
-        let mut due = now + Duration::from_micros(fault.delay_us) + jitter;
+        let mut due =
+            self.sent(frame.len(), fault.mbits, now) + Duration::from_micros(fault.delay_us) + jitter;
         if let Some(late) = late {
             self.counts.reordered += 1;
             due += late;
@@ -111,6 +117,18 @@ impl Schedule {
             self.counts.duplicated += 1;
             self.push(frame, due);
         }
+    }
+
+    /// When a frame that comes `now` has been sent whole, behind those before it.
+    fn sent(&mut self, bytes: usize, mbits: u64, now: Instant) -> Instant {
+        if mbits == 0 {
+            return now;
+        }
+        let begins = self.busy_until.map_or(now, |until| until.max(now));
+        // A bit takes 1,000 / mbits nanoseconds.
+        let sent = begins + Duration::from_nanos(bytes as u64 * 8_000 / mbits);
+        self.busy_until = Some(sent);
+        sent
     }
 
     fn push(&mut self, frame: &[u8], at: Instant) {
@@ -225,6 +243,25 @@ mod tests {
         assert_eq!(schedule.due(start + Duration::from_micros(19_999)), None);
         assert_eq!(schedule.next(), Some(start + Duration::from_millis(20)));
         assert!(schedule.due(start + Duration::from_millis(20)).is_some());
+    }
+
+    #[test]
+    fn frames_leave_no_faster_than_the_link_carries_them() {
+        let fault = Fault { mbits: 10, delay_us: 500, ..Fault::default() };
+        let start = Instant::now();
+        let mut schedule = Schedule::new(3);
+        for _ in 0..3 {
+            schedule.take(&[0; 1_250], &fault, Fate::Dice, start);
+        }
+        // 10,000 bits are a millisecond's.
+        for frame in 1..=3 {
+            let due = start + Duration::from_micros(frame * 1_000 + 500);
+            assert_eq!(schedule.next(), Some(due));
+            assert!(schedule.due(due).is_some());
+        }
+        let late = start + Duration::from_secs(1);
+        schedule.take(&[0; 1_250], &fault, Fate::Dice, late);
+        assert_eq!(schedule.next(), Some(late + Duration::from_micros(1_500)));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn read<S: Switch>(
         leg.flags |= Leg::UNKNOWN;
         let goes_on = leg.flags & Leg::CLOSING == 0 && flow.authority as u32 == side as u32;
         if !unasked || goes_on {
-            make_opaque(flow, terms);
+            make_opaque(flow, terms, step);
         }
     }
     let now = flow.leg(side).answered;

@@ -2,12 +2,12 @@
 
 use super::close::{client_reset, finish_write};
 use super::handshake::{SYN_AGAIN_MS, syn};
-use super::leg::leg_ack;
 use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
+use super::to_leg::{leg_ack, leg_window};
 use super::turn::{KEPT, begin_turn};
-use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -19,8 +19,16 @@ const EDGE_SLACK: u32 = 65_536;
 const OLD_ACK: u32 = 1 << 26;
 
 /// A segment of the client's, SYNs excepted ([`super::on_client_syn`]).
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
+    step.sack.open(&seg.sack);
+    let verdict = taken(flow, seg, terms, step);
+    // By itself, and last: the verifier follows it from every state that it is come to in.
+    if flow.has(Flow::SACK) { sack::of_client(flow, seg, step) } else { verdict }
+}
+
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn taken<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     by_kind(flow, seg, terms, step);
     step.verdict
 }
@@ -92,7 +100,7 @@ pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
         window: shown_window(flow),
         mss: 0,
         scale: 0,
-        pad: 0,
+        permits_sack: 0,
     };
 }
 
@@ -134,22 +142,29 @@ pub(super) fn raise_edge(flow: &mut Flow) {
     flow.shown_edge = if back { least } else { seq::max(flow.shown_edge, least) };
 }
 
-/// Raises the acknowledgement that is shown to the least of the legs that owe. Returns whether it rose.
+/// What of the client's bytes may be shown as received, if every leg has them.
 ///
 /// A read that another side was asked isn't acknowledged before its answer begins: the client keeps it, and it can be
 /// asked of the other leg.
 #[inline(always)]
+pub(super) fn showable(flow: &Flow) -> u32 {
+    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
+        seq::min(flow.client_next, flow.turn_begin)
+    } else {
+        flow.client_next
+    }
+}
+
+/// Raises the acknowledgement that is shown to the least of the legs that owe. Returns whether it rose.
+#[inline(always)]
 pub(super) fn raise_shown(flow: &mut Flow) -> bool {
-    let mut least = flow.client_next;
+    let mut least = showable(flow);
     let alone = cfg!(feature = "plant-minimum-of-authority");
     if flow.leg(Side::Primary).state != leg_state::NONE && !(alone && flow.authority() == Side::Shadow) {
         least = seq::min(least, flow.leg(Side::Primary).acked);
     }
     if flow.leg(Side::Shadow).state != leg_state::NONE && !(alone && flow.authority() == Side::Primary) {
         least = seq::min(least, flow.leg(Side::Shadow).acked);
-    }
-    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
-        least = seq::min(least, flow.turn_begin);
     }
     let rises = seq::lt(flow.shown, least);
     if rises {
@@ -168,10 +183,10 @@ fn forward(flow: &Flow, side: Side, seg: &Segment) -> Emit {
         seq: seg.seq.wrapping_add(leg.offset),
         ack: leg_ack(flow, side),
         port: leg.port,
-        window: super::leg::leg_window(flow, side),
+        window: leg_window(flow, side),
         mss: 0,
         scale: 0,
-        pad: 0,
+        permits_sack: 0,
     }
 }
 
@@ -296,6 +311,7 @@ fn ask_again(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     leg.acked = begin;
     leg.answered = turns.wrapping_sub(1);
     leg.fed = leg.fed.wrapping_add(1);
+    sack::forget(flow, side);
     flow.set(Flow::ASK_AGAIN, false);
     step.to_leg[side as usize] = forward(flow, side, seg);
     step.end(Verdict::AskedAgain);
@@ -370,7 +386,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
                 return;
             }
         }
-        accept(flow, reading, terms);
+        accept(flow, reading, terms, step);
         if cfg!(feature = "plant-length-ignored") {
             flow.parse.at = data_end;
         }
@@ -398,21 +414,24 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
 
 /// Takes over what the reading found.
 #[inline(always)]
-fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S>) {
+fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S>, step: &mut Step) {
     flow.parse = reading.after;
     let shift = flow.completed & 63;
     let mask = if reading.completed >= 64 { u64::MAX } else { (1_u64 << (reading.completed & 63)) - 1 };
     flow.heads = (flow.heads & !mask.rotate_left(shift)) | (reading.heads & mask).rotate_left(shift);
     flow.completed = flow.completed.wrapping_add(reading.completed);
+    if reading.completed > 0 {
+        flow.set(Flow::LAST_ASKED, reading.flags & Reading::CLOSE != 0);
+    }
     if reading.flags & Reading::OPAQUE != 0 {
-        make_opaque(flow, terms);
+        make_opaque(flow, terms, step);
     }
 }
 
 /// From here on nothing is told apart: the flow keeps its authority and both legs for life, and isn't waited for.
 #[inline(always)]
-pub(super) fn make_opaque<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>) {
+pub(super) fn make_opaque<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
     flow.set(Flow::OPAQUE, true);
     flow.set(Flow::MOVED, false);
-    finish_write(flow, true, terms);
+    finish_write(flow, true, terms, step);
 }

@@ -61,7 +61,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         if draining {
             put_out(terms, step);
         }
-        finish_write(flow, true, terms);
+        finish_write(flow, true, terms, step);
         return Due::Free;
     }
     if flow.state == flow_state::OPENING {

@@ -1,8 +1,10 @@
 //! FIN, RST, and when a flow is over.
 
 use super::client::ack_client;
-use super::leg::{absorb, end_leg};
+use super::leg::absorb;
+use super::order::note_lag;
 use super::settled::{answered, owes_write};
+use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -11,7 +13,12 @@ use crate::verdict::Verdict;
 /// Says that the flow's counted write is finished, if it is: answered by every leg that was asked. `anyway`: it isn't
 /// waited for any more.
 #[inline(always)]
-pub(super) fn finish_write<S: Switch>(flow: &mut Flow, anyway: bool, terms: &mut Terms<'_, S>) {
+pub(super) fn finish_write<S: Switch>(
+    flow: &mut Flow,
+    anyway: bool,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
     if !flow.has(Flow::COUNTED) {
         return;
     }
@@ -19,6 +26,7 @@ pub(super) fn finish_write<S: Switch>(flow: &mut Flow, anyway: bool, terms: &mut
         flow.set(Flow::COUNTED, false);
         terms.switch.end_write();
     }
+    step.events = note_lag(flow, terms, step);
 }
 
 /// Whether a leg has answered the counted write, and its answer has been seen to its end; or the client has seen that it
@@ -40,10 +48,9 @@ pub(super) fn note_fin(leg: &mut Leg, end: u32) {
         return;
     }
     leg.flags |= Leg::FIN;
-    leg.fin = end;
     if leg.parse.scanner.until_close() {
         leg.answered = leg.answered.wrapping_add(1);
-        leg.parse = Default::default();
+        leg.parse.scanner.reset();
     }
     leg.parse.at = end;
 }
@@ -94,7 +101,7 @@ pub(super) fn client_reset<S: Switch>(
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
     flow.set(Flow::RETURNING, true);
     flow.state = flow_state::ENDED;
-    finish_write(flow, false, terms);
+    finish_write(flow, false, terms, step);
     step.end(Verdict::Reset);
 }
 
@@ -140,7 +147,7 @@ pub(super) fn drain<S: Switch>(
             put_out(terms, step);
         }
         flow.leg_mut(side).state = leg_state::NONE;
-        finish_write(flow, false, terms);
+        finish_write(flow, false, terms, step);
         step.end(Verdict::LegLost);
         return;
     }
@@ -150,7 +157,7 @@ pub(super) fn drain<S: Switch>(
     if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
         end_leg(flow, side, flow.client_next, step);
         flow.leg_mut(side).state = leg_state::NONE;
-        finish_write(flow, false, terms);
+        finish_write(flow, false, terms, step);
     }
     step.to_client = Emit::default();
     step.end(Verdict::Absorbed);

@@ -1,9 +1,9 @@
 //! SYN, SYN-ACK: a connection with one leg or two.
 
 use super::client::ack_client;
-use super::leg::{ack_leg, reset_leg};
 use super::loss::{Loss, LossReason, end_with_reset, lose};
 use super::settled::take_over;
+use super::to_leg::{ack_leg, reset_leg};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::abi::{Service, Tuple};
 use crate::seq;
@@ -39,12 +39,12 @@ pub fn open<S: Switch>(
 ) {
     let word = terms.switch.word();
     flow.tuple = opening.tuple;
-    flow.app = terms.service.app;
     flow.state = flow_state::OPENING;
     flow.authority = word.authority() as u8;
     flow.client_scale = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale };
     flow.shown_scale = 0;
     flow.flags = if seg.scale == Segment::NO_SCALE { 0 } else { Flow::CLIENT_SCALES };
+    flow.set(Flow::SACK, seg.permits_sack != 0);
     flow.iss = seg.seq;
     let first = seg.seq.wrapping_add(1);
     flow.client_next = first;
@@ -52,6 +52,8 @@ pub fn open<S: Switch>(
     flow.shown_edge = first;
     flow.client_acked = 0;
     flow.view_next = 0;
+    flow.delta = 0;
+    flow.shown_from = 0;
     flow.turn_view = 0;
     flow.turn_begin = first;
     flow.turns = 0;
@@ -65,6 +67,7 @@ pub fn open<S: Switch>(
     flow.last_ms = seg.now_ms;
     flow.turn_us = seg.now_us;
     flow.opened_ms = seg.now_ms;
+    flow.shown_sack = 0;
     for side in Side::BOTH {
         let port = opening.ports[side as usize & 1];
         let leg = flow.leg_mut(side);
@@ -98,7 +101,6 @@ pub(super) fn start(leg: &mut Leg, port: u32, iss: u32, from: u32, now_ms: u32) 
     leg.port = port;
     // The SYN takes the number before the first byte's.
     leg.offset = iss.wrapping_add(1).wrapping_sub(from);
-    leg.from = from;
     leg.acked = from;
     leg.edge = from;
     leg.dialled_ms = now_ms;
@@ -112,13 +114,13 @@ pub(super) fn syn(flow: &Flow, side: Side) -> Emit {
     Emit {
         kind: emit::SYN,
         flags: tcp::SYN,
-        seq: leg.from.wrapping_add(leg.offset).wrapping_sub(1),
+        seq: leg.acked.wrapping_add(leg.offset).wrapping_sub(1),
         ack: 0,
         port: leg.port,
         window: flow.client_window,
         mss: flow.mss,
         scale: leg.told,
-        pad: 0,
+        permits_sack: flow.has(Flow::SACK) as u8,
     }
 }
 
@@ -194,7 +196,7 @@ pub(super) fn on_dialling<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
-    let expected = flow.leg(side).from.wrapping_add(flow.leg(side).offset);
+    let expected = flow.leg(side).acked.wrapping_add(flow.leg(side).offset);
     let hit = seg.is(tcp::ACK) && seg.ack == expected;
     if seg.is(tcp::RST) {
         if !hit {
@@ -219,8 +221,9 @@ pub(super) fn on_dialling<S: Switch>(
     if flow.state == flow_state::OPENING && flow.authority as u32 == side as u32 {
         flow.state = flow_state::OPEN;
         let edge = flow.leg(side).edge;
-        flow.leg_mut(side).delta = 0;
+        flow.delta = 0;
         flow.view_next = seg.seq.wrapping_add(1);
+        flow.shown_from = flow.view_next;
         flow.turn_view = flow.view_next;
         flow.client_acked = seg.seq;
         flow.shown_edge = edge;
@@ -231,13 +234,15 @@ pub(super) fn on_dialling<S: Switch>(
         } else {
             flow.shown_scale = seg.scale;
         }
+        flow.set(Flow::SACK, flow.has(Flow::SACK) && seg.permits_sack != 0);
         show_syn_ack(flow, seg, step);
         step.end(Verdict::SynAckShown);
     } else {
         ack_leg(flow, side, step);
         step.events |= Step::LEG_OPEN | Step::WAKE;
         step.events = take_over(flow, side, step);
-        step.end(Verdict::SynAckAbsorbed);
+        let without = flow.has(Flow::SACK) && seg.permits_sack == 0;
+        step.end(if without { Verdict::SynAckWithoutSack } else { Verdict::SynAckAbsorbed });
     }
 }
 
@@ -254,12 +259,13 @@ fn opened(flow: &mut Flow, side: Side, seg: &Segment) {
     leg.told = if scales { leg.told } else { 0 };
     leg.rcv_nxt = next;
     leg.sent_max = next;
-    leg.shown_from = next;
-    leg.fin = 0;
-    leg.parse = Default::default();
+    leg.parse.scanner.reset();
     leg.parse.at = next;
     leg.edge = leg.acked.wrapping_add(u32::from(seg.window));
     leg.heard_ms = seg.now_ms;
+    if seg.permits_sack != 0 {
+        leg.flags |= Leg::SACK;
+    }
     if seq::le(leg.answered, turns) {
         leg.behind_since = 0;
     }
@@ -278,6 +284,6 @@ pub(super) fn show_syn_ack(flow: &Flow, seg: &Segment, step: &mut Step) {
         window: seg.window,
         mss: if mss < flow.mss { mss } else { flow.mss },
         scale: seg.scale,
-        pad: 0,
+        permits_sack: flow.has(Flow::SACK) as u8,
     };
 }

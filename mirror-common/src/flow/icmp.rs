@@ -56,7 +56,7 @@ pub fn on_leg_error(flow: &Flow, side: Side, quote: &Quote, step: &mut Step) -> 
     let lives = flow.state == flow_state::OPENING || flow.state == flow_state::OPEN;
     // RFC 5927, 4.1. A SYN has the number before the first byte's.
     let under_way = match leg.state {
-        leg_state::DIALLING => seq == leg.from.wrapping_sub(1),
+        leg_state::DIALLING => seq == leg.acked.wrapping_sub(1),
         leg_state::OPEN => seq::le(leg.acked, seq) && seq::lt(seq, flow.client_next),
         _ => false,
     };
@@ -75,8 +75,8 @@ pub fn on_client_error(flow: &Flow, quote: &Quote, step: &mut Step) -> u8 {
     let side = flow.authority();
     let leg = flow.leg(side);
     let under_way = seq::le(flow.client_acked, quote.seq) && seq::lt(quote.seq, flow.view_next);
-    let seq = quote.seq.wrapping_sub(leg.delta);
-    let own = !flow.has(Flow::RETURNING) && leg.state == leg_state::OPEN && seq::le(leg.shown_from, seq);
+    let seq = quote.seq.wrapping_sub(flow.delta);
+    let own = !flow.has(Flow::RETURNING) && leg.state == leg_state::OPEN && seq::le(flow.shown_from, seq);
     if flow.state == flow_state::OPEN && under_way && own {
         step.to_leg[side as usize & 1] = Emit { kind: emit::ERROR, seq, port: leg.port, ..Emit::default() };
         step.end(Verdict::IcmpTranslated);
@@ -96,9 +96,9 @@ mod tests {
         (flow.client_acked, flow.view_next) = (5_000, 5_100);
         for (leg, offset) in flow.legs.iter_mut().zip([40_000, 80_000_u32]) {
             leg.state = leg_state::OPEN;
-            (leg.offset, leg.acked, leg.from, leg.port) = (offset, 1_001, 1_001, offset);
+            (leg.offset, leg.acked, leg.port) = (offset, 1_001, offset);
         }
-        (flow.legs[0].delta, flow.legs[0].shown_from) = (3_000, 1_500);
+        (flow.delta, flow.shown_from) = (3_000, 1_500);
         flow
     }
 
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!((told.kind, told.seq, told.port), (emit::ERROR, 2_050, 40_000));
         assert_eq!((step.to_leg[1].kind, step.to_client.kind), (emit::NONE, emit::NONE));
         for (seq, shown_from) in [(4_999, 1_500), (5_100, 1_500), (5_050, 2_051)] {
-            flow.legs[0].shown_from = shown_from;
+            flow.shown_from = shown_from;
             let mut step = Step::default();
             on_client_error(&flow, &too_large(seq, 1_400), &mut step);
             assert_eq!(step.verdict, Verdict::IcmpAbsorbed as u8, "{seq} {shown_from}");

@@ -8,7 +8,8 @@ use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::measure::note_end;
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
-use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::to_leg::{ack_leg, leg_ack, reset_leg};
+use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -17,7 +18,7 @@ use crate::verdict::Verdict;
 const NEAR: u32 = 1 << 26;
 
 /// A segment of a side's server.
-#[cfg_attr(target_arch = "bpf", inline(never))]
+#[inline(always)]
 pub fn on_leg<S: Switch>(
     flow: &mut Flow,
     side: Side,
@@ -25,18 +26,20 @@ pub fn on_leg<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) -> u8 {
-    by_state(flow, side, seg, terms, step);
-    step.verdict
+    step.sack.open(&seg.sack);
+    let verdict = by_state(flow, side, seg, terms, step);
+    // By itself, and last: the verifier follows it from every state that it is come to in.
+    if flow.has(Flow::SACK) { sack::of_leg(flow, side, seg, step) } else { verdict }
 }
 
-#[inline(always)]
+#[cfg_attr(target_arch = "bpf", inline(never))]
 fn by_state<S: Switch>(
     flow: &mut Flow,
     side: Side,
     seg: &Segment,
     terms: &mut Terms<'_, S>,
     step: &mut Step,
-) {
+) -> u8 {
     flow.set(Flow::QUIET, seq::since(seg.now_ms, flow.last_ms) >= GAP_MS);
     flow.last_ms = seg.now_ms;
     match flow.leg(side).state {
@@ -49,72 +52,7 @@ fn by_state<S: Switch>(
             step.end(Verdict::ResetUnknownLeg);
         }
     }
-}
-
-/// What a leg's server is told that it has reached: the authority's by the client, the other's by us.
-#[inline(always)]
-pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
-    let leg = flow.leg(side);
-    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
-        seq::max(flow.client_acked.wrapping_sub(leg.delta), leg.shown_from)
-    } else {
-        leg.rcv_nxt
-    }
-}
-
-/// The window that a leg's server is told: the authority's is the client's; what is absorbed needs no limit.
-#[inline(always)]
-pub(super) fn leg_window(flow: &Flow, side: Side) -> u16 {
-    let leg = flow.leg(side);
-    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
-        let field = (u32::from(flow.client_window) << (flow.client_scale & 15)) >> (leg.told & 15);
-        if field > 0xffff { 0xffff } else { field as u16 }
-    } else {
-        0xffff
-    }
-}
-
-/// The acknowledgement of a leg's bytes, made from the packet at hand.
-#[inline(always)]
-pub(super) fn ack_leg(flow: &Flow, side: Side, step: &mut Step) {
-    let leg = flow.leg(side);
-    step.to_leg[side as usize] = Emit {
-        kind: emit::BARE,
-        flags: tcp::ACK,
-        seq: flow.client_next.wrapping_add(leg.offset),
-        ack: leg_ack(flow, side),
-        port: leg.port,
-        window: leg_window(flow, side),
-        mss: 0,
-        scale: 0,
-        pad: 0,
-    };
-}
-
-/// The reset for a server's segment that belongs to no living leg (RFC 9293, 3.10.7.1).
-#[inline(always)]
-pub(super) fn reset_leg(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
-    step.to_leg[side as usize] = Emit {
-        kind: emit::BARE,
-        flags: tcp::RST,
-        seq: seg.ack,
-        port: flow.leg(side).port,
-        ..Emit::default()
-    };
-}
-
-/// Our own reset of a leg, where `at` is the client's number that its server expects.
-#[inline(always)]
-pub(super) fn end_leg(flow: &Flow, side: Side, at: u32, step: &mut Step) {
-    let leg = flow.leg(side);
-    step.to_leg[side as usize] = Emit {
-        kind: emit::BARE,
-        flags: tcp::RST | tcp::ACK,
-        seq: at.wrapping_add(leg.offset),
-        ack: leg_ack(flow, side),
-        port: leg.port,
-        ..Emit::default()
-    };
+    step.verdict
 }
 
 #[inline(always)]
@@ -168,7 +106,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         step.to_client.kind = emit::NONE;
     }
     if flow.state == flow_state::OPEN {
-        finish_write(flow, false, terms);
+        finish_write(flow, false, terms, step);
         if step.verdict != Verdict::AbsorbedAck as u8 {
             // Not on a duplicate: what is let go may be sent again to the leg that sent it, and bring the next.
             wake(flow, step);
@@ -222,7 +160,7 @@ fn pure_ack(flow: &mut Flow, side: Side, seg: &Segment, news: News, authority: b
     };
     let keeps_alive = seq::lt(seg.seq, flow.leg(side).sent_max);
     if keeps_alive && authority {
-        step.to_client = shown(flow, side, seg);
+        step.to_client = shown(flow, seg);
         step.end(Verdict::Probe);
     } else if keeps_alive {
         ack_leg(flow, side, step);
@@ -230,31 +168,35 @@ fn pure_ack(flow: &mut Flow, side: Side, seg: &Segment, news: News, authority: b
             ack_client(flow, step);
         }
         step.end(Verdict::Absorbed);
-    } else if raised || opened || flow.has(Flow::PROBED) || (news.same && flow.leg(side).acked == flow.shown)
-    {
-        // The last is the slowest leg's duplicate acknowledgement: the client's only sign of loss without SACK.
+    } else if raised || opened || flow.has(Flow::PROBED) || sign_of_loss(flow, side, news) {
         flow.set(Flow::PROBED, false);
         ack_client(flow, step);
         step.end(Verdict::Raised);
     } else {
-        // Anything else would look like a duplicate acknowledgement to the client.
+        // Anything else would look like a duplicate acknowledgement to the client, if its blocks tell nothing.
         step.end(Verdict::AbsorbedAck);
     }
 }
 
+/// The slowest leg's duplicate acknowledgement: the client's only sign of loss without SACK.
+#[inline(always)]
+fn sign_of_loss(flow: &Flow, side: Side, news: News) -> bool {
+    news.same && flow.leg(side).acked == flow.shown && !sack::sacks(flow, side)
+}
+
 /// The authority's segment as the client sees it.
 #[inline(always)]
-fn shown(flow: &Flow, side: Side, seg: &Segment) -> Emit {
+fn shown(flow: &Flow, seg: &Segment) -> Emit {
     Emit {
         kind: emit::FORWARD,
         flags: 0,
-        seq: seg.seq.wrapping_add(flow.leg(side).delta),
+        seq: seg.seq.wrapping_add(flow.delta),
         ack: flow.shown,
         port: 0,
         window: shown_window(flow),
         mss: 0,
         scale: 0,
-        pad: 0,
+        permits_sack: 0,
     }
 }
 
@@ -268,7 +210,7 @@ fn show<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
-    if seq::lt(seg.seq, flow.leg(side).shown_from) {
+    if seq::lt(seg.seq, flow.shown_from) {
         // It was absorbed before this leg had the authority, and its acknowledgement was lost.
         ack_leg(flow, side, step);
         if raise_shown(flow) {
@@ -301,10 +243,10 @@ fn show<S: Switch>(
     let leg = flow.leg_mut(side);
     leg.sent_max = seq::max(leg.sent_max, end);
     let closing = leg.flags & (Leg::CLOSING | Leg::FIN) != 0;
-    let view = end.wrapping_add(leg.delta);
     if closing {
         flow.set(Flow::CLOSING, true);
     }
+    let view = end.wrapping_add(flow.delta);
     flow.view_next = seq::max(flow.view_next, view);
     if seq::lt(flow.turn_view, view) {
         // The answer has begun: what the client has read of it, nobody can take back.
@@ -312,7 +254,7 @@ fn show<S: Switch>(
     }
     raise_shown(flow);
     raise_edge(flow);
-    step.to_client = shown(flow, side, seg);
+    step.to_client = shown(flow, seg);
     if borrowed_fin {
         step.to_client.flags = seg.flags & !tcp::FIN;
     }
@@ -334,6 +276,13 @@ fn borrowed<S: Switch>(flow: &Flow, side: Side, terms: &mut Terms<'_, S>) -> boo
         && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
         && leg.flags & Leg::CLOSING == 0
         && !leg.parse.scanner.until_close()
+        && !done_as_asked(flow, side)
+}
+
+/// Whether a leg has answered a request that said that it is the last: its server ends the connection, as the client expects.
+#[inline(always)]
+fn done_as_asked(flow: &Flow, side: Side) -> bool {
+    flow.has(Flow::LAST_ASKED) && flow.leg(side).answered == flow.turns
 }
 
 /// Whether the authority's FIN is the client's. The mirror's close, while it answers reads, isn't: the other takes over.
@@ -397,7 +346,13 @@ pub(super) fn absorb<S: Switch>(
     }
     let data_end = seg.seq.wrapping_add(seg.payload);
     let opaque = flow.has(Flow::OPAQUE);
+    let turns = flow.turns;
     let leg = flow.leg_mut(side);
+    if verdict == Read::Hole {
+        leg.flags |= Leg::HOLE;
+    } else if leg.answered == turns {
+        leg.flags &= !Leg::HOLE;
+    }
     // Over holes of a body nobody reads; never over one that hides a head.
     let whole = verdict == Read::Done
         && (seq::le(seg.seq, leg.rcv_nxt) || (!opaque && seq::le(data_end, leg.parse.at)));
@@ -424,7 +379,7 @@ pub(super) fn absorb<S: Switch>(
 /// The mirror closes while the client doesn't: its leg is replaced, or owes what it will never do.
 #[inline(always)]
 fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S>, step: &mut Step) {
-    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0;
+    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0 || done_as_asked(flow, side);
     let mine = terms.switch.word().authority() as u8 == side as u8;
     if over || (mine && !spared(flow, side, false)) || flow.has(Flow::OPAQUE) {
         // The connection's own end is on its way, or this is the end that the client will see.

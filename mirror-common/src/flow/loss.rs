@@ -2,9 +2,9 @@
 
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
-use super::leg::end_leg;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
+use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -127,7 +127,12 @@ pub(super) fn lose<S: Switch>(
     {
         flow.leg_mut(side).state = leg_state::NONE;
     }
-    finish_write(flow, false, terms);
+    finish_write(flow, false, terms, step);
+    if hears_it && whole && flow.has(Flow::LAST_ASKED) && flow.client_acked == flow.view_next {
+        // The client waits for the connection's end alone, and no other server would say that.
+        end_with_reset(flow, false, terms, step);
+        return Verdict::Reset;
+    }
     if hears_it && !give_back(flow, side.other(), whole) {
         end_with_reset(flow, false, terms, step);
         return Verdict::FailedMidAnswer;
@@ -138,7 +143,7 @@ pub(super) fn lose<S: Switch>(
         }
         if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
             ask_dial(flow, side.other(), terms.now_ms, step);
-        } else if !refused && (served || !flow.has(Flow::QUIET) || flow.leg(side).from != flow.client_next) {
+        } else if !refused && (served || !flow.has(Flow::QUIET) || flow.leg(side).acked != flow.client_next) {
             // Once while all is idle, for who is gone refuses it. Not twice: a server that closes idle connections closes
             // that one too, and some day that meets the next request.
             ask_dial(flow, side, terms.now_ms, step);
@@ -157,7 +162,7 @@ pub(super) fn spared(flow: &Flow, side: Side, refused: bool) -> bool {
         && !owes_write(flow, side)
         && at_boundary(flow)
         // What is held is a copy of a turn that the other one answers, or it is the turn that waits for this leg.
-        && !(refused && flow.has(Flow::HELD) && flow.leg(side).from == flow.client_next)
+        && !(refused && flow.has(Flow::HELD) && flow.leg(side).acked == flow.client_next)
 }
 
 /// Whether a server that closes has never had the last turn: its FIN acknowledges nothing of it, and what came later found
@@ -274,7 +279,7 @@ pub(super) fn end_with_reset<S: Switch>(
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
     flow.set(Flow::RETURNING, lingers || flow.has(Flow::RETURNING));
-    finish_write(flow, !lingers, terms);
+    finish_write(flow, !lingers, terms, step);
     flow.set(Flow::TOLD_ONCE, !opening);
     flow.state = flow_state::ENDED;
 }
@@ -323,10 +328,12 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let (next, turns) = (flow.client_next, flow.turns);
     let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
     let heard_by_nobody = flow.authority as u32 != side as u32 && !flow.has(Flow::RETURNING | Flow::OPAQUE);
+    // What is told apart no more isn't counted either: then a leg owes acknowledgements alone.
+    let counted = !flow.has(Flow::OPAQUE);
     let leg = flow.leg(side);
     let silent = if flow.authority as u32 == side as u32 {
         flow.client_window != 0
-            && (flow.client_acked != flow.view_next || leg.answered != turns || in_answer(leg))
+            && (flow.client_acked != flow.view_next || (counted && leg.answered != turns) || in_answer(leg))
     } else {
         in_answer(leg) && !in_answer(&other)
     };
@@ -341,13 +348,14 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     // What the other one has closed without an answer, this one owes all the same.
     let reached_turn = if other_done && other.flags & Leg::FIN == 0 { other.answered } else { turns };
     let behind = seq::lt(leg.acked, next)
-        || ((other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
+        || (counted && (other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
         let other_over =
             other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);
     }
-    let reached = !seq::lt(leg.acked, leg.mark) && (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
+    let answered = !counted || (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
+    let reached = answered && !seq::lt(leg.acked, leg.mark);
     if leg.behind_since == 0 || reached {
         leg.behind_since = now_ms;
         leg.mark = next;

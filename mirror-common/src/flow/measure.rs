@@ -31,8 +31,11 @@ pub mod pair {
     pub const DIGEST_DIFFERS: u32 = 6;
     /// Records of differences that were not sent, being too many at once.
     pub const RECORDS_LOST: u32 = 7;
+    /// Of all writes, compared or not: those that began while another connection's answered write wasn't finished on the
+    /// other side, which may do the two in the other order.
+    pub const OVERTAKING: u32 = 8;
     /// How many there are.
-    pub const COUNTERS: u32 = 8;
+    pub const COUNTERS: u32 = 9;
 }
 
 /// How a compared turn came out, all of it: [`Compared::outcome`].

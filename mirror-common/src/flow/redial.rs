@@ -1,9 +1,9 @@
 //! A leg's life is not the connection's: it is dialled anew under the client's connection.
 
 use super::handshake::{offered, start, syn};
-use super::measure;
 use super::settled::at_boundary;
 use super::{Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state};
+use super::{measure, sack};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -46,15 +46,16 @@ pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
     let leg = flow.leg_mut(side);
     leg.state = leg_state::DOWN;
     leg.flags = 0;
-    leg.from = from;
     leg.acked = from;
     leg.edge = from;
     leg.answered = answered;
     leg.fed = 0;
     leg.behind_since = 0;
-    leg.parse = Default::default();
+    leg.parse.scanner.reset();
+    leg.parse.at = 0;
     leg.rcv_nxt = 0;
     leg.sent_max = 0;
+    sack::forget(flow, side);
     measure::forget(flow);
 }
 
@@ -79,7 +80,7 @@ pub(super) fn must_renew(flow: &Flow, side: Side) -> bool {
 /// Asks for a dial at a boundary, where the side is a member and the gap is over.
 #[inline(always)]
 pub(super) fn ask_dial(flow: &Flow, side: Side, now_ms: u32, step: &mut Step) {
-    if may_dial(flow.leg(side), now_ms) && (at_boundary(flow) || flow.leg(side).from != flow.client_next) {
+    if may_dial(flow.leg(side), now_ms) && (at_boundary(flow) || flow.leg(side).acked != flow.client_next) {
         step.dial = 1 + side as u8;
     }
 }
@@ -101,7 +102,7 @@ pub fn on_dialled<S: Switch>(
     if !wanted {
         return;
     }
-    let from = flow.leg(side).from;
+    let from = flow.leg(side).acked;
     let scale = offered(flow);
     start(flow.leg_mut(side), dialled.port, dialled.iss, from, seg.now_ms);
     flow.leg_mut(side).told = scale;

@@ -111,10 +111,10 @@ impl Flow {
         if old.state == leg_state::OPEN {
             old.rcv_nxt = old.sent_max;
         }
-        let new = self.leg_mut(to);
-        new.shown_from = new.rcv_nxt;
+        let next = self.leg(to).rcv_nxt;
+        self.shown_from = next;
         if !cfg!(feature = "plant-delta-stale") {
-            new.delta = view_next.wrapping_sub(new.rcv_nxt);
+            self.delta = view_next.wrapping_sub(next);
         }
         self.authority = to as u8;
     }

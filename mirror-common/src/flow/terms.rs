@@ -21,6 +21,16 @@ pub trait Switch {
     fn begin_write(&mut self);
     /// Takes it back, or says that it is finished on every member.
     fn end_write(&mut self);
+    /// Counts a connection that lags ([`super::Flow::LAGS`]).
+    fn begin_lag(&mut self);
+    /// Takes it back. Returns whether it was the last one.
+    fn end_lag(&mut self) -> bool;
+    /// How many lag.
+    fn lagging(&mut self) -> u32;
+    /// A write waits for its order, at a time in milliseconds.
+    fn wait(&mut self, now_ms: u32);
+    /// When one did the last time; 0: never.
+    fn waited_ms(&mut self) -> u32;
     /// The switch word; a freeze whose deadline has passed is ended first.
     fn word(&mut self) -> SwitchWord;
     /// The application's writes.

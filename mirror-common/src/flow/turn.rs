@@ -1,12 +1,13 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
-use super::leg::end_leg;
 use super::measure;
+use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
 use super::settled::{at_boundary, settled};
+use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
-use crate::protocol::Class;
+use crate::protocol::{Class, http1::MAX_OUTSTANDING};
 use crate::switch_word::{Side, SwitchWord};
 use crate::verdict::Verdict;
 use crate::weight;
@@ -20,6 +21,15 @@ enum Begun {
     /// Not yet.
     Wait(Verdict),
 }
+
+/// Requests that may be outstanding at a leg that nobody hears while it has a hole over an answer's head.
+///
+/// What comes behind a hole the gateway can't keep, as a receiver would, and its server sends it all once more. What is sent
+/// twice gives no sample of the round trip, and without one a timeout stays doubled (RFC 6298, 3 and 5.7). After each timeout
+/// Linux first sends two segments of what it has not sent yet (RFC 5682, 2.1): another hole, another timeout, twice as long. If
+/// the client asked on, that would go on until the leg is lost. What is outstanding here fits into a server's first window
+/// (RFC 6928), and nothing waits to be sent.
+const BEHIND_HOLE: u32 = 16;
 
 /// [`begin_turn`]: as chosen.
 const AS_CHOSEN: u8 = 0xff;
@@ -54,8 +64,8 @@ fn begin<S: Switch>(
     if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
         return Begun::Wait(Verdict::HeldMoved);
     }
-    if flow.has(Flow::CLOSING) {
-        // The client may ask for it again on another connection (RFC 9112, 9.6): neither side may do it here.
+    if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
+        // The client may ask for it again on another connection (RFC 9112, 9.6), or shouldn't have: neither side may do it here.
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     if flow.has(Flow::RETURNING) {
@@ -64,14 +74,20 @@ fn begin<S: Switch>(
         return Begun::Wait(Verdict::HeldUnsettled);
     }
     let reading = &seg.reading;
+    if too_many(flow, reading) {
+        return Begun::Wait(Verdict::HeldUnsettled);
+    }
     let writes = reading.class >= Class::Write as u8;
     let counts = writes && !flow.has(Flow::COUNTED);
     if counts {
         terms.switch.begin_write();
     }
     let word = terms.switch.word();
+    let overtakes = writes && overtakes(flow, word, terms);
     let begun = if writes && word.frozen() {
         Begun::Wait(Verdict::HeldFrozen)
+    } else if writes && waits(flow, overtakes, terms) {
+        Begun::Wait(Verdict::HeldOrder)
     } else {
         choose(flow, seg, data_end, word, writes, terms, step)
     };
@@ -91,6 +107,9 @@ fn begin<S: Switch>(
     if writes {
         flow.write_turn = flow.turns;
     }
+    if overtakes {
+        step.events |= Step::OVERTAKES;
+    }
     let under_way = terms.switch.writes();
     measure::begin(flow, reading, writes, seg.now_us, under_way);
     for side in Side::BOTH {
@@ -100,12 +119,31 @@ fn begin<S: Switch>(
     begun
 }
 
+/// Whether more requests would be outstanding at a leg than it can bear: than [`Flow::heads`] tells apart, where one of them is a
+/// HEAD, or may be; or than [`BEHIND_HOLE`].
+#[inline(always)]
+fn too_many(flow: &Flow, reading: &Reading) -> bool {
+    let heads = flow.heads | reading.heads != 0 || reading.flags & Reading::IN_HEAD != 0;
+    if !heads && (flow.leg(Side::Primary).flags | flow.leg(Side::Shadow).flags) & Leg::HOLE == 0 {
+        return false;
+    }
+    let turns = flow.turns.wrapping_add(reading.begun);
+    let bears = |side: Side| {
+        let leg = flow.leg(side);
+        let outstanding = turns.wrapping_sub(leg.answered);
+        leg.state == leg_state::NONE
+            || (outstanding <= MAX_OUTSTANDING || !heads)
+                && (outstanding <= BEHIND_HOLE || leg.flags & Leg::HOLE == 0)
+    };
+    !bears(Side::Primary) || !bears(Side::Shadow)
+}
+
 /// Where the answer of the turn that begins will begin, in the client's view: behind the last one, if its end is known.
 #[inline(always)]
 fn answers_end(flow: &Flow) -> u32 {
     let leg = flow.leg(flow.authority());
     if leg.state == leg_state::OPEN && leg.answered == flow.turns {
-        leg.parse.at.wrapping_add(leg.delta)
+        leg.parse.at.wrapping_add(flow.delta)
     } else {
         flow.view_next
     }

@@ -57,8 +57,9 @@ pub const MAX_HEAD: u16 = 16 * 1024;
 /// The most requests that may begin in one segment; with more the flow is opaque.
 pub const MAX_REQUESTS: u32 = 16;
 
-/// The most final answers that may end in one segment; with more the flow is opaque.
-pub const MAX_ANSWERS: u32 = 64;
+/// As many outstanding requests as it is known of each whether it is a HEAD: the answer to one has no body
+/// whatever its length says (RFC 9110, 9.3.2). Where none of them is, any number may be outstanding.
+pub const MAX_OUTSTANDING: u32 = u64::BITS;
 
 /// What is known of a message whose head is under way, a bit each.
 mod flag {
@@ -103,6 +104,17 @@ pub struct Scanner {
 const _: () = assert!(size_of::<Scanner>() == 16);
 
 impl Scanner {
+    /// Goes back to a message's boundary. The zero is hidden from the compiler, which would make a call of so many: the kernel's
+    /// verifier follows that one byte by byte.
+    #[inline(always)]
+    pub fn reset(&mut self) {
+        let zero = core::hint::black_box(0_u32);
+        (self.state, self.position, self.flags, self.candidates) =
+            (zero as u8, zero as u8, zero as u16, zero as u16);
+        (self.head_bytes, self.length, self.status, self.spare) =
+            (zero as u16, zero, zero as u16, zero as u16);
+    }
+
     /// A stream that is never read (again), such as one taken up in its middle.
     pub const OPAQUE: Self = Self {
         state: state::OPAQUE,
@@ -163,7 +175,7 @@ pub struct Walk {
     pub window: [u64; WINDOW_WORDS],
     /// Requests only: bit i set, the i-th completed here is a HEAD.
     pub heads: u64,
-    /// Responses only: bit i set, the i-th outstanding request is a HEAD.
+    /// Responses only: see [`Walk::begin`].
     head_requests: u64,
     /// Offset of the window in the payload, in bytes.
     window_at: u32,
@@ -200,7 +212,8 @@ pub struct Walk {
     pub first_length: u32,
     /// Final answers with a status of 500 and above, by their heads.
     pub errors: u32,
-    /// 1 when the server said, in a final answer, that it will close the connection.
+    /// 1 when the server said, in a final answer, that it will close the connection; or the client, in the last request that
+    /// is complete here, that it asks no more on it.
     pub close: u32,
 }
 
@@ -243,8 +256,9 @@ impl Walk {
     /// Begins the reading of a segment of `payload_len` bytes, of which the first `skip` are body of the
     /// message under way, or read already.
     ///
-    /// `scanner` is what the stream's last segment left. `head_requests` (responses only) has bit i set when
-    /// the i-th outstanding request, counted from the oldest that isn't answered, is a HEAD.
+    /// `scanner` is what the stream's last segment left. `head_requests` (responses only) has bit i modulo
+    /// [`MAX_OUTSTANDING`] set when the i-th outstanding request, counted from the oldest that isn't answered,
+    /// is a HEAD.
     #[inline(always)]
     pub fn begin(&mut self, kind: Kind, scanner: &Scanner, skip: u32, payload_len: u32, head_requests: u64) {
         self.scanner = *scanner;

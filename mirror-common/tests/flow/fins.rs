@@ -4,6 +4,7 @@ use super::*;
 use mirror_common::flow::{Due, on_sweep, sweep};
 
 const FIN: u8 = tcp::FIN | tcp::ACK;
+const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 const PLAIN: &[u8] = ANSWER;
 const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
@@ -19,6 +20,7 @@ const ENDS: [End; 3] = [End::Client, End::Server(Side::Primary), End::Server(Sid
 /// Client and servers as far as their ends go.
 struct Ends {
     scene: Scene,
+    request: &'static [u8],
     answer: &'static [u8],
     /// Whether the client has said FIN, and was shown one.
     client: [bool; 2],
@@ -28,14 +30,14 @@ struct Ends {
 
 impl Ends {
     /// A turn that both have answered, and the client has acknowledged.
-    fn after(answer: &'static [u8]) -> Ends {
+    fn after(request: &'static [u8], answer: &'static [u8]) -> Ends {
         let mut scene = Scene::established(true);
-        is(&scene.client(0, READ, 0), Verdict::Mirrored);
+        is(&scene.client(0, request, 0), Verdict::Mirrored);
         for side in Side::BOTH {
-            scene.server(side, 0, answer, READ.len());
+            scene.server(side, 0, answer, request.len());
         }
-        scene.client_says(tcp::ACK, READ.len(), answer.len());
-        Ends { scene, answer, client: [false; 2], servers: [[false; 2]; 2] }
+        scene.client_says(tcp::ACK, request.len(), answer.len());
+        Ends { scene, request, answer, client: [false; 2], servers: [[false; 2]; 2] }
     }
 
     /// Somebody's end, and all acknowledgements that follow from it.
@@ -44,7 +46,7 @@ impl Ends {
             End::Client => {
                 self.client[0] = true;
                 let acked = self.answer.len() + usize::from(self.client[1]);
-                self.scene.client_says(FIN, READ.len(), acked)
+                self.scene.client_says(FIN, self.request.len(), acked)
             }
             End::Server(side) => {
                 self.servers[side as usize][1] = true;
@@ -58,7 +60,7 @@ impl Ends {
     fn server_says(&mut self, side: Side, flags: u8) -> Step {
         let [told, said] = self.servers[side as usize];
         let at = self.answer.len() + usize::from(said && flags & tcp::FIN == 0);
-        self.scene.says(side, flags, at, READ.len() + usize::from(told))
+        self.scene.says(side, flags, at, self.request.len() + usize::from(told))
     }
 
     fn carry(&mut self, step: &Step) {
@@ -67,14 +69,14 @@ impl Ends {
         let begins = shown.kind == emit::FORWARD && shown.seq == SERVER_ISS[0] + 1 + self.answer.len() as u32;
         if begins && !self.client[1] {
             self.client[1] = true;
-            let offset = READ.len() + usize::from(self.client[0]);
+            let offset = self.request.len() + usize::from(self.client[0]);
             let step = self.scene.client_says(tcp::ACK, offset, self.answer.len() + 1);
             self.carry(&step);
         }
         for side in Side::BOTH {
             let emit = step.to_leg[side as usize];
             if emit.kind == emit::FORWARD && self.client[0] && !self.servers[side as usize][0] {
-                assert_eq!(emit.seq, LEG_ISS[side as usize] + 1 + READ.len() as u32);
+                assert_eq!(emit.seq, LEG_ISS[side as usize] + 1 + self.request.len() as u32);
                 self.servers[side as usize][0] = true;
                 let step = self.server_says(side, tcp::ACK);
                 self.carry(&step);
@@ -103,10 +105,11 @@ fn orders() -> impl Iterator<Item = [End; 3]> {
 /// left, in that leg's numbers; the shadow's is nobody's; and all is over when both have closed.
 #[test]
 fn ends_in_every_order() {
-    for answer in [PLAIN, CLOSE] {
+    for (request, answer) in [(READ, PLAIN), (READ, CLOSE), (LAST, PLAIN)] {
+        let announced = request == LAST || answer == CLOSE;
         for order in orders() {
-            println!("{order:?}, announced: {}", answer == CLOSE);
-            let mut ends = Ends::after(answer);
+            println!("{order:?}, announced: {announced}");
+            let mut ends = Ends::after(request, answer);
             for end in order {
                 let before = ends.client[1];
                 ends.say(end);
@@ -114,7 +117,7 @@ fn ends_in_every_order() {
             }
             assert!(ends.servers[0][0], "the primary doesn't know that the client has closed");
             // A leg that closed before anyone had a word of an end is replaced, and has nothing to hear.
-            let lost = answer == PLAIN && order[0] == End::Server(Side::Shadow);
+            let lost = !announced && order[0] == End::Server(Side::Shadow);
             assert_eq!(ends.servers[1][0], !lost);
             assert_eq!(ends.scene.flow.leg(Side::Shadow).state == leg_state::DOWN, lost);
             assert!(ends.scene.word.member(Side::Shadow));
@@ -142,7 +145,7 @@ fn a_half_closed_connection_is_answered_to_its_end() {
 /// T11: an end that was absorbed or shown, and comes again, is acknowledged again.
 #[test]
 fn an_end_that_comes_again_is_acknowledged_again() {
-    let mut ends = Ends::after(CLOSE);
+    let mut ends = Ends::after(READ, CLOSE);
     for end in [End::Server(Side::Shadow), End::Server(Side::Primary), End::Client] {
         ends.say(end);
     }
@@ -156,4 +159,34 @@ fn an_end_that_comes_again_is_acknowledged_again() {
     let step = ends.scene.client_says(FIN, READ.len(), CLOSE.len() + 1);
     is(&step, Verdict::TurnedBack);
     assert_eq!(step.to_client.ack, ISS + 2 + READ.len() as u32);
+}
+
+/// T11: a client that says that its request is the last waits for the connection's end, of which its server needn't say a word;
+/// an HTTP/1.0 client always does. The end of a shadow that answered was taken for its own, and the client waited for ever.
+#[test]
+fn the_end_that_the_client_has_asked_for_is_shown_whoever_answers() {
+    let old: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+    for (request, first) in [LAST, old].into_iter().flat_map(|request| Side::BOTH.map(|side| (request, side)))
+    {
+        let mut scene = Scene::established(true);
+        scene.word = scene.word.with_weight(10_000);
+        is(&scene.client(0, request, 0), Verdict::Mirrored);
+        assert_eq!(scene.flow.authority(), Side::Shadow);
+        for side in [first, first.other()] {
+            scene.server(side, 0, ANSWER, request.len());
+            let step = scene.says(side, FIN, ANSWER.len(), request.len());
+            assert_eq!(step.to_client.kind == emit::FORWARD, side == Side::Shadow, "{step:?}");
+            assert_eq!(step.events & Step::LEG_LOST, 0);
+        }
+        assert!(scene.flow.has(Flow::CLOSING));
+    }
+}
+
+/// No server does what comes behind the last request (RFC 9112, 9.6); the connection's end is on its way.
+#[test]
+fn a_request_behind_the_last_one_is_nobodys() {
+    let mut ends = Ends::after(LAST, PLAIN);
+    is(&ends.scene.client(LAST.len(), READ, PLAIN.len()), Verdict::HeldUnsettled);
+    ends.say(End::Server(Side::Primary));
+    assert!(ends.client[1]);
 }

@@ -1,18 +1,21 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod behind;
 mod doubt;
 mod fins;
 mod hostile;
 mod measure;
+mod order;
 mod resets;
+mod sack;
 mod windows;
 
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     checksum,
     flow::{
-        Dialled, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
-        on_client, on_client_syn, on_dialled, on_leg, open, tcp, to_sum,
+        Dialled, Due, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
+        on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -22,8 +25,9 @@ use mirror_common::{
 
 mod closing;
 
-/// The words of an application: open writes, and the switch word.
-struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32);
+/// The words of an application: open writes, the switch word, doubts, writes begun; connections that lag, and when a write
+/// waited for that.
+struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32, &'a mut (u32, u32));
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
@@ -35,6 +39,22 @@ impl Switch for Words<'_> {
     }
     fn end_write(&mut self) {
         *self.0 -= 1;
+    }
+    fn begin_lag(&mut self) {
+        self.4.0 += 1;
+    }
+    fn end_lag(&mut self) -> bool {
+        self.4.0 -= 1;
+        self.4.0 == 0
+    }
+    fn lagging(&mut self) -> u32 {
+        self.4.0
+    }
+    fn wait(&mut self, now_ms: u32) {
+        self.4.1 = now_ms;
+    }
+    fn waited_ms(&mut self) -> u32 {
+        self.4.1
     }
     fn word(&mut self) -> SwitchWord {
         *self.1
@@ -60,6 +80,7 @@ struct Scene {
     word: SwitchWord,
     doubts: u64,
     begun: u32,
+    order: (u32, u32),
     now_ms: u32,
 }
 
@@ -82,8 +103,16 @@ impl Scene {
         let service =
             Service { endpoints: [end(1), end(2)], stall_ms: 500, idle_ms: 60_000, ..Service::default() };
         let word = SwitchWord::initial().with_member(Side::Shadow, shadow);
-        let mut scene =
-            Scene { flow: Flow::default(), service, writes: 0, word, doubts: 0, begun: 0, now_ms: 1_000 };
+        let mut scene = Scene {
+            flow: Flow::default(),
+            service,
+            writes: 0,
+            word,
+            doubts: 0,
+            begun: 0,
+            order: (0, 0),
+            now_ms: 1_000,
+        };
         let opening =
             Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
         let syn = Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
@@ -140,7 +169,8 @@ impl Scene {
     }
 
     fn run(&mut self, act: impl FnOnce(&mut Flow, &mut Terms<'_, Words<'_>>, &mut Step)) -> Step {
-        let switch = Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun);
+        let switch =
+            Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun, &mut self.order);
         let mut terms = Terms { switch, service: &self.service, now_ms: self.now_ms };
         let mut step = Step::default();
         act(&mut self.flow, &mut terms, &mut step);
@@ -161,7 +191,7 @@ impl Scene {
         let seq = ISS + 1 + offset as u32;
         let ack = SERVER_ISS[0] + 1 + acked as u32;
         let segment = Segment { seq, ack, payload: payload.len() as u32, ..self.segment() };
-        let reading = read(Kind::Request, &self.flow.parse, self.flow.completed, seq, payload);
+        let reading = read(Kind::Request, &self.flow.parse, self.flow.completed, 0, seq, payload);
         let segment = Segment { reading, ..segment };
         self.run(|flow, terms, step| {
             on_client(flow, &segment, terms, step);
@@ -174,7 +204,8 @@ impl Scene {
         let seq = SERVER_ISS[n] + 1 + offset as u32;
         let ack = LEG_ISS[n] + 1 + acked as u32;
         let leg = self.flow.leg(side);
-        let reading = read(Kind::Response, &leg.parse, leg.answered, seq, payload);
+        let heads = self.flow.heads.rotate_right(leg.answered & 63);
+        let reading = read(Kind::Response, &leg.parse, leg.answered, heads, seq, payload);
         let segment = Segment { seq, ack, payload: payload.len() as u32, reading, ..self.segment() };
         let segment = summed(&self.flow, side, segment, payload);
         self.run(|flow, terms, step| {
@@ -184,15 +215,24 @@ impl Scene {
 }
 
 /// As the kernel reads a payload before it takes the lock.
-fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Reading {
+fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u8]) -> Reading {
     let skip = parse.at.wrapping_sub(seq);
     if (skip as usize) >= payload.len() {
         return Reading::default();
     }
     let mut walk = Walk::new();
-    walk.read(kind, &parse.scanner, skip, payload, 0);
+    walk.read(kind, &parse.scanner, skip, payload, heads);
     let at = seq.wrapping_add(payload.len() as u32).wrapping_add(walk.rest());
+    let mut flags = Reading::DONE;
+    for (flag, on) in [
+        (Reading::OPAQUE, walk.opaque()),
+        (Reading::CLOSE, walk.close != 0),
+        (Reading::IN_HEAD, walk.in_head()),
+    ] {
+        flags |= if on { flag } else { 0 };
+    }
     Reading {
+        heads: walk.heads,
         before: *parse,
         after: Parse { scanner: walk.scanner(), at },
         base,
@@ -205,7 +245,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, seq: u32, payload: &[u8]) -> Readi
         body_at: seq.wrapping_add(walk.first_body),
         body_length: walk.first_length,
         errors: walk.errors,
-        flags: Reading::DONE | if walk.close != 0 { Reading::CLOSE } else { 0 },
+        flags,
         ..Reading::default()
     }
 }

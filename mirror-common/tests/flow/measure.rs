@@ -20,7 +20,7 @@ fn compared(side: Side, class: u32) -> u8 {
 /// The client asks at a time in microseconds.
 fn ask(scene: &mut Scene, request: &[u8], now_us: u32) {
     let seq = scene.flow.client_next;
-    let reading = read(Kind::Request, &scene.flow.parse, scene.flow.completed, seq, request);
+    let reading = read(Kind::Request, &scene.flow.parse, scene.flow.completed, 0, seq, request);
     let ack = scene.flow.view_next;
     let segment = Segment { seq, ack, payload: request.len() as u32, reading, now_us, ..scene.segment() };
     scene.run(|flow, terms, step| {
@@ -33,7 +33,7 @@ fn answer(scene: &mut Scene, side: Side, offset: usize, payload: &[u8], now_us: 
     let n = side as usize;
     let seq = SERVER_ISS[n] + 1 + offset as u32;
     let leg = scene.flow.leg(side);
-    let reading = read(Kind::Response, &leg.parse, leg.answered, seq, payload);
+    let reading = read(Kind::Response, &leg.parse, leg.answered, 0, seq, payload);
     let ack = scene.flow.client_next.wrapping_add(leg.offset);
     let segment = Segment { seq, ack, payload: payload.len() as u32, reading, now_us, ..scene.segment() };
     let segment = summed(&scene.flow, side, segment, payload);

@@ -265,6 +265,20 @@ fn heads_are_noted_by_their_place() {
     assert_eq!((walk.heads, walk.completed, walk.begun), (0b101, 3, 4));
 }
 
+/// RFC 9112, 9.3 and 9.6.
+#[test]
+fn the_last_request_says_so() {
+    let last = |line: &str, fields: &str| requests(format!("{line}\r\n{fields}\r\n").as_bytes()).close;
+    assert_eq!(last("GET / HTTP/1.1", ""), 0);
+    assert_eq!(last("GET / HTTP/1.1", "Connection: keep-alive\r\n"), 0);
+    assert_eq!(last("GET / HTTP/1.1", "Connection: TE, Close\r\n"), 1);
+    assert_eq!(last("POST / HTTP/1.1", "Content-Length: 9\r\nconnection: close\r\n"), 1);
+    assert_eq!(last("GET / HTTP/1.0", ""), 1);
+    assert_eq!(last("GET / HTTP/1.0", "Connection: Keep-Alive\r\n"), 0);
+    // What comes behind it counts.
+    assert_eq!(requests(b"GET / HTTP/1.0\r\n\r\nGET / HTTP/1.1\r\n\r\n").close, 0);
+}
+
 /// H2: not enough bytes to know.
 #[test]
 fn h2_an_incomplete_head_counts_as_a_write() {
@@ -365,9 +379,9 @@ fn events_come_at_their_bytes() {
     let text = b"HEAD /a HTTP/1.1\r\n\r\nPUT /a HTTP/1.1\r\nContent-Length: 2\r\n\r\nabGET";
     let expected = [
         (0, Event::Begun),
-        (19, Event::Request(Read, true, 0)),
+        (19, Event::Request(Read, true, 0, false)),
         (20, Event::Begun),
-        (57, Event::Request(Write, false, 2)),
+        (57, Event::Request(Write, false, 2, false)),
         (60, Event::Begun),
     ];
     assert_eq!(events(Kind::Request, text, 0), expected);

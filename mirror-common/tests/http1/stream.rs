@@ -39,8 +39,8 @@ impl Stream {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     Begun,
-    /// A request's head ended; its class, whether it is a HEAD, its body's length.
-    Request(Class, bool, u32),
+    /// A request's head ended; its class, whether it is a HEAD, its body's length, whether it is said to be the last.
+    Request(Class, bool, u32, bool),
     /// A final answer's head ended; status, whether the server will close.
     Answer(u16, bool),
     Answered,
@@ -66,7 +66,8 @@ pub(crate) fn events(kind: Kind, bytes: &[u8], heads: u64) -> Vec<(usize, Event)
             note(Event::Begun);
         }
         if walk.completed == 1 {
-            note(Event::Request(walk.class().expect("a class"), walk.heads == 1, walk.rest()));
+            let class = walk.class().expect("a class");
+            note(Event::Request(class, walk.heads == 1, walk.rest(), walk.close == 1));
         }
         if walk.last_status != 0 {
             note(Event::Answer(walk.last_status, walk.close == 1));
@@ -144,7 +145,7 @@ fn check_segment(walk: &Walk, from: usize, here: &[&(usize, Event)]) {
     }
     let heads = here
         .iter()
-        .filter_map(|(_, event)| if let Event::Request(_, head, _) = event { Some(*head) } else { None })
+        .filter_map(|(_, event)| if let Event::Request(_, head, ..) = event { Some(*head) } else { None })
         .enumerate()
         .fold(0, |bits, (i, head)| bits | u64::from(head) << i);
     assert_eq!(walk.heads, heads, "heads");
@@ -167,5 +168,10 @@ fn check_segment(walk: &Walk, from: usize, here: &[&(usize, Event)]) {
         .collect();
     assert_eq!(walk.first_status, statuses.first().map_or(0, |(status, _)| *status));
     assert_eq!(walk.last_status, statuses.last().map_or(0, |(status, _)| *status));
-    assert_eq!(walk.close == 1, statuses.iter().any(|(_, close)| *close), "close");
+    let last = here.iter().rev().find_map(|(_, event)| match event {
+        Event::Request(.., close) => Some(*close),
+        _ => None,
+    });
+    let closes = last.unwrap_or_else(|| statuses.iter().any(|(_, close)| *close));
+    assert_eq!(walk.close == 1, closes, "close");
 }

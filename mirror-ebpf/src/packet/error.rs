@@ -52,16 +52,16 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     Some((answer, Quote { seq, kind, code: header[35], mtu }))
 }
 
-/// Rewrites the error at hand for the end at `scratch.out`, which sent the packet in question in its own numbers.
+/// Rewrites the error at hand for the end at `scratch.out`, which sent the packet in question with `scratch.emit`'s number.
 ///
 /// The ICMP checksum follows ports and number alone: the quoted header's own checksum makes up for its addresses. What may be
 /// quoted of TCP behind the number stays as it is; nobody looks at it.
 #[inline(always)]
-pub fn rewrite_error(skb: Skb, scratch: &mut Scratch, seq: u32, macs: Macs) -> bool {
+pub fn rewrite_error(skb: Skb, scratch: &mut Scratch, macs: Macs) -> bool {
     if !load(skb, scratch) {
         return false;
     }
-    let out = scratch.out;
+    let (out, seq) = (scratch.out, scratch.emit.seq);
     let (from, to) = (quoted32(scratch, 0), quoted32(scratch, 4));
     let (ports, old_seq) = (quoted32(scratch, 8), quoted32(scratch, 12));
     let (s, d) = (out.dport.to_ne_bytes(), out.sport.to_ne_bytes());

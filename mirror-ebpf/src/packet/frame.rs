@@ -11,6 +11,7 @@ use aya_ebpf::{
 use mirror_common::checksum;
 
 use super::{HEADERS, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, ne16, put16};
+use crate::maps::HEADER_BYTES;
 
 /// A frame.
 #[derive(Clone, Copy)]
@@ -107,12 +108,26 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, _rest: u32) -> bool {
+    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, _rest: u32) -> bool {
         let at = TCP_CHECKSUM as usize;
         let difference = u64::from(plain) + u64::from(pseudo);
         let sum = checksum::update(ne16(header, at), difference);
         put16(header, at, sum);
-        // SAFETY: the headers were loaded from there; `header` has 64 bytes.
+        // SAFETY: the headers were loaded from there; `header` has more bytes.
         unsafe { bpf_xdp_store_bytes(self.0, 0, header.as_mut_ptr().cast(), HEADERS) == 0 }
+    }
+
+    #[inline(always)]
+    unsafe fn replace(self, offset: u32, from: *mut u8, len: u32, difference: u16) -> bool {
+        let mut field = 0_u16;
+        // SAFETY: the field has two bytes; the caller's promise.
+        unsafe {
+            if bpf_xdp_load_bytes(self.0, TCP_CHECKSUM, (&raw mut field).cast(), 2) != 0 {
+                return false;
+            }
+            let mut changed = checksum::update(field, u64::from(difference));
+            let failed = bpf_xdp_store_bytes(self.0, TCP_CHECKSUM, (&raw mut changed).cast(), 2);
+            failed | bpf_xdp_store_bytes(self.0, offset, from.cast(), len) == 0
+        }
     }
 }

@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 
 use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+use crate::maps::HEADER_BYTES;
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -21,6 +22,12 @@ impl Skb {
     #[inline(always)]
     pub fn new(context: &TcContext) -> Self {
         Self(context.as_ptr().cast())
+    }
+
+    /// The packet that a global function is given.
+    #[inline(always)]
+    pub fn of(context: *mut __sk_buff) -> Self {
+        Self(context)
     }
 
     /// What lies between the start of the metadata and the packet's, as addresses.
@@ -60,8 +67,10 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn is_ipv4(self) -> bool {
+        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
+        // here, it would bear the tag on the way to its server.
         // SAFETY: as above.
-        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) }
+        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) && (*self.0).vlan_present == 0 }
     }
 
     #[inline(always)]
@@ -77,10 +86,10 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut [u8; 64], plain: u16, pseudo: u16, rest: u32) -> bool {
+    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, rest: u32) -> bool {
         let bytes: *mut u8 = header.as_mut_ptr();
         let pseudo_flag = u64::from(BPF_F_PSEUDO_HDR);
-        // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has 64 bytes.
+        // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has more bytes.
         unsafe {
             let mut failed = bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(plain), 0);
             failed |= bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(pseudo), pseudo_flag);
@@ -91,9 +100,19 @@ impl Packet for Skb {
                 0 => 0,
                 2 => bpf_skb_store_bytes(self.0, at, from, 2, 0),
                 6 => bpf_skb_store_bytes(self.0, at, from, 6, 0),
-                _ => bpf_skb_store_bytes(self.0, at, from, 10, 0),
+                10 => bpf_skb_store_bytes(self.0, at, from, 10, 0),
+                _ => bpf_skb_store_bytes(self.0, at, from, 14, 0),
             };
             failed == 0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn replace(self, offset: u32, from: *mut u8, len: u32, difference: u16) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let failed = bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(difference), 0);
+            failed | bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0
         }
     }
 }

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use mirror_common::checksum;
 
 use super::{HEADERS, Packet, TCP_CHECKSUM, ne16, pseudo_sum, tcp_sum};
-use crate::maps::Scratch;
+use crate::maps::{HEADER_BYTES, Scratch};
 
 /// Bytes that are summed at once: as many as the kernel's helper takes.
 const PIECE: u32 = 512;
@@ -64,7 +64,7 @@ pub fn pieces<P: Packet>(packet: P, scratch: &mut Scratch, at: u32, len: u32) ->
 /// The sum of all that the headers' checksum is of but the pseudo-header and the first 20 bytes of TCP's own; `None` where it
 /// was left to a card: then the field has no more than the pseudo-header's sum, with the length or without.
 #[inline(always)]
-fn by_checksum(header: &[u8; 64], tcp_bytes: u16) -> Option<u16> {
+fn by_checksum(header: &[u8; HEADER_BYTES], tcp_bytes: u16) -> Option<u16> {
     let field = ne16(header, TCP_CHECKSUM as usize);
     let pseudo = checksum::fold(pseudo_sum(header, tcp_bytes));
     if field == pseudo || field == checksum::fold(pseudo_sum(header, 0)) {

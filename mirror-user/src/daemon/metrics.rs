@@ -44,6 +44,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
         app: shared.mover.policy.name.as_str().into(),
         word: shared.mover.words.load(0),
         open_writes: shared.mover.words.open_writes(0),
+        lagging: shared.mover.words.lagging(0),
         held: shared.counts.load(),
         ..Snapshot::default()
     };

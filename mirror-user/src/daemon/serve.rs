@@ -228,6 +228,8 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         flows: state.swept.live,
         two_legs: state.swept.two_legs,
         open_writes: shared.mover.words.open_writes(0),
+        lagging: shared.mover.words.lagging(0),
+        overtaking: turns.pairs[1].overtaking,
         // A mirror that is out of sync is so for those, too.
         in_doubt: if word.member(word.authority().other()) { shared.mover.words.in_doubt(0) } else { 0 },
         held: shared.counts.load(),

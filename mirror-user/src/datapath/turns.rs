@@ -46,6 +46,9 @@ pub struct Pairs {
     pub digest_differs: u64,
     /// Records of differences that weren't sent.
     pub records_lost: u64,
+    /// Writes alone, compared or not: those that began while another connection's answered write wasn't finished on the other
+    /// side.
+    pub overtaking: u64,
     /// By bucket of [`hist::ratio`].
     pub ratios: Vec<u64>,
 }
@@ -101,6 +104,7 @@ impl Pairs {
             length_differs: self.length_differs.saturating_sub(before.length_differs),
             digest_differs: self.digest_differs.saturating_sub(before.digest_differs),
             records_lost: self.records_lost.saturating_sub(before.records_lost),
+            overtaking: self.overtaking.saturating_sub(before.overtaking),
             ratios: less(&self.ratios, &before.ratios),
         }
     }
@@ -160,6 +164,7 @@ impl Datapath {
                 length_differs: one(pair::LENGTH_DIFFERS)?,
                 digest_differs: one(pair::DIGEST_DIFFERS)?,
                 records_lost: one(pair::RECORDS_LOST)?,
+                overtaking: one(pair::OVERTAKING)?,
                 ratios: sums(&ratios, class * hist::RATIOS as u32, hist::RATIOS as u32)?,
             })
         };

@@ -51,16 +51,19 @@ pub(super) fn host(pins: &Path) -> Host {
 /// When the kernel doesn't answer.
 pub(super) fn way(policy: &Policy) -> Result<Way> {
     let network = Network::open()?;
-    let vip_device = network.device_with(*policy.service.vip.ip())?;
+    let devices = network.devices()?;
+    let index = network.device_with(*policy.service.vip.ip())?;
+    let vip_device = devices.iter().find(|device| Some(device.index) == index).cloned();
     let servers: Vec<Server> = policy.sides().map(|side| server(&network, side)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
     let names = devices_of(policy, &network).unwrap_or_default();
     let on_the_way = |device: &Device| {
         let reached =
             servers.iter().any(|s| s.route.as_ref().is_ok_and(|route| route.device == device.index));
-        names.contains(&device.name) || reached || vip_device == Some(device.index)
+        let clients = Some(device.index) == index && !device.holds_addresses_alone();
+        names.contains(&device.name) || reached || clients
     };
-    let ports = network.devices()?.into_iter().filter(on_the_way).map(port).collect();
+    let ports = devices.into_iter().filter(on_the_way).map(port).collect();
     Ok(Way { vip_device, ports, servers })
 }
 

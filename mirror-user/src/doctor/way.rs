@@ -51,7 +51,7 @@ pub(super) struct Server {
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     /// The device that has the service's address.
-    pub vip_device: Option<u32>,
+    pub vip_device: Option<Device>,
     /// The devices that the datapath is at.
     pub ports: Vec<Port>,
     /// By side.
@@ -84,9 +84,18 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
 
 fn vip(policy: &Policy, way: &Way) -> Line {
     let address = policy.service.vip.ip();
-    match way.vip_device {
-        Some(index) => {
-            Line::ok("service", format!("{address} is an address of {}", name_of(&way.ports, index)))
+    match &way.vip_device {
+        Some(device) if !device.holds_addresses_alone() => {
+            Line::ok("service", format!("{address} is an address of {}", device.name))
+        }
+        Some(device) => {
+            let by: Vec<&str> = clients(way).map(|port| port.device.name.as_str()).collect();
+            let found = format!(
+                "{address} is an address of {}; clients may come in by {}",
+                device.name,
+                by.join(", ")
+            );
+            Line::ok("service", found)
         }
         None if policy.devices.is_empty() => Line::failure(
             "service",
@@ -99,6 +108,15 @@ fn vip(policy: &Policy, way: &Way) -> Line {
             format!("ip addr add {address}/32 dev {}", policy.devices[0]),
         ),
     }
+}
+
+/// The devices that clients come in by.
+fn clients(way: &Way) -> impl Iterator<Item = &Port> {
+    let one = way.vip_device.as_ref().filter(|device| !device.holds_addresses_alone()).map(|d| d.index);
+    way.ports.iter().filter(move |port| match one {
+        Some(index) => port.device.index == index,
+        None => port.device.is_on_a_link(),
+    })
 }
 
 fn name_of(ports: &[Port], index: u32) -> String {
@@ -227,7 +245,11 @@ fn nat(
 /// A leg's path must take the segments that the client was promised.
 fn mtu(side: &str, mss: u32, route: &Route, way: &Way) -> Option<Line> {
     let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
-    let client = port(way.vip_device?)?.device.mtu;
+    let leads_to_a_server = |port: &Port| {
+        way.servers.iter().any(|server| server.route.as_ref().is_ok_and(|r| r.device == port.device.index))
+    };
+    let mtus = |of: &dyn Fn(&Port) -> bool| clients(way).filter(|p| of(p)).map(|p| p.device.mtu).max();
+    let client = mtus(&|port| !leads_to_a_server(port)).or_else(|| mtus(&|_| true))?;
     let leg = port(route.device)?.device.mtu.min(route.mtu.unwrap_or(u32::MAX));
     let check = format!("MTU towards the {side}");
     let fits = leg >= client || (mss != 0 && mss + HEADERS <= leg);
@@ -252,9 +274,14 @@ mod tests {
         Policy::parse("x.toml", &format!("{more}\n{POLICY}")).unwrap()
     }
 
+    fn device(index: u32, name: &str, kind: &str) -> Device {
+        let (mtu, ethernet) = if kind.is_empty() { (65_536, false) } else { (1_500, true) };
+        Device { index, name: name.into(), mtu, up: true, kind: kind.into(), ethernet, controller: None }
+    }
+
     fn port(index: u32, name: &str) -> Port {
         Port {
-            device: Device { index, name: name.into(), mtu: 1_500, up: true, kind: "veth".into() },
+            device: device(index, name, "veth"),
             driver: Ok(Driver { name: "veth".into(), on_bus: false }),
             xdp: Some(Xdp { native: true, takes: true }),
             rp_filter: 0,
@@ -272,7 +299,7 @@ mod tests {
 
     fn fine() -> Way {
         Way {
-            vip_device: Some(1),
+            vip_device: Some(device(1, "client0", "veth")),
             ports: vec![port(1, "client0"), port(2, "primary0"), port(3, "shadow0")],
             servers: vec![server(2, [10, 0, 2, 2]), server(3, [10, 0, 3, 2])],
         }
@@ -308,6 +335,19 @@ mod tests {
         assert_eq!(advice(&line), "ip addr add 10.0.3.101/32 dev shadow0");
         way.servers[1].route = Ok(Route { device: 3, hop: Ipv4Addr::new(10, 0, 3, 254), mtu: None });
         only(&policy(""), &way, Level::Warning);
+    }
+
+    #[test]
+    fn an_address_of_the_loopback_is_reached_by_every_link() {
+        let mut way = Way { vip_device: Some(device(9, "lo", "")), ..fine() };
+        let lines = judge(&policy(""), &way);
+        assert_eq!(worst(&lines), Level::Ok, "{lines:?}");
+        assert!(
+            lines[0].found.ends_with("of lo; clients may come in by client0, primary0, shadow0"),
+            "{lines:?}"
+        );
+        way.ports[0].device.mtu = 9_000;
+        assert_eq!(worst(&judge(&policy(""), &way)), Level::Failure);
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn snapshot() -> Snapshot {
         turns,
         flows: [200, 199, 4],
         open_writes: 3,
+        lagging: 1,
         held: [1, 2, 0],
         legs_lost: [0, 7],
         breakers: [(false, 0, [0; 2]), (true, 2, [9, 1])],

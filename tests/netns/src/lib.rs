@@ -20,6 +20,8 @@ use lab::{
 };
 use serde_json::Value;
 
+pub mod captures;
+
 /// Longest time for something that must happen soon.
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -145,7 +147,7 @@ impl Scene {
     /// # Errors
     /// If its kernel's counters can't be read.
     pub fn passive_opens(&self, host: Host) -> Result<u64> {
-        self.tcp_counter(host, "PassiveOpens")
+        self.lab.host(host).tcp_counter("PassiveOpens")
     }
 
     /// Connections that a host's clients have opened so far.
@@ -153,15 +155,7 @@ impl Scene {
     /// # Errors
     /// If its kernel's counters can't be read.
     pub fn active_opens(&self, host: Host) -> Result<u64> {
-        self.tcp_counter(host, "ActiveOpens")
-    }
-
-    fn tcp_counter(&self, host: Host, wanted: &str) -> Result<u64> {
-        let text = self.lab.host(host).sh("cat /proc/net/snmp")?;
-        let mut rows = text.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
-        let (names, values) = rows.next().zip(rows.next()).context("no TCP counters")?;
-        let found = names.zip(values).find(|(name, _)| *name == wanted);
-        Ok(found.with_context(|| format!("no counter {wanted}"))?.1.parse()?)
+        self.lab.host(host).tcp_counter("ActiveOpens")
     }
 
     /// What a server has now.

@@ -1,13 +1,18 @@
 //! Clients that people use, unchanged, against the application and against nginx.
 
-use std::process::Command;
+use std::{
+    net::{SocketAddrV4, TcpStream},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use lab::{
     gateway::{Gateway, policy},
     load::{Load, wrk},
-    net::{Host, Lab, SERVICE_PORT, VIP},
+    net::{Host, Lab, Process, SERVICE_PORT, VIP},
     nginx::{KeepAlive, Nginx, Role},
+    wait::wait_for,
 };
 use netns_tests::Scene;
 
@@ -100,7 +105,7 @@ fn wrk_with_half_of_the_reads_moved() -> Result<()> {
     let scene = Scene::new()?.joined()?;
     scene.ctl(&["weight", "shop", "50"])?;
     let mut load = Load::get((VIP, SERVICE_PORT).into(), "/ping");
-    load.duration = std::time::Duration::from_secs(2);
+    load.duration = Duration::from_secs(2);
     let read = wrk(&scene.lab.host(Host::Client), &load)?;
     ensure!(read.errors == 0 && read.requests > 1_000, "{read:?}");
     load.path = "/lists/wrk".into();
@@ -134,6 +139,70 @@ fn oha_with_half_of_the_reads_moved() -> Result<()> {
     Ok(())
 }
 
+/// For servers that serve the same from the start. `shadow` stands in the shadow's table.
+fn policy_without_hook(shadow: &str) -> Result<String> {
+    let text = policy("", shadow)?;
+    Ok(text.lines().filter(|line| !line.starts_with("join_hook")).collect::<Vec<_>>().join("\n"))
+}
+
+/// A server that ends a connection because its client has asked for that, and doesn't say so in its answer.
+const SILENT_CLOSER: &str = r#"
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len("SIDE")))
+        self.end_headers()
+        self.wfile.write(b"SIDE")
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128
+Server(("HOST", PORT), Handler).serve_forever()
+"#;
+
+/// A client that reads to the connection's end, as HTTP/1.0 ones do.
+const TO_THE_END: &str = r#"
+import socket, sys
+for i in range(40):
+    ask = [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"][i % 2]
+    c = socket.create_connection(("HOST", PORT), timeout=20)
+    c.sendall(ask)
+    said = b""
+    while part := c.recv(4096):
+        said += part
+    assert said.endswith(b"\r\n\r\nshadow"), said
+"#;
+
+#[test]
+fn a_client_that_waits_for_the_end_that_it_asked_for() -> Result<()> {
+    let lab = Lab::builder().up()?;
+    let python = |host: Host, text: &str, address: SocketAddrV4| {
+        let text = text.replace("HOST", &address.ip().to_string()).replace("SIDE", host.name());
+        let mut command = Command::new("python3");
+        command.args(["-c", &text.replace("PORT", &address.port().to_string())]);
+        command
+    };
+    let serve = |host: Host| -> Result<Process> {
+        let address = host.service();
+        let server = lab.host(host).spawn(&mut python(host, SILENT_CLOSER, address))?;
+        let listens = || TcpStream::connect(address).is_ok();
+        lab.host(host).run(|| wait_for("the server to listen", Duration::from_secs(20), listens))??;
+        Ok(server)
+    };
+    let (_primary, _shadow) = (serve(Host::Primary)?, serve(Host::Shadow)?);
+    let gateway = Gateway::start(&lab, &policy_without_hook("")?)?;
+    gateway.ctl(&["join", "shop"])?;
+    gateway.ctl(&["weight", "shop", "100"])?;
+    let vip = SocketAddrV4::new(VIP, SERVICE_PORT);
+    lab.host(Host::Client).check(&mut python(Host::Client, TO_THE_END, vip))?;
+    let status = gateway.status()?;
+    for side in ["primary", "shadow"] {
+        ensure!(status[side]["legs_lost"] == 0 && status[side]["in_sync"] == true, "{status}");
+    }
+    Ok(())
+}
+
 /// nginx closes a connection after `keepalive_requests`, and says so in the last answer.
 #[test]
 fn nginx_on_both_sides() -> Result<()> {
@@ -145,14 +214,11 @@ fn nginx_on_both_sides() -> Result<()> {
         Nginx::start(&lab.host(host), host.service().into(), &role, limits)
     };
     let (_primary, _shadow) = (start(Host::Primary)?, start(Host::Shadow)?);
-    let text = policy("", "max_requests = 1000")?;
-    // What nginx serves is the same from the start.
-    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("join_hook")).collect();
-    let gateway = Gateway::start(&lab, &text.join("\n"))?;
+    let gateway = Gateway::start(&lab, &policy_without_hook("max_requests = 1000")?)?;
     gateway.ctl(&["join", "shop"])?;
     gateway.ctl(&["weight", "shop", "50"])?;
     let mut load = Load::get((VIP, SERVICE_PORT).into(), "/1k");
-    load.duration = std::time::Duration::from_secs(3);
+    load.duration = Duration::from_secs(3);
     let seen = wrk(&lab.host(Host::Client), &load)?;
     ensure!(seen.errors == 0 && seen.requests > 1_000, "{seen:?}");
     let status = gateway.status()?;

@@ -4,8 +4,8 @@
 use std::{process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lab::net::{Host, Lab};
-use netns_tests::{Scene, all_answered, hook};
+use lab::net::{Host, Lab, VIP};
+use netns_tests::{Scene, all_answered, hook, lab_builder};
 
 /// What a device's driver counted at XDP: names that end in `suffix`, over all queues.
 fn driver_counts(scene: &Scene, host: Host, suffix: &str) -> Result<u64> {
@@ -37,6 +37,20 @@ fn at_xdp_answers_leave_by_redirect_and_at_tc_nothing_is_touched_there() -> Resu
     } else {
         ensure!(redirected == 0, "{redirected} frames redirected without XDP");
     }
+    Ok(())
+}
+
+#[test]
+fn an_address_of_the_loopback_is_served_to_clients_of_every_link() -> Result<()> {
+    let lab = lab_builder()?.up()?;
+    let device = Host::Client.gateway_device();
+    let gateway = lab.host(Host::Gateway);
+    gateway.sh(&format!("ip addr del {VIP}/32 dev {device} && ip addr add {VIP}/32 dev lo"))?;
+    let scene = Scene::on(lab, "", "", &[])?.joined()?;
+    let mut config = scene.client(2);
+    config.requests = Some(100);
+    all_answered(&scene.run_client(config)?)?;
+    ensure!(scene.states_equal()?, "the states differ");
     Ok(())
 }
 

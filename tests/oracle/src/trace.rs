@@ -3,7 +3,7 @@
 //! | rule | what it says |
 //! |---|---|
 //! | minimum | no acknowledgement shown to a client is above what each living leg's server has acknowledged |
-//! | back | the acknowledgement and the right edge that a client is shown never go back, but for a packet overtaken |
+//! | back | what a client is shown, acknowledgement and right edge, never goes back, but by overtaking (an edge: by a unit) |
 //! | content | a sequence number never carries two contents, at the client and at each leg |
 //! | authority | each answer that a client got is one of its own leg's at the server that it names |
 //! | clean | on a network that loses nothing: no retransmission, no duplicate acknowledgement, no reset at the client |
@@ -141,22 +141,24 @@ fn owner(leg: &Connection, ids: &BTreeMap<Vec<u8>, (usize, usize)>) -> Option<(u
 }
 
 fn never_back(flow: &Connection, findings: &mut Findings) {
-    back(flow, "acknowledgement", |shown| shown.ack, findings);
-    back(flow, "right edge", |shown| shown.edge, findings);
+    back(flow, "acknowledgement", 1, |shown| shown.ack, findings);
+    // A window is a number of units, and what is acknowledged isn't: the edge is rounded down (RFC 7323, 2.4).
+    back(flow, "right edge", flow.unit(), |shown| shown.edge, findings);
 }
 
 /// A lower number right behind a higher one is a packet that was overtaken: the legs come in by different cards, which
-/// different CPUs serve, and what one of them has made may leave behind what another makes a moment later.
-fn back(flow: &Connection, what: &str, of: impl Fn(&Shown) -> usize, findings: &mut Findings) {
+/// different CPUs serve, and what one of them has made may leave behind what another makes a moment later. Less than a unit is
+/// no step back.
+fn back(flow: &Connection, what: &str, unit: usize, of: impl Fn(&Shown) -> usize, findings: &mut Findings) {
     let Some((first, rest)) = flow.shown.split_first() else { return };
     let (mut most, mut risen) = (of(first), first.at);
     for shown in rest {
         let now = of(shown);
         if now > most {
             (most, risen) = (now, shown.at);
-        } else if now < most && shown.at.saturating_sub(risen) < OVERTAKING {
+        } else if now + unit <= most && shown.at.saturating_sub(risen) < OVERTAKING {
             findings.overtaken += 1;
-        } else if now < most {
+        } else if now + unit <= most {
             findings.violations.push(format!("{}: {what} back from {most} to {now}", flow.name));
         }
     }
@@ -185,6 +187,10 @@ fn minimum(flow: &Connection, legs: &[Vec<Leg>; 2], findings: &mut Findings) {
 
 fn authority(flow: &Connection, legs: &[Vec<Leg>; 2], findings: &mut Findings) {
     let bytes = flow.down.whole();
+    // What a leg has answered, and behind which byte the last answer was found: the next one lies behind it, as a rule.
+    let mut said = [0, 1].map(|side| -> Vec<(&[u8], usize)> {
+        legs[side].iter().map(|leg| (leg.connection.down.whole(), 0)).collect()
+    });
     let mut from = 0;
     while let Some(length) = find(&bytes[from..], b"\r\n\r\n") {
         let head = &bytes[from..from + length + 4];
@@ -196,7 +202,12 @@ fn authority(flow: &Connection, legs: &[Vec<Leg>; 2], findings: &mut Findings) {
         let end = from + head.len() + body;
         let (Some(answer), Some(server)) = (bytes.get(from..end), field(b"X-Server: ")) else { return };
         let side = usize::from(server == "shadow");
-        if !legs[side].iter().any(|leg| leg.connection.down.find(answer, 0).is_some()) {
+        let found = said[side].iter_mut().any(|(bytes, behind)| {
+            let at = find(&bytes[*behind..], answer).map(|at| at + *behind).or_else(|| find(bytes, answer));
+            *behind = at.map_or(*behind, |at| at + answer.len());
+            at.is_some()
+        });
+        if !found {
             let id = field(ID).unwrap_or("without an id");
             findings.violations.push(format!("{}: the answer {id} is none of the {server}'s", flow.name));
         }

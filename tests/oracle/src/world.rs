@@ -21,6 +21,7 @@ pub mod hold;
 pub mod http;
 pub mod judge;
 mod lines;
+mod order;
 mod owed;
 pub mod packet;
 pub mod report;
@@ -110,6 +111,8 @@ pub struct World {
     /// Connections that their authority has closed for being idle.
     idled: BTreeSet<(u32, u16)>,
     failed_mid_answer: u64,
+    /// Appends that were answered, in the order of their answers.
+    writes: Vec<order::Write>,
     violation: Option<(u64, String)>,
     /// So many last lines are kept; 0: none.
     lines: usize,
@@ -156,6 +159,7 @@ impl World {
             mid_answer: BTreeSet::new(),
             idled: BTreeSet::new(),
             failed_mid_answer: 0,
+            writes: Vec::new(),
             violation: None,
             lines,
             trace: VecDeque::new(),
@@ -318,7 +322,7 @@ impl World {
         }
         let far = self.rng.u32(1 << 21..1 << 24);
         let seq = if self.rng.bool() { packet.seq.wrapping_add(far) } else { packet.seq.wrapping_sub(far) };
-        let forged = Packet { seq, flags: tcp::RST, payload: [].into(), ..packet.clone() };
+        let forged = Packet { seq, flags: tcp::RST, payload: [].into(), sack: Vec::new(), ..packet.clone() };
         let at = self.now + self.rng.u64(1..1_000);
         self.push(at, Event::AtGateway(forged));
     }
@@ -350,6 +354,11 @@ impl World {
         if open != counted as u64 {
             self.violate(format!("{open} writes are counted as open, and {counted} flows have one"));
         }
+        let lags = self.gateway.flows.iter().filter(|flow| flow.state != 0 && flow.has(Flow::LAGS)).count();
+        let lagging = self.gateway.application.app.lagging;
+        if lagging != lags as u64 {
+            self.violate(format!("{lagging} connections are counted as lagging, and {lags} are"));
+        }
         if outcome.verdict == Verdict::FailedMidAnswer
             && let Some(slot) = outcome.slot
         {
@@ -376,6 +385,11 @@ impl World {
         }
         if let Some(flow) = outcome.wake {
             self.holder.wake(&flow);
+            let at = self.now + self.rng.u64(20..300);
+            self.schedule_hold(at);
+        }
+        if outcome.caught_up {
+            self.holder.thaw();
             let at = self.now + self.rng.u64(20..300);
             self.schedule_hold(at);
         }

@@ -27,6 +27,7 @@ const ENDS: &[Verdict] = &[
     Verdict::HeldBehind,
     Verdict::HeldMoved,
     Verdict::HeldCapped,
+    Verdict::HeldOrder,
     Verdict::DeferredOrder,
     Verdict::DeferredRaced,
     Verdict::SynNew,
@@ -47,6 +48,7 @@ const ENDS: &[Verdict] = &[
     Verdict::HeldDialling,
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
+    Verdict::SynAckWithoutSack,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.

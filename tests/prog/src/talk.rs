@@ -38,14 +38,30 @@ pub fn syn() -> Seg {
     Seg::new(tcp::SYN, CLIENT_ISS, 0).options(&[2, 4, 5, 0xb4])
 }
 
+/// The options of a SYN or SYN-ACK of an end that permits SACK.
+const PERMITS_SACK: &[u8] = &[2, 4, 5, 0xb4, 1, 1, 4, 2];
+
+/// A SACK option of blocks (RFC 2018, 3), behind so many NOPs, padded by NOPs to words.
+pub fn blocks(nops: usize, blocks: &[[u32; 2]]) -> Vec<u8> {
+    let mut option = vec![1; nops];
+    option.extend([5, 2 + 8 * blocks.len() as u8]);
+    option.extend(blocks.iter().flatten().flat_map(|at| at.to_be_bytes()));
+    option.resize(option.len().next_multiple_of(4), 1);
+    option
+}
+
 impl Talk {
     /// Sends a SYN from a new port.
     ///
     /// # Errors
     /// If the kernel refuses to run the program, or made no entry.
     pub fn begin(stage: &mut Stage) -> Result<(Self, Seen)> {
+        Self::begin_with(stage, &syn())
+    }
+
+    fn begin_with(stage: &mut Stage, syn: &Seg) -> Result<(Self, Seen)> {
         let tuple = client_tuple(stage.client_port());
-        let seen = stage.put(2, &syn().frame(tuple)?)?;
+        let seen = stage.put(2, &syn.frame(tuple)?)?;
         let slot = stage.entry(tuple).with_context(|| format!("no flow: {:?}", seen.verdicts))?.slot();
         Ok((Self { tuple, slot }, seen))
     }
@@ -63,6 +79,24 @@ impl Talk {
         }
         talk.confirm(stage)?;
         Ok(talk)
+    }
+
+    /// A connection with two legs whose client permits SACK, and which of the servers do; all that was seen on the way.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn sacking(stage: &mut Stage, servers: [bool; 2]) -> Result<(Self, Vec<Seen>)> {
+        let (talk, syn) = Self::begin_with(stage, &syn().options(PERMITS_SACK))?;
+        let mut seen = vec![syn];
+        for side in Side::BOTH {
+            let mut seg = talk.syn_ack(stage, side)?;
+            if servers[side as usize] {
+                seg = seg.options(PERMITS_SACK);
+            }
+            seen.push(talk.server(stage, side, &seg)?);
+        }
+        seen.push(talk.confirm(stage)?);
+        Ok((talk, seen))
     }
 
     /// Its slot's value.
@@ -109,11 +143,15 @@ impl Talk {
     /// # Errors
     /// If the kernel refuses to run the program.
     pub fn accept(&self, stage: &mut Stage, side: Side) -> Result<Seen> {
+        let seg = self.syn_ack(stage, side)?;
+        self.server(stage, side, &seg)
+    }
+
+    fn syn_ack(&self, stage: &Stage, side: Side) -> Result<Seg> {
         let flow = self.flow(stage)?;
         let leg = flow.leg(side);
-        let ack = leg.from.wrapping_add(leg.offset);
-        let seg = Seg::new(tcp::SYN | tcp::ACK, SERVER_ISS[side as usize], ack).options(&[2, 4, 5, 0xb4]);
-        self.server(stage, side, &seg)
+        let ack = leg.acked.wrapping_add(leg.offset);
+        Ok(Seg::new(tcp::SYN | tcp::ACK, SERVER_ISS[side as usize], ack).options(&[2, 4, 5, 0xb4]))
     }
 
     /// The client acknowledges all that it was shown.
@@ -168,6 +206,20 @@ impl Talk {
     /// If the kernel refuses to run the program.
     pub fn acks(&self, stage: &mut Stage, side: Side) -> Result<Seen> {
         let seg = self.reply(stage, side, tcp::ACK)?;
+        self.server(stage, side, &seg)
+    }
+
+    /// A server acknowledges what the client was shown as acknowledged, with blocks by their distance from that; the option
+    /// stands behind so many NOPs.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn reports(&self, stage: &mut Stage, side: Side, nops: usize, of: &[[u32; 2]]) -> Result<Seen> {
+        let flow = self.flow(stage)?;
+        let leg = flow.leg(side);
+        let ack = flow.shown.wrapping_add(leg.offset);
+        let of: Vec<_> = of.iter().map(|block| block.map(|at| ack.wrapping_add(at))).collect();
+        let seg = Seg::new(tcp::ACK, leg.sent_max, ack).options(&blocks(nops, &of));
         self.server(stage, side, &seg)
     }
 

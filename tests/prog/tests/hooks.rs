@@ -14,14 +14,14 @@ use mirror_common::{
 use prog_tests::{
     packet::{Out, Seg},
     stage::{Hook, Stage, on_stage},
-    talk::{ANSWER, READ, Talk, WRITE, client_tuple},
+    talk::{ANSWER, READ, Talk, WRITE, blocks, client_tuple},
     wiretap::{Wiretap, on_tapped_stage},
 };
 
 /// Hand-over's mark, of the version that the programs have; the step behind it sends nothing.
 fn forged() -> [u8; 200] {
     let mut meta = [0; 200];
-    meta[..4].copy_from_slice(&0x6d69_7202_u32.to_ne_bytes());
+    meta[..4].copy_from_slice(&0x6d69_7203_u32.to_ne_bytes());
     meta
 }
 
@@ -38,6 +38,23 @@ fn metadata_that_a_neighbour_wrote_is_believed_at_neither_hook() -> Result<()> {
         stage.forget_device(device)?;
         let seen = stage.pass_live(device, &frame, 200)?;
         ensure!(seen == [Verdict::NoFlow], "without XDP: {seen:?}");
+        Ok(())
+    })
+}
+
+/// The device below a VLAN sees the VLAN's frames first. At TC the kernel has taken their tag off by then, but it would be put on
+/// again on their way to a server.
+#[test]
+fn a_vlans_frame_is_left_to_the_vlans_own_device() -> Result<()> {
+    on_stage(Hook::Xdp, |stage| {
+        let mut frame = Seg::new(tcp::SYN, 1, 0).frame(client_tuple(stage.client_port()))?;
+        let device = stage.device(2);
+        let untagged = stage.pass_live(device, &frame, 0)?;
+        ensure!(untagged == [Verdict::SynNew], "{untagged:?}");
+        // 802.1Q: the tag's own type, VLAN 10.
+        frame.splice(12..12, [0x81, 0x00, 0x00, 0x0a]);
+        let tagged = stage.pass_live(device, &frame, 0)?;
+        ensure!(tagged == [Verdict::NotIpv4], "{tagged:?}");
         Ok(())
     })
 }
@@ -89,18 +106,14 @@ fn trace(stage: &mut Stage, wiretap: &Wiretap) -> Result<Vec<Behind>> {
     let joined = SwitchWord::initial().with_phase(Phase::Mirroring).with_member(Side::Shadow, true);
     stage.set_word(joined)?;
     wiretap.read()?;
-    let (talk, seen) = Talk::begin(stage)?;
+    let (talk, seen) = Talk::sacking(stage, [true; 2])?;
     let (mut dialled, mut states) = (Dialled::default(), Vec::new());
     let mut note = |stage: &Stage, verdicts: Vec<Verdict>| -> Result<()> {
         let behind = Behind { verdicts, flow: talk.flow(stage)?, sent: wiretap.read()? };
         states.push(dialled.timeless(behind)?);
         Ok(())
     };
-    note(stage, seen.verdicts)?;
-    for side in Side::BOTH {
-        let seen = talk.accept(stage, side)?;
-        note(stage, seen.verdicts)?;
-    }
+    note(stage, seen.into_iter().flat_map(|seen| seen.verdicts).collect())?;
     for round in 0..ROUNDS {
         stage.set_word(joined.with_phase(Phase::Shifting).with_weight(2_500 * (round % 5)))?;
         let request = if round % 3 == 2 { WRITE } else { READ };
@@ -112,6 +125,13 @@ fn trace(stage: &mut Stage, wiretap: &Wiretap) -> Result<Vec<Behind>> {
         let early = rest.clone();
         for seg in [early, half, rest, whole.clone()] {
             let seen = talk.client(stage, &seg)?;
+            note(stage, seen.verdicts)?;
+        }
+        // Blocks of both servers', at every offset of the option; the last says what was said before.
+        let nops = (round % 4) as usize;
+        for (side, end) in [(Side::Primary, 15), (Side::Shadow, 18), (Side::Primary, 20), (Side::Primary, 20)]
+        {
+            let seen = talk.reports(stage, side, nops, &[[5, end], [22, 24]])?;
             note(stage, seen.verdicts)?;
         }
         let order = if round % 2 == 0 { Side::BOTH } else { [Side::Shadow, Side::Primary] };
@@ -126,6 +146,11 @@ fn trace(stage: &mut Stage, wiretap: &Wiretap) -> Result<Vec<Behind>> {
             }
         }
         let seen = talk.client(stage, &whole)?;
+        note(stage, seen.verdicts)?;
+        let end = talk.flow(stage)?.view_next;
+        let mut holed = talk.next(stage, tcp::ACK)?.options(&blocks(nops, &[[end - 10, end]]));
+        holed.ack = end - 20;
+        let seen = talk.client(stage, &holed)?;
         note(stage, seen.verdicts)?;
         let seen = talk.confirm(stage)?;
         note(stage, seen.verdicts)?;
@@ -158,6 +183,12 @@ fn the_same_trace_leads_to_the_same_states_and_packets_at_both_hooks() -> Result
         println!("{sent} packets to {host}");
         ensure!(sent >= least, "only {sent} packets to {host}");
     }
+    let blocks = |host: usize| {
+        let sent = at_tc.iter().flat_map(|behind| &behind.sent[host]);
+        sent.filter(|out| out.seg.options.iter().find(|byte| **byte != 1) == Some(&5)).count()
+    };
+    let seen = [0, 1, 2].map(blocks);
+    ensure!(seen[0] > 30 && seen[1] + seen[2] > 20, "blocks to client, primary, shadow: {seen:?}");
     let last = &at_tc.last().expect("more than 100").flow;
     ensure!(last.turns == ROUNDS && last.flags & Flow::CLIENT_FIN != 0, "{last:#?}");
     Ok(())

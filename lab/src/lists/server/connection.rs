@@ -185,7 +185,7 @@ impl Connection {
     fn routed(&self, head: &Head, body: &Body) -> Answer {
         let (ill, mut dice) = (self.shared.ill.get(), self.shared.dice.borrow_mut());
         ill.error(head, &mut dice).unwrap_or_else(|| {
-            let mut answer = routes::answer(&self.shared.store, head, body);
+            let mut answer = routes::answer(&self.shared.store, &self.shared.sunk, head, body);
             ill.spoil(head, &mut answer, &mut dice);
             answer
         })

@@ -54,8 +54,8 @@ pub(super) fn early(head: &Head) -> Option<Answer> {
     (head.path == "/refuse").then(|| Answer::text("413 Content Too Large", "too large\n"))
 }
 
-/// The answer.
-pub(super) fn answer(store: &RefCell<Store>, head: &Head, body: &Body) -> Answer {
+/// The answer. `sunk` is what was said of the last body that `/sink` had.
+pub(super) fn answer(store: &RefCell<Store>, sunk: &RefCell<String>, head: &Head, body: &Body) -> Answer {
     let (first, rest) = match head.path.trim_start_matches('/').split_once('/') {
         Some((first, rest)) => (first, rest),
         None => (head.path.trim_start_matches('/'), ""),
@@ -79,7 +79,8 @@ pub(super) fn answer(store: &RefCell<Store>, head: &Head, body: &Body) -> Answer
             }
             _ => bad("say how many, at most 16777216: /chunked/1024\n"),
         },
-        ("sink", _, Method::Post | Method::Put) => sink(body),
+        ("sink", true, _) => Answer::json("200 OK", sunk.borrow().clone()),
+        ("sink", _, Method::Post | Method::Put) => sink(body, sunk),
         ("delay", ..) => Answer::text("200 OK", "late\n"),
         ("lists" | "ping" | "now" | "dump" | "load" | "bytes" | "chunked" | "sink", ..) => {
             Answer::text("405 Method Not Allowed", "not this method\n")
@@ -136,9 +137,11 @@ fn load(store: &mut Store, body: &Body) -> Answer {
     }
 }
 
-fn sink(body: &Body) -> Answer {
+fn sink(body: &Body, sunk: &RefCell<String>) -> Answer {
     let Body::Digest { length, crc } = body else { return bad("no body\n") };
-    Answer::json("200 OK", format!("{{\"length\":{length},\"crc32\":\"{:08x}\"}}\n", crc.clone().finalize()))
+    let said = format!("{{\"length\":{length},\"crc32\":\"{:08x}\"}}\n", crc.clone().finalize());
+    sunk.replace(said.clone());
+    Answer::json("200 OK", said)
 }
 
 fn bad(why: &'static str) -> Answer {

@@ -1,9 +1,7 @@
 //! What the parser does at the bytes that matter: words, digits, and the ends of things.
 
 use super::table::{LAST_POSITION, LENGTHS, MATCHES, UNDERSCORE, state, word};
-use super::{
-    Class, Kind, MAX_ANSWERS, MAX_LENGTH, MAX_REQUESTS, Scanner, UNKNOWN_LENGTH, Walk, flag, start_of,
-};
+use super::{Class, Kind, MAX_LENGTH, MAX_REQUESTS, Scanner, UNKNOWN_LENGTH, Walk, flag, start_of};
 
 /// Switching protocols (RFC 9110, 15.2.2): what follows is no HTTP.
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -17,9 +15,6 @@ impl Walk {
         let begin = self.at.wrapping_sub(1);
         self.scanner = Scanner { state: self.scanner.state, head_bytes: 1, ..Scanner::OPAQUE };
         if self.is_response() {
-            if self.answered >= MAX_ANSWERS {
-                self.lose();
-            }
             return;
         }
         if self.begun >= MAX_REQUESTS {
@@ -206,6 +201,7 @@ impl Walk {
             self.heads |= 1 << (self.completed & 63);
         }
         self.completed += 1;
+        self.close = self.closes() as u32;
         self.jump(self.scanner.length);
     }
 
@@ -255,12 +251,17 @@ impl Walk {
         if status >= 500 {
             self.errors += 1;
         }
-        let flags = self.scanner.flags;
-        // HTTP/1.0 closes unless told otherwise (RFC 9112, 9.3).
-        let closes = flags & flag::CLOSE != 0 || flags & (flag::OLD | flag::KEEP_ALIVE) == flag::OLD;
-        if closes {
+        if self.closes() {
             self.close = 1;
         }
+    }
+
+    /// Whether the head that ends here says that its message is the connection's last: HTTP/1.0's is, unless it says
+    /// otherwise (RFC 9112, 9.3).
+    #[inline(always)]
+    fn closes(&self) -> bool {
+        let flags = self.scanner.flags;
+        flags & flag::CLOSE != 0 || flags & (flag::OLD | flag::KEEP_ALIVE) == flag::OLD
     }
 
     #[inline(always)]

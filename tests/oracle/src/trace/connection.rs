@@ -43,6 +43,16 @@ impl Connection {
         self.shown.iter().take_while(|shown| shown.at <= at).map(|shown| shown.ack).max().unwrap_or(0)
     }
 
+    /// The scale of the windows that it was shown.
+    fn scale(&self) -> u8 {
+        if self.scales.iter().all(Option::is_some) { self.scales[1].unwrap_or(0) } else { 0 }
+    }
+
+    /// Bytes of a window that can be told apart (RFC 7323, 2.3).
+    pub(super) fn unit(&self) -> usize {
+        1 << self.scale()
+    }
+
     fn upwards(&mut self, packet: &Packet, findings: &mut Findings) {
         if packet.is(tcp::RST) {
             self.ended.get_or_insert(packet.at);
@@ -87,8 +97,7 @@ impl Connection {
         }
         // The FIN's number counts as a byte here: only comparisons matter.
         let ack = packet.ack.wrapping_sub(self.iss.wrapping_add(1)) as usize;
-        let scale = if self.scales.iter().all(Option::is_some) { self.scales[1].unwrap_or(0) } else { 0 };
-        let edge = ack + (usize::from(packet.window) << scale);
+        let edge = ack + (usize::from(packet.window) << self.scale());
         let bare = packet.payload.is_empty() && !packet.is(tcp::FIN);
         if bare && self.last_window == Some((ack, packet.window)) && ack < self.sent {
             self.duplicate_acks += 1;

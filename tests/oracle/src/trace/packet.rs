@@ -52,6 +52,8 @@ pub fn read(path: &Path) -> Result<Vec<Packet>> {
             packets.push(packet);
         }
     }
+    // Two CPUs write to one capture: what one of them saw a moment earlier may stand behind the other's.
+    packets.sort_by_key(|packet| packet.at);
     Ok(packets)
 }
 

@@ -45,11 +45,6 @@ impl Stream {
         let end = self.known.iter().position(|known| !known).unwrap_or(self.known.len());
         &self.bytes[..end]
     }
-
-    /// Where `text` is found, from `from` on.
-    pub(super) fn find(&self, text: &[u8], from: usize) -> Option<usize> {
-        find(self.whole().get(from..)?, text).map(|at| at + from)
-    }
 }
 
 /// The first place of `text`.

@@ -125,6 +125,27 @@ fn a_right_edge_that_goes_back_is_seen() {
     breaks(hosts, "right edge back");
 }
 
+/// With a scale of 4 an edge can be shown to 16 bytes only: 10 or 15 less than before is less than that, 16 isn't.
+#[test]
+fn a_right_edge_that_is_rounded_down_goes_back_by_less_than_a_unit() {
+    for (acked, back) in [(6, false), (1, false), (0, true)] {
+        let mut hosts = hosts();
+        // Offered by both ends.
+        hosts[0].packets[0].scale = Some(0);
+        hosts[0].packets[1].scale = Some(4);
+        hosts[0].packets[3].ack -= 6;
+        let from = REQUEST.len() - 6 + acked;
+        hosts[0].down(15, answer("primary").len() as u32, from, "");
+        hosts[0].packets.last_mut().unwrap().window -= 1;
+        if back {
+            breaks(hosts, "right edge back");
+        } else {
+            let found = findings(hosts);
+            assert!(found.violations.is_empty(), "{found:#?}");
+        }
+    }
+}
+
 #[test]
 fn one_packet_may_be_overtaken_but_not_two_of_a_dozen() {
     let mut hosts = hosts();

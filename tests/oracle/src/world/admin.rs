@@ -222,10 +222,11 @@ pub fn go_on(world: &mut World) {
     let mut done = None;
     if moving.hook.is_some() {
         // A server with the other's state, begun anew.
-        let lists = world.servers[other.other() as usize].lists.clone();
+        let from = &world.servers[other.other() as usize];
+        let (lists, log) = (from.lists.clone(), from.log.clone());
         let silently = world.rng.bool();
         let mut to = Vec::new();
-        world.servers[other as usize].lists = lists;
+        (world.servers[other as usize].lists, world.servers[other as usize].log) = (lists, log);
         world.servers[other as usize].restart(silently, &mut to);
         world.after_server(other as usize, to);
     }

@@ -13,6 +13,13 @@ use super::socket::{self, State, Tcp};
 /// How long a closed connection is remembered, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;
 
+/// With all its answers a client waits so long for the server's FIN, in microseconds, as Linux does for a socket that was closed
+/// (`tcp_fin_timeout`): a server whose machine has died never says it.
+const FIN_TIMEOUT: u64 = 60_000_000;
+
+/// How often a client that waits for nothing but the connection's end looks whether its server is still there, in microseconds.
+const KEEP_ALIVE: u64 = 10_000_000;
+
 /// A request that waits for its answer.
 struct Waiting {
     request: Request,
@@ -28,8 +35,8 @@ pub enum Told {
     Answered {
         /// By whom.
         side: Side,
-        /// Whether it was an append.
-        write: bool,
+        /// List and id, where it was an append.
+        append: Option<(u64, u64)>,
         /// Since when it waited.
         since: u64,
     },
@@ -55,6 +62,8 @@ pub enum Told {
 enum Ending {
     AtIdle,
     WithLastRequest,
+    /// The server's: the last request asks for it.
+    Asked,
     Reset,
 }
 
@@ -77,6 +86,8 @@ pub struct Client {
     issued: u32,
     on_connection: u32,
     ending: Ending,
+    /// When it looks whether a server is still there that was asked to end the connection.
+    probe_at: u64,
     list: ListState,
     /// The last answer said that its server would close.
     announced: bool,
@@ -101,6 +112,7 @@ pub fn socket_settings(settings: &Settings, whose: usize, rng: &mut Rng) -> sock
         iss,
         mss: settings.mss[whose],
         scale: settings.scales[whose],
+        sack: settings.sack[whose],
         room: rng.u32(settings.room.0..=settings.room.1),
         first_window: 10 * u32::from(settings.mss[whose]),
         rto: settings.rto,
@@ -124,6 +136,7 @@ impl Client {
             issued: 0,
             on_connection: 0,
             ending: Ending::AtIdle,
+            probe_at: 0,
             list: ListState::default(),
             announced: false,
             asked: 0,
@@ -162,7 +175,21 @@ impl Client {
             && self.waiting.len() < settings.pipeline as usize
             && (self.tcp.is_none() || !full);
         let next = (ready && later.is_none() && more).then_some(self.next_at);
-        [tcp, old, later, next].into_iter().flatten().min()
+        let probe = self.awaits_end(settings).then_some(self.probe_at);
+        [tcp, old, later, next, probe, self.gives_up()].into_iter().flatten().min()
+    }
+
+    /// Whether it waits for the server to end the connection, as it has asked.
+    fn awaits_end(&self, settings: &Settings) -> bool {
+        let open = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && !tcp.closing());
+        let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
+        open && full && self.ending == Ending::Asked && self.waiting.is_empty() && self.later.is_empty()
+    }
+
+    /// When it waits no more for the server's FIN.
+    fn gives_up(&self) -> Option<u64> {
+        let waits = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && tcp.closing());
+        (waits && self.waiting.is_empty() && self.later.is_empty()).then_some(self.next_at + FIN_TIMEOUT)
     }
 
     /// A segment has come.
@@ -191,7 +218,7 @@ impl Client {
                     let mut reset = packet.clone();
                     reset.tuple = super::packet::reversed(&packet.tuple);
                     (reset.seq, reset.ack, reset.flags) = (packet.ack, 0, tcp::RST);
-                    reset.payload = [].into();
+                    (reset.payload, reset.sack) = ([].into(), Vec::new());
                     to.push(reset);
                 }
             }
@@ -306,7 +333,8 @@ impl Client {
                     }
                     self.answered += 1;
                     (self.announced, self.asked) = (answer.close, first.since);
-                    told.push(Told::Answered { side: answer.side, write, since: first.since });
+                    let append = write.then_some((first.request.key, first.request.id));
+                    told.push(Told::Answered { side: answer.side, append, since: first.since });
                     self.next_at = now + if settings.think == 0 { 0 } else { rng.u64(..settings.think) };
                 }
             }
@@ -325,6 +353,9 @@ impl Client {
         }
         let Some(tcp) = &mut self.tcp else { return };
         if tcp.state != State::Open || tcp.closing() {
+            if self.gives_up().is_some_and(|at| at <= now) {
+                self.leave(now);
+            }
             return;
         }
         while self.later.front().is_some_and(|(at, _)| *at <= now) {
@@ -342,6 +373,13 @@ impl Client {
                 break;
             }
             self.ask(last, now, settings, rng, to);
+        }
+        if self.awaits_end(settings) {
+            if let Some(tcp) = self.tcp.as_mut().filter(|_| now >= self.probe_at) {
+                tcp.probe(to);
+                self.probe_at = now + KEEP_ALIVE;
+            }
+            return;
         }
         let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
         if full && self.waiting.is_empty() && self.later.is_empty() {
@@ -363,6 +401,8 @@ impl Client {
             self.list = self.list.append(waiting.request.id);
         }
         (waiting.request.key, waiting.expected) = (self.key, self.list);
+        waiting.request.last = last && self.ending == Ending::Asked;
+        self.probe_at = now + KEEP_ALIVE;
         let bytes = waiting.request.bytes();
         self.waiting.push_back(Waiting { since: now, ..waiting });
         self.on_connection += 1;
@@ -399,7 +439,8 @@ impl Client {
         let id = u64::from(self.addr) << 32 | u64::from(self.issued);
         self.issued += 1;
         let body = if kind == Kind::Append { body(settings.body, rng) } else { Vec::new() };
-        Waiting { request: Request { id, key: self.key, kind, body }, expected: self.list, since: now }
+        let request = Request { id, key: self.key, kind, body, last: false };
+        Waiting { request, expected: self.list, since: now }
     }
 
     fn dial(&mut self, now: u64, settings: &Settings, rng: &mut Rng, to: &mut Vec<Packet>) {
@@ -423,9 +464,10 @@ impl Client {
         self.key += 1;
         self.list = ListState::default();
         self.announced = false;
-        self.ending = match rng.u32(..3) {
+        self.ending = match rng.u32(..4) {
             0 => Ending::AtIdle,
             1 => Ending::WithLastRequest,
+            2 => Ending::Asked,
             _ => Ending::Reset,
         };
     }

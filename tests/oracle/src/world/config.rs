@@ -63,8 +63,12 @@ pub struct Settings {
     pub mss: [u16; 3],
     /// See `mss`.
     pub scales: [u8; 3],
+    /// Whether they permit SACK.
+    pub sack: [bool; 3],
     /// Retransmission timeout, in microseconds.
     pub rto: u64,
+    /// Whether writes of several connections keep their order.
+    pub ordered: bool,
 }
 
 fn one_of<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
@@ -112,6 +116,8 @@ impl Settings {
             ],
             scales: [0, 1, 2].map(|_| one_of(rng, &[Segment::NO_SCALE, 0, 2, 7])),
             rto: 200_000 + 6 * longest,
+            sack: [0; 3].map(|_| rng.u32(..5) > 0),
+            ordered: rng.u32(..3) == 0,
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Outcome {
     pub held: Option<Packet>,
     /// The flow whose held packets may go on.
     pub wake: Option<Tuple>,
+    /// No connection lags any more: whatever is held may go on.
+    pub caught_up: bool,
     /// The flow's slot, where there is one.
     pub slot: Option<u32>,
     /// The side that the client heard before the packet.
@@ -95,7 +97,7 @@ impl Gateway {
         };
         let service = Service {
             app: 0,
-            flags: Service::SHADOWED | Service::DURABLE,
+            flags: Service::SHADOWED | Service::DURABLE | if settings.ordered { Service::ORDERED } else { 0 },
             endpoints: [end(0), end(1)],
             stall_ms: 500,
             idle_ms: 60_000,
@@ -317,7 +319,7 @@ impl Gateway {
                 ack: if acks { 0 } else { seg.end() },
                 ..Emit::default()
             };
-            out.push((from, rewrite(&e, reversed(&packet.tuple), None)));
+            out.push((from, Packet::made(&e, reversed(&packet.tuple), None, &[])));
         }
         self.without_flow(from, verdict, out)
     }
@@ -325,7 +327,17 @@ impl Gateway {
     fn without_flow(&mut self, from: usize, verdict: Verdict, out: Vec<(usize, Packet)>) -> Outcome {
         self.hits[from][verdict as usize] += 1;
         let fell_out = self.application.fell_out.take();
-        Outcome { verdict, out, held: None, wake: None, slot: None, heard: None, opened: false, fell_out }
+        Outcome {
+            verdict,
+            out,
+            held: None,
+            wake: None,
+            caught_up: false,
+            slot: None,
+            heard: None,
+            opened: false,
+            fell_out,
+        }
     }
 
     fn create(
@@ -367,13 +379,16 @@ impl Gateway {
     /// Makes a slot free whose connection is over.
     fn forget(&mut self, slot: u32, now_us: u64) {
         let flow = &mut self.flows[slot as usize];
-        let counted = flow.has(Flow::COUNTED);
+        let (counted, lags) = (flow.has(Flow::COUNTED), flow.has(Flow::LAGS));
         let (tuple, ports) = (flow.tuple, [flow.legs[0].port, flow.legs[1].port]);
         let generation = flow.generation.wrapping_add(1);
         *flow = Flow { generation, ..Flow::default() };
         if counted {
             let mut words = Words { application: &mut self.application, now_us };
             mirror_common::flow::Switch::end_write(&mut words);
+            if lags {
+                mirror_common::flow::Switch::end_lag(&mut words);
+            }
         }
         self.tuples.remove(&tuple);
         self.release(0, ports[0]);
@@ -402,7 +417,8 @@ impl Gateway {
                 self.flows[slot as usize].set(Flow::COUNTED, false);
                 self.forget(slot, now_us);
                 let outcome = self.without_flow(SWEEP, Verdict::NoneDue, Vec::new());
-                outcomes.push(Outcome { slot: Some(slot), ..outcome });
+                let caught_up = step.events & Step::CAUGHT_UP != 0;
+                outcomes.push(Outcome { slot: Some(slot), caught_up, ..outcome });
             } else if due == Due::Emit {
                 let outcome = self.finish(SWEEP, slot, tuple, None, &step);
                 outcomes.push(Outcome { heard: Some(heard), ..outcome });
@@ -431,45 +447,40 @@ impl Gateway {
             for side in 0..2 {
                 let e = &step.to_leg[side];
                 if e.kind != emit::NONE {
-                    out.push((side, rewrite(e, reversed(&self.leg_tuple(side, e.port)), packet.as_ref())));
+                    let tuple = reversed(&self.leg_tuple(side, e.port));
+                    out.push((side, Packet::made(e, tuple, packet.as_ref(), blocks(step, side))));
                 }
             }
             if step.to_client.kind != emit::NONE {
-                out.push((2, rewrite(&step.to_client, reversed(&client), packet.as_ref())));
+                let shown =
+                    Packet::made(&step.to_client, reversed(&client), packet.as_ref(), blocks(step, 2));
+                out.push((2, shown));
             }
             if step.hold_copy != 0 {
                 held = packet;
             }
         }
         let fell_out = self.application.fell_out.take();
-        Outcome { verdict, out, held, wake, slot: Some(slot), heard: None, opened: false, fell_out }
+        let caught_up = step.events & Step::CAUGHT_UP != 0;
+        Outcome {
+            verdict,
+            out,
+            held,
+            wake,
+            caught_up,
+            slot: Some(slot),
+            heard: None,
+            opened: false,
+            fell_out,
+        }
     }
 }
 
-/// The packet that an [`Emit`] asks for.
-fn rewrite(e: &Emit, tuple: Tuple, packet: Option<&Packet>) -> Packet {
-    let forwards = e.kind == emit::FORWARD;
-    let flags = match packet {
-        Some(packet) if forwards && e.flags == 0 => packet.flags,
-        _ => e.flags,
-    };
-    let cut = e.kind == emit::CUT;
-    let payload = match packet {
-        Some(packet) if forwards => packet.payload.clone(),
-        Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
-        _ => [].into(),
-    };
-    let made = e.kind == emit::SYN;
-    Packet {
-        tuple,
-        seq: e.seq,
-        ack: e.ack,
-        flags,
-        window: e.window,
-        mss: if made { e.mss } else { 0 },
-        scale: if made { e.scale } else { Segment::NO_SCALE },
-        payload,
-    }
+/// What a receiver (0, 1 a side's server, 2 the client) is shown in the packet's SACK option.
+fn blocks(step: &Step, to: usize) -> &[[u32; 2]] {
+    let count = if usize::from(step.sack.to) == to { usize::from(step.sack.count) } else { 0 };
+    assert!(count <= usize::from(step.sack.room), "more blocks than the option has room for");
+    &step.sack.blocks[..count]
 }
 
 impl Read {

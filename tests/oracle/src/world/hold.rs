@@ -52,7 +52,7 @@ impl Holder {
         }
     }
 
-    /// A freeze has ended.
+    /// A freeze has ended, or no connection lags any more.
     pub fn thaw(&mut self) {
         self.thawed = true;
     }

@@ -25,6 +25,8 @@ pub struct Request {
     pub kind: Kind,
     /// Of an [`Kind::Append`].
     pub body: Vec<u8>,
+    /// The client asks no more on this connection.
+    pub last: bool,
 }
 
 impl Request {
@@ -40,6 +42,9 @@ impl Request {
             format!("{method} /{} HTTP/1.1\r\nhost: lists\r\nx-id: {}\r\n", self.key, self.id).into_bytes();
         if self.kind == Kind::Append {
             bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
+        }
+        if self.last {
+            bytes.extend_from_slice(b"connection: close\r\n");
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
@@ -185,7 +190,9 @@ pub fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, String> {
             return Ok(None);
         }
         let end = head.length + body;
-        let request = Request { id: head.number("x-id")?, key, kind, body: bytes[head.length..end].to_vec() };
+        let last = head.field("connection") == Some("close");
+        let body = bytes[head.length..end].to_vec();
+        let request = Request { id: head.number("x-id")?, key, kind, body, last };
         (request, end)
     };
     bytes.drain(..length);

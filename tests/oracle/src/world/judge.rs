@@ -54,6 +54,8 @@ struct Leg {
     port: u32,
     /// What its server has acknowledged, in its numbers.
     acked: u32,
+    /// What its server has reported above that, in its numbers.
+    sacked: Vec<[u32; 2]>,
     /// What it was fed.
     stream: Stream,
     /// What its server has said, ...
@@ -84,11 +86,28 @@ struct Watched {
     answered: [BTreeSet<u64>; 2],
 }
 
+/// Whether a block that the client is shown lies within what a leg has acknowledged (`acked`), and its own blocks.
+fn covered(block: [u32; 2], acked: u32, offset: u32, sacked: &[[u32; 2]]) -> bool {
+    let [begin, end] = block;
+    let mut at = seq::max(begin, acked);
+    while seq::lt(at, end) {
+        let blocks = sacked.iter().map(|block| block.map(|number| number.wrapping_sub(offset)));
+        let reach = blocks.filter(|[begin, _]| seq::le(*begin, at)).map(|[_, end]| end).reduce(seq::max);
+        match reach {
+            Some(reach) if seq::lt(at, reach) => at = reach,
+            _ => return false,
+        }
+    }
+    seq::lt(begin, end)
+}
+
 /// Whether the end of the leg that the client hears may be the connection's.
 fn may_end(flow: &Flow, authority: Side) -> bool {
+    let leg = flow.leg(flow.authority());
     flow.authority() == authority
         || flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
-        || flow.leg(flow.authority()).flags & mirror_common::flow::Leg::CLOSING != 0
+        || leg.flags & mirror_common::flow::Leg::CLOSING != 0
+        || (flow.has(Flow::LAST_ASKED) && leg.answered == flow.turns)
 }
 
 /// The judge of what goes out.
@@ -127,6 +146,7 @@ impl Judge {
             return;
         }
         leg.acked = seq::max(leg.acked, packet.ack);
+        leg.sacked.extend(&packet.sack);
         if packet.is(tcp::SYN) && leg.said.is_none() {
             leg.said = Some(Stream::begin(packet.seq.wrapping_add(1)));
             leg.taken = packet.seq.wrapping_add(1);
@@ -232,7 +252,7 @@ impl Judge {
             let least = match leg.state {
                 leg_state::NONE => continue,
                 leg_state::OPEN => watched.legs[side as usize].acked.wrapping_sub(leg.offset),
-                _ => leg.from,
+                _ => leg.acked,
             };
             if seq::lt(least, packet.ack) {
                 return Err(format!(
@@ -240,6 +260,13 @@ impl Judge {
                     packet.ack,
                     side.name()
                 ));
+            }
+            let sacked =
+                if leg.state == leg_state::OPEN { &watched.legs[side as usize].sacked[..] } else { &[] };
+            for block in &packet.sack {
+                if !covered(*block, least, leg.offset, sacked) {
+                    return Err(format!("{block:?} is shown as there; the {} has only {least}", side.name()));
+                }
             }
         }
         Ok(())

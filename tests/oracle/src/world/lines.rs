@@ -17,10 +17,9 @@ impl Gateway {
         let leg = |side: Side| {
             let leg = flow.leg(side);
             format!(
-                "{}{} from {} acked {} edge {} rcv {} max {} parse {} answered {} fl {}",
+                "{}{} acked {} edge {} rcv {} max {} parse {} answered {} fl {}",
                 side.name(),
                 leg.state,
-                leg.from,
                 leg.acked,
                 leg.edge,
                 leg.rcv_nxt,

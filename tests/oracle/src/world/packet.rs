@@ -4,7 +4,11 @@ use std::{fmt, rc::Rc};
 
 use mirror_common::{
     abi::{Tuple, nat},
-    flow::{Segment, tcp},
+    flow::{
+        Emit, Segment, emit,
+        sack::{MAX_BLOCKS, Sack},
+        tcp,
+    },
     switch_word::Side,
 };
 
@@ -46,11 +50,43 @@ pub struct Packet {
     pub mss: u16,
     /// Of a SYN; [`Segment::NO_SCALE`]: no option.
     pub scale: u8,
+    /// Of a SYN: with SACK-permitted.
+    pub permits_sack: bool,
+    /// Blocks of its SACK option; empty: it has none.
+    pub sack: Vec<[u32; 2]>,
     /// Bytes.
     pub payload: Rc<[u8]>,
 }
 
 impl Packet {
+    /// What an [`Emit`] asks for, made of the packet at hand. Where it keeps a SACK option, that shows `blocks`.
+    pub fn made(e: &Emit, tuple: Tuple, packet: Option<&Packet>, blocks: &[[u32; 2]]) -> Packet {
+        let forwards = e.kind == emit::FORWARD;
+        let flags = match packet {
+            Some(packet) if forwards && e.flags == 0 => packet.flags,
+            _ => e.flags,
+        };
+        let cut = e.kind == emit::CUT;
+        let payload = match packet {
+            Some(packet) if forwards => packet.payload.clone(),
+            Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
+            _ => [].into(),
+        };
+        let made = e.kind == emit::SYN;
+        Packet {
+            tuple,
+            seq: e.seq,
+            ack: e.ack,
+            flags,
+            window: e.window,
+            mss: if made { e.mss } else { 0 },
+            scale: if made { e.scale } else { Segment::NO_SCALE },
+            permits_sack: made && e.permits_sack != 0,
+            sack: if forwards { blocks.to_vec() } else { Vec::new() },
+            payload,
+        }
+    }
+
     /// Whether a flag is set.
     pub fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -66,6 +102,15 @@ impl Packet {
         self.payload.is_empty()
     }
 
+    /// The SACK option as it is read. What lies behind its end is what another packet left there.
+    fn option(&self) -> Sack {
+        let mut sack = Sack { blocks: [[7, 1 << 20]; MAX_BLOCKS], at: 2, ..Sack::default() };
+        for (to, from) in sack.blocks.iter_mut().zip(&self.sack) {
+            (*to, sack.room) = (*from, sack.room + 1);
+        }
+        sack
+    }
+
     /// The segment as the transition functions take it, not yet read.
     pub fn segment(&self, now_us: u64) -> Segment {
         Segment {
@@ -78,6 +123,8 @@ impl Packet {
             mss: self.mss,
             flags: self.flags,
             scale: self.scale,
+            permits_sack: self.permits_sack.into(),
+            sack: self.option(),
             ..Segment::default()
         }
     }
@@ -111,7 +158,16 @@ impl fmt::Display for Packet {
         }
         write!(f, " seq {}+{} ack {} win {}", self.seq, self.len(), self.ack, self.window)?;
         if self.is(tcp::SYN) {
-            write!(f, " mss {} scale {}", self.mss, self.scale)?;
+            write!(
+                f,
+                " mss {} scale {}{}",
+                self.mss,
+                self.scale,
+                if self.permits_sack { " sackOK" } else { "" }
+            )?;
+        }
+        for [begin, end] in &self.sack {
+            write!(f, " sack {begin}:{end}")?;
         }
         let line: String =
             self.payload.iter().take(24).map(|b| char::from(*b).escape_default().to_string()).collect();

@@ -50,6 +50,8 @@ pub struct Server {
     pub mood: Mood,
     /// What it has written: ids by list, in order.
     pub lists: BTreeMap<u64, (ListState, Vec<u64>)>,
+    /// The same in the order over all lists: list and id.
+    pub log: Vec<(u64, u64)>,
     connections: BTreeMap<(u32, u16), Connection>,
     /// The first request that no server should ever have got.
     pub wrong: Option<String>,
@@ -59,7 +61,8 @@ impl Server {
     /// A server that has nothing yet.
     pub fn new(side: Side) -> Server {
         let mood = Mood::default();
-        Server { side, mood, lists: BTreeMap::new(), connections: BTreeMap::new(), wrong: None }
+        let (lists, connections) = (BTreeMap::new(), BTreeMap::new());
+        Server { side, mood, lists, log: Vec::new(), connections, wrong: None }
     }
 
     /// When it wants to be called next.
@@ -226,8 +229,12 @@ impl Server {
                 let (known, ids) = self.lists.entry(request.key).or_default();
                 *known = list;
                 ids.push(request.id);
+                self.log.push((request.key, request.id));
             }
-            let answer = Answer { id: request.id, side: self.side, list, close };
+            // A server that was asked to close needn't say that it does.
+            let says = close || (request.last && rng.bool());
+            let close = close || request.last;
+            let answer = Answer { id: request.id, side: self.side, list, close: says };
             let dress = Dress {
                 length: if settings.body == 0 { 0 } else { rng.usize(..settings.body) },
                 chunk: (rng.u32(..4) == 0).then(|| rng.usize(1..2_000)),
@@ -260,6 +267,8 @@ fn refusal(packet: &Packet) -> Packet {
         window: 0,
         mss: 0,
         scale: 0xff,
+        permits_sack: false,
+        sack: Vec::new(),
         payload: [].into(),
     }
 }

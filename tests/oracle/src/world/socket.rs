@@ -1,5 +1,9 @@
 //! A small TCP: sliding window, go-back-N on a timer with exponential backoff, fast retransmission, window probes; every
-//! segment with data is acknowledged at once. What it must be is strict: it believes nothing outside its window.
+//! segment with data is acknowledged at once; SACK where both permit it. What it must be is strict: it believes nothing outside
+//! its window.
+
+mod receive;
+mod scoreboard;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,6 +17,8 @@ use mirror_common::{
 };
 
 use super::packet::Packet;
+use receive::Report;
+use scoreboard::Scoreboard;
 
 /// The first retransmission of a SYN, in microseconds.
 const SYN_RTO: u64 = 1_000_000;
@@ -52,6 +58,8 @@ pub struct Settings {
     pub mss: u16,
     /// Window scale; [`Segment::NO_SCALE`]: none offered.
     pub scale: u8,
+    /// SACK is permitted.
+    pub sack: bool,
     /// Receive buffer, in bytes.
     pub room: u32,
     /// Congestion window at the beginning, in bytes.
@@ -87,6 +95,10 @@ pub struct Tcp {
     told_at: (u32, u32),
     early: BTreeMap<u32, Rc<[u8]>>,
     early_fin: Option<u32>,
+    report: Report,
+    /// Both ends permit SACK, as far as is known.
+    sack: bool,
+    scoreboard: Scoreboard,
     ready: Vec<u8>,
     told_edge: u32,
     /// The peer's FIN has come, and all before it.
@@ -120,6 +132,9 @@ impl Tcp {
             told_at: (0, 0),
             early: BTreeMap::new(),
             early_fin: None,
+            report: Report::default(),
+            sack: settings.sack,
+            scoreboard: Scoreboard::default(),
             ready: Vec::new(),
             told_edge: 0,
             peer_fin: false,
@@ -186,6 +201,7 @@ impl Tcp {
         self.rcv = syn.seq.wrapping_add(1);
         self.told_edge = self.rcv.wrapping_add(self.settings.room.min(0xffff));
         self.mss = self.settings.mss.min(if syn.mss == 0 { 536 } else { syn.mss });
+        self.sack &= syn.permits_sack;
         self.scales &= syn.scale != Segment::NO_SCALE;
         self.peer_scale = if self.scales { syn.scale } else { 0 };
         self.edge = self.settings.iss.wrapping_add(1).wrapping_add(u32::from(syn.window));
@@ -194,7 +210,19 @@ impl Tcp {
 
     fn packet(&self, seq: u32, flags: u8, window: u16, payload: Rc<[u8]>) -> Packet {
         let ack = if flags & tcp::ACK != 0 { self.rcv } else { 0 };
-        Packet { tuple: self.out, seq, ack, flags, window, mss: 0, scale: Segment::NO_SCALE, payload }
+        let sack = if flags == tcp::ACK || flags & tcp::PSH != 0 { self.blocks() } else { Vec::new() };
+        Packet {
+            tuple: self.out,
+            seq,
+            ack,
+            flags,
+            window,
+            mss: 0,
+            scale: Segment::NO_SCALE,
+            permits_sack: false,
+            sack,
+            payload,
+        }
     }
 
     fn send_syn(&self, to: &mut Vec<Packet>) {
@@ -202,6 +230,7 @@ impl Tcp {
         let window = self.settings.room.min(0xffff) as u16;
         let mut packet = self.packet(self.settings.iss, flags, window, Rc::from([]));
         packet.mss = self.settings.mss;
+        packet.permits_sack = self.sack;
         packet.scale = if self.scales { self.settings.scale } else { Segment::NO_SCALE };
         to.push(packet);
     }
@@ -220,6 +249,7 @@ impl Tcp {
         let window = self.told();
         // Behind all that was ever sent, or the peer would take it for a retransmission, and answer.
         to.push(self.packet(self.top, tcp::ACK, window, Rc::from([])));
+        self.report.duplicate = None;
     }
 
     /// Takes the application's bytes.
@@ -247,16 +277,6 @@ impl Tcp {
         self.state = State::Closed;
     }
 
-    /// The bytes that have come.
-    pub fn read(&mut self, to: &mut Vec<Packet>) -> Vec<u8> {
-        let shut = self.told_edge.wrapping_sub(self.rcv) < 2 * u32::from(self.mss);
-        let bytes = std::mem::take(&mut self.ready);
-        if shut && !bytes.is_empty() && self.state == State::Open {
-            self.acknowledge(to);
-        }
-        bytes
-    }
-
     /// Sends what may be sent.
     fn pump(&mut self, now: u64, to: &mut Vec<Packet>) {
         if self.state != State::Open || self.fin_acked {
@@ -264,13 +284,15 @@ impl Tcp {
         }
         let limit = seq::min(self.edge, self.una.wrapping_add(self.window.max(u32::from(self.mss))));
         loop {
+            self.next = seq::min(self.scoreboard.behind(self.next), self.top);
             let offset = self.next.wrapping_sub(self.una) as usize;
             if offset > self.queue.len() {
                 break;
             }
             let left = self.queue.len() - offset;
             let room = if seq::lt(self.next, limit) { limit.wrapping_sub(self.next) as usize } else { 0 };
-            let n = left.min(usize::from(self.mss)).min(room);
+            let hole = self.scoreboard.hole(self.next);
+            let n = left.min(usize::from(self.mss)).min(room).min(hole);
             let last = self.fin && n == left;
             if n == 0 && !last {
                 break;
@@ -311,18 +333,25 @@ impl Tcp {
                 self.timer = Some(now + self.rto);
             }
             State::Open if self.next != self.una => {
+                // The peer may have thrown away what it reported (RFC 2018, 8).
+                self.scoreboard = Scoreboard::default();
                 self.next = self.una;
                 self.window = u32::from(self.mss);
                 self.dup = 0;
                 self.pump(now, to);
             }
             State::Open if !self.queue.is_empty() => {
-                let window = self.told();
-                to.push(self.packet(self.una.wrapping_sub(1), tcp::ACK, window, Rc::from([])));
+                self.probe(to);
                 self.timer = Some(now + self.rto);
             }
             State::Open | State::Closed => {}
         }
+    }
+
+    /// A keep-alive or window probe (RFC 9293, 3.8.4 and 3.8.6.1).
+    pub fn probe(&mut self, to: &mut Vec<Packet>) {
+        let window = self.told();
+        to.push(self.packet(self.una.wrapping_sub(1), tcp::ACK, window, Rc::from([])));
     }
 
     /// A segment has come.
@@ -394,6 +423,9 @@ impl Tcp {
         let stale = if end == packet.seq { seq::lt(packet.seq, self.rcv) } else { seq::le(end, self.rcv) };
         let beyond = seq::lt(self.told_edge, packet.seq);
         if packet.is(tcp::SYN) || stale || beyond {
+            if stale && !packet.is_empty() {
+                self.report.duplicate = Some([packet.seq, packet.seq.wrapping_add(packet.len())]);
+            }
             self.acknowledge(to);
             return;
         }
@@ -427,8 +459,11 @@ impl Tcp {
             self.told_at = (packet.seq, ack);
         }
         self.tries = 0;
+        let sacked = self.sack && self.scoreboard.note(ack, self.top, &packet.sack);
         if ack == self.una {
-            if pure && same && self.next != self.una {
+            if sacked {
+                self.fill_holes(to);
+            } else if pure && !self.sack && same && self.next != self.una {
                 self.dup += 1;
                 if self.dup == 3 {
                     self.window = (self.window / 2).max(2 * u32::from(self.mss));
@@ -446,41 +481,12 @@ impl Tcp {
         self.una = ack;
         self.next = seq::max(self.next, ack);
         self.dup = 0;
+        self.scoreboard.pass(ack);
+        if sacked {
+            self.fill_holes(to);
+        }
         self.window = (self.window + u32::from(self.mss)).min(256 * 1024);
         self.rto = self.settings.rto;
         self.timer = (self.next != self.una).then(|| now + self.rto);
-    }
-
-    fn take_data(&mut self, packet: &Packet) {
-        let old = if seq::lt(packet.seq, self.rcv) { self.rcv.wrapping_sub(packet.seq) as usize } else { 0 };
-        let room = self.told_edge.wrapping_sub(packet.seq) as usize;
-        let cut = packet.payload.len().min(room);
-        if packet.is(tcp::FIN) && cut == packet.payload.len() {
-            self.early_fin = Some(packet.seq.wrapping_add(packet.len()));
-        }
-        if old < cut {
-            let at = packet.seq.wrapping_add(old as u32);
-            let bytes: Rc<[u8]> = packet.payload[old..cut].into();
-            let longer = self.early.get(&at).is_none_or(|known| known.len() < bytes.len());
-            if longer {
-                self.early.insert(at, bytes);
-            }
-        }
-        // In no order that the wrap could break: there are few.
-        loop {
-            let rcv = self.rcv;
-            let due = self.early.iter().find(|(at, _)| seq::le(**at, rcv)).map(|(at, _)| *at);
-            let Some(at) = due else { break };
-            let Some(bytes) = self.early.remove(&at) else { break };
-            let known = rcv.wrapping_sub(at) as usize;
-            if known < bytes.len() {
-                self.ready.extend(&bytes[known..]);
-                self.rcv = at.wrapping_add(bytes.len() as u32);
-            }
-        }
-        if self.early_fin == Some(self.rcv) && !self.peer_fin {
-            self.peer_fin = true;
-            self.rcv = self.rcv.wrapping_add(1);
-        }
     }
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use mirror_common::{abi::Tuple, switch_word::Side};
 
-use super::{World, client::Told};
+use super::{
+    World,
+    client::Told,
+    order::{self, Write},
+};
 
 impl World {
     /// All has been answered: who is in sync has each write exactly once, in order.
@@ -13,14 +17,30 @@ impl World {
         if open != 0 {
             self.violate(format!("{open} writes are counted as open when all are answered"));
         }
+        let lagging = self.gateway.application.app.lagging;
+        if lagging != 0 {
+            self.violate(format!("{lagging} connections are counted as lagging when all is answered"));
+        }
         let word = self.gateway.application.word;
         for side in Side::BOTH {
             if word.member(side)
-                && let Some(rule) = self.list_is_wrong(side)
+                && let Some(rule) = self.list_is_wrong(side).or_else(|| self.order_is_wrong(side))
             {
                 self.violate(rule);
             }
         }
+    }
+
+    /// Two writes of any connections that a side did in another order than the one that a client may rely on.
+    fn order_is_wrong(&self, side: Side) -> Option<String> {
+        if !self.settings.ordered {
+            return None;
+        }
+        let (first, second) = order::overtaken(&self.writes, &self.servers[side as usize].log)?;
+        let name = side.name();
+        Some(format!(
+            "the {name} has done {second:?} before {first:?}, which was answered before that was asked"
+        ))
     }
 
     /// A list of a side that isn't what the clients were told.
@@ -47,7 +67,8 @@ impl World {
     pub(super) fn hear(&mut self, told: Told) {
         let application = &self.gateway.application;
         match told {
-            Told::Answered { side, write: true, since } => {
+            Told::Answered { side, append: Some(append), since } => {
+                self.writes.push(Write { append, asked: since, answered: self.now });
                 if application.flipped <= since && side != application.word.authority() {
                     self.violate(format!(
                         "a write was answered by the {}, which isn't the authority",
@@ -55,7 +76,7 @@ impl World {
                     ));
                 }
             }
-            Told::Answered { side, write: false, since } => {
+            Told::Answered { side, append: None, since } => {
                 if !application.word.member(side) && application.member_until[side as usize] < since {
                     self.violate(format!("a read was answered by the {}, which is out of sync", side.name()));
                 }

@@ -88,6 +88,27 @@ impl Switch for Words<'_> {
         self.application.app.open_writes = self.application.app.open_writes.wrapping_sub(1);
     }
 
+    fn begin_lag(&mut self) {
+        self.application.app.lagging += 1;
+    }
+
+    fn end_lag(&mut self) -> bool {
+        self.application.app.lagging = self.application.app.lagging.wrapping_sub(1);
+        self.application.app.lagging == 0
+    }
+
+    fn lagging(&mut self) -> u32 {
+        self.application.app.lagging as u32
+    }
+
+    fn wait(&mut self, now_ms: u32) {
+        self.application.app.waited_ms = u64::from(now_ms);
+    }
+
+    fn waited_ms(&mut self) -> u32 {
+        self.application.app.waited_ms as u32
+    }
+
     fn word(&mut self) -> SwitchWord {
         let app = self.application.app;
         let freeze =

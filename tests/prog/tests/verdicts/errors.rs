@@ -137,7 +137,7 @@ fn of_client(stage: &mut Stage) -> Result<Seen> {
     let answer = talk.reply(stage, Side::Primary, mirror_common::flow::tcp::ACK)?.with(ANSWER);
     talk.server(stage, Side::Primary, &answer)?;
     let flow = talk.flow(stage)?;
-    let shown = Seg { seq: answer.seq.wrapping_add(flow.leg(Side::Primary).delta), ..answer.clone() };
+    let shown = Seg { seq: answer.seq.wrapping_add(flow.delta), ..answer.clone() };
     let seen = stage.put(2, &error(back(talk.tuple), &shown, TOO_LARGE, 1_280, 8)?)?;
     let to_server = back(talk.leg_tuple(stage, Side::Primary)?);
     says(stage, &seen, to_server, TOO_LARGE, 1_280, answer.seq)?;

@@ -6,6 +6,7 @@ mod ends;
 mod errors;
 mod legs;
 mod requests;
+mod sack;
 mod strangers;
 
 use anyhow::{Context, Result, ensure};
@@ -34,9 +35,15 @@ fn frozen() -> SwitchWord {
 }
 
 fn sentences(hook: Hook) -> Vec<Sentence> {
-    let mut all =
-        [strangers::SENTENCES, requests::SENTENCES, legs::SENTENCES, ends::SENTENCES, errors::SENTENCES]
-            .concat();
+    let mut all = [
+        strangers::SENTENCES,
+        requests::SENTENCES,
+        legs::SENTENCES,
+        ends::SENTENCES,
+        errors::SENTENCES,
+        sack::SENTENCES,
+    ]
+    .concat();
     if hook == Hook::Xdp {
         all.extend(strangers::AT_XDP);
     }

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use aya::maps::{Array, Map};
 use lab::net::Host;
 use mirror_common::{
-    abi::maps,
+    abi::{App, Service, maps},
     flow::{Flow, leg_state, tcp},
     switch_word::Side,
     verdict::Verdict,
@@ -35,6 +35,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::HeldBehind, "what comes behind a held write is held", held_behind),
     (Verdict::HeldMoved, "what comes behind an unanswered moved read is held", held_moved),
     (Verdict::HeldCapped, "a request beyond the leg's limit waits for its answers", held_capped),
+    (Verdict::HeldOrder, "a write waits while the mirror owes another connection's answered one", held_order),
     (Verdict::HeldDialling, "a request goes on; its copy waits for the leg that is dialled", held_dialling),
     (Verdict::DeferredHoldFull, "without a TAP nothing is held", hold_full),
     (Verdict::DeferredOrder, "a request behind a hole comes again", order),
@@ -196,6 +197,24 @@ fn held_capped(stage: &mut Stage) -> Result<Seen> {
         talk.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
     }
     talk.says(stage, READ)
+}
+
+/// H9: of a service whose writes are ordered.
+fn held_order(stage: &mut Stage) -> Result<Seen> {
+    // What other scenes have left unanswered lags, too.
+    stage.set_app(App::default())?;
+    stage.set_service(|service| service.flags |= Service::ORDERED)?;
+    let (one, other) = (open(stage)?, open(stage)?);
+    one.says(stage, WRITE)?;
+    one.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
+    ensure!(one.flow(stage)?.has(Flow::LAGS), "answered on one side");
+    let seen = other.says(stage, WRITE)?;
+    ensure!(other.flow(stage)?.has(Flow::HELD) && !other.flow(stage)?.has(Flow::COUNTED), "held");
+    one.answers(stage, Side::Shadow, prog_tests::talk::ANSWER)?;
+    ensure!(!one.flow(stage)?.has(Flow::LAGS), "answered on both");
+    let after = other.says(stage, WRITE)?;
+    ensure!(after.verdicts.contains(&Verdict::Mirrored), "{after:?}");
+    Ok(seen)
 }
 
 /// T1: data that comes before the shadow's SYN-ACK goes on; its copy is held for that leg.

@@ -250,7 +250,7 @@ fn taken_port(stage: &mut Stage) -> Result<Seen> {
     Ok(seen)
 }
 
-/// T5, T6: SACK-permitted and timestamps aren't offered to a leg.
+/// T5, T6: SACK-permitted is offered to a leg, timestamps aren't.
 fn syn_new(stage: &mut Stage) -> Result<Seen> {
     let tuple = client_tuple(stage.client_port());
     // MSS 1460, SACK permitted, timestamps, a NOP, scale 7.
@@ -258,7 +258,7 @@ fn syn_new(stage: &mut Stage) -> Result<Seen> {
     let seen = stage.put(2, &Seg::new(tcp::SYN, 5, 0).options(&options).frame(tuple)?)?;
     if stage.hook == Hook::Tc {
         let out = Out::parse(&seen.frame)?;
-        ensure!(out.seg.options == [2, 4, 5, 0xb4, 1, 3, 3, 7], "{:?}", out.seg.options);
+        ensure!(out.seg.options == [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7], "{:?}", out.seg.options);
         ensure!(out.seg.flags == tcp::SYN && out.tuple.dport == PORT, "{out:?}");
         ensure!(u32::from(u16::from_be(out.tuple.sport)) >= FIRST_PORT, "{out:?}");
     }

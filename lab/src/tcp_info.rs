@@ -6,7 +6,16 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd};
 
 /// How many segments the connection has sent again.
-pub(super) fn retransmissions(socket: &impl AsFd) -> io::Result<u32> {
+pub(crate) fn retransmissions(socket: &impl AsFd) -> io::Result<u32> {
+    Ok(info(socket)?.tcpi_total_retrans)
+}
+
+/// How many bytes of its own the other side has acknowledged.
+pub(crate) fn acknowledged(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(info(socket)?.tcpi_bytes_acked)
+}
+
+fn info(socket: &impl AsFd) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `size` bytes to the struct, which is as large.
@@ -23,5 +32,5 @@ pub(super) fn retransmissions(socket: &impl AsFd) -> io::Result<u32> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: a struct of integers, zeroed before the kernel wrote to it.
-    Ok(unsafe { info.assume_init() }.tcpi_total_retrans)
+    Ok(unsafe { info.assume_init() })
 }

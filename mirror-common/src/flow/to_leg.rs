@@ -1,0 +1,71 @@
+//! Packets of our own to a leg's server, and what it is told in those that are sent on.
+
+use super::{Emit, Flow, Segment, Step, emit, tcp};
+use crate::seq;
+use crate::switch_word::Side;
+
+/// What a leg's server is told that it has reached: the authority's by the client, the other's by us.
+#[inline(always)]
+pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
+    let leg = flow.leg(side);
+    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+        seq::max(flow.client_acked.wrapping_sub(flow.delta), flow.shown_from)
+    } else {
+        leg.rcv_nxt
+    }
+}
+
+/// The window that a leg's server is told: the authority's is the client's; what is absorbed needs no limit.
+#[inline(always)]
+pub(super) fn leg_window(flow: &Flow, side: Side) -> u16 {
+    let leg = flow.leg(side);
+    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+        let field = (u32::from(flow.client_window) << (flow.client_scale & 15)) >> (leg.told & 15);
+        if field > 0xffff { 0xffff } else { field as u16 }
+    } else {
+        0xffff
+    }
+}
+
+/// The acknowledgement of a leg's bytes, made from the packet at hand.
+#[inline(always)]
+pub(super) fn ack_leg(flow: &Flow, side: Side, step: &mut Step) {
+    let leg = flow.leg(side);
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::ACK,
+        seq: flow.client_next.wrapping_add(leg.offset),
+        ack: leg_ack(flow, side),
+        port: leg.port,
+        window: leg_window(flow, side),
+        mss: 0,
+        scale: 0,
+        permits_sack: 0,
+    };
+}
+
+/// The reset for a server's segment that belongs to no living leg (RFC 9293, 3.10.7.1).
+#[inline(always)]
+pub(super) fn reset_leg(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST,
+        seq: seg.ack,
+        port: flow.leg(side).port,
+        ..Emit::default()
+    };
+}
+
+/// Our own reset of a leg, where `at` is the client's number that its server expects.
+#[inline(always)]
+pub(super) fn end_leg(flow: &Flow, side: Side, at: u32, step: &mut Step) {
+    let leg = flow.leg(side);
+    step.to_leg[side as usize] = Emit {
+        kind: emit::BARE,
+        flags: tcp::RST | tcp::ACK,
+        seq: at.wrapping_add(leg.offset),
+        ack: leg_ack(flow, side),
+        port: leg.port,
+        ..Emit::default()
+    };
+}

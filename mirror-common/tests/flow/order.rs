@@ -1,0 +1,191 @@
+//! Order across connections: a client that was answered on one may write on another at once, and be faster there on the mirror.
+
+use super::*;
+
+const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab";
+
+/// A write's step: whether it overtakes.
+fn overtakes(step: &Step) -> bool {
+    is(step, Verdict::Mirrored);
+    step.events & Step::OVERTAKES != 0
+}
+
+fn ordered() -> Scene {
+    let mut scene = Scene::established(true);
+    scene.service.flags |= Service::ORDERED;
+    scene
+}
+
+#[test]
+fn a_write_lags_from_the_authoritys_answer_to_the_mirrors() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    assert_eq!(scene.order.0, 0, "its client waits for it");
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (1, 1));
+    scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (0, 0), "the mirror was faster");
+}
+
+#[test]
+fn the_first_byte_of_an_answer_is_enough_and_the_mirrors_last_one_is_needed() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, &ANSWER[..1], WRITE.len());
+    assert_eq!(scene.order.0, 1);
+    scene.server(Side::Primary, 1, &ANSWER[1..], WRITE.len());
+    let all_but_one = ANSWER.len() - 1;
+    scene.server(Side::Shadow, 0, &ANSWER[..all_but_one], WRITE.len());
+    assert_eq!(scene.order.0, 1);
+    scene.server(Side::Shadow, all_but_one, &ANSWER[all_but_one..], WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+}
+
+#[test]
+fn of_writes_sent_ahead_the_first_answered_one_lags() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.client(WRITE.len(), POST, 0);
+    let sent = WRITE.len() + POST.len();
+    scene.server(Side::Primary, 0, ANSWER, sent);
+    assert_eq!(scene.order.0, 1);
+    scene.server(Side::Shadow, 0, ANSWER, sent);
+    assert_eq!((scene.order.0, scene.writes), (0, 1), "the mirror has done what was answered");
+    scene.server(Side::Primary, ANSWER.len(), ANSWER, sent);
+    assert_eq!((scene.order.0, scene.writes), (1, 1));
+    scene.server(Side::Shadow, ANSWER.len(), ANSWER, sent);
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+}
+
+#[test]
+fn a_write_beside_another_connections_lagging_one_is_counted_and_a_read_is_not() {
+    let mut scene = Scene::established(true);
+    assert!(!overtakes(&scene.client(0, WRITE, 0)));
+    let mut scene = Scene::established(true);
+    scene.order.0 = 1;
+    assert!(overtakes(&scene.client(0, WRITE, 0)));
+    let mut scene = Scene::established(true);
+    scene.order.0 = 1;
+    assert!(!overtakes(&scene.client(0, READ, 0)));
+    let mut scene = Scene::established(false);
+    scene.order.0 = 1;
+    let step = scene.client(0, WRITE, 0);
+    is(&step, Verdict::Forwarded);
+    assert_eq!(step.events & Step::OVERTAKES, 0, "there is no mirror");
+}
+
+#[test]
+fn a_connections_own_write_is_in_order_anyway() {
+    let mut scene = ordered();
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    assert!(!overtakes(&scene.client(WRITE.len(), WRITE, ANSWER.len())), "it is its own that lags");
+    assert_eq!(scene.order.0, 1);
+    scene.server(Side::Primary, ANSWER.len(), ANSWER, 2 * WRITE.len());
+    scene.server(Side::Shadow, 0, &[ANSWER, ANSWER].concat(), 2 * WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+}
+
+/// H9: where the service's writes are ordered.
+#[test]
+fn an_ordered_write_waits_while_another_connection_lags_and_nothing_is_counted() {
+    let mut scene = ordered();
+    scene.order.0 = 1;
+    let step = scene.client(0, WRITE, 0);
+    is(&step, Verdict::HeldOrder);
+    assert_eq!((step.events & Step::OVERTAKES, scene.writes, scene.order), (0, 0, (1, scene.now_ms)));
+    assert!(scene.flow.has(Flow::HELD) && !scene.flow.has(Flow::COUNTED));
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    let mut scene = ordered();
+    scene.order.0 = 1;
+    is(&scene.client(0, WRITE, 0), Verdict::HeldOrder);
+    scene.order.0 = 0;
+    assert!(!overtakes(&scene.client(0, WRITE, 0)));
+    assert!(!scene.flow.has(Flow::HELD));
+}
+
+#[test]
+fn where_the_mirror_is_out_of_sync_nothing_waits_for_it() {
+    let mut scene = ordered();
+    scene.order.0 = 1;
+    is(&scene.client(0, WRITE, 0), Verdict::HeldOrder);
+    scene.word = scene.word.out_of_sync(Side::Shadow).unwrap();
+    let step = scene.client(0, WRITE, 0);
+    is(&step, Verdict::Forwarded);
+    assert_eq!(step.events & Step::OVERTAKES, 0);
+}
+
+/// Who writes without a pause lags without one: others would wait for ever.
+#[test]
+fn while_others_wait_a_connection_that_lags_waits_too_and_tells_when_all_have_caught_up() {
+    let mut scene = ordered();
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    // Another connection's write waits.
+    scene.order.1 = scene.now_ms;
+    is(&scene.client(WRITE.len(), POST, ANSWER.len()), Verdict::HeldOrder);
+    let step = scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+    assert_eq!(step.events & (Step::CAUGHT_UP | Step::WAKE), Step::CAUGHT_UP | Step::WAKE);
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+    is(&scene.client(WRITE.len(), POST, ANSWER.len()), Verdict::Mirrored);
+    let mut scene = ordered();
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    scene.order.1 = scene.now_ms;
+    scene.now_ms += 50;
+    is(&scene.client(WRITE.len(), POST, ANSWER.len()), Verdict::Mirrored);
+}
+
+#[test]
+fn nobody_is_told_where_another_connection_still_lags_or_nothing_waits() {
+    for order in [(1, 1_000), (0, 0), (0, 900)] {
+        let mut scene = ordered();
+        scene.order = order;
+        scene.order.0 = 0;
+        scene.client(0, WRITE, 0);
+        scene.order.0 = order.0;
+        scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+        let step = scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+        assert_eq!((step.events & Step::CAUGHT_UP, scene.order.0), (0, order.0), "{order:?}");
+    }
+}
+
+#[test]
+fn a_lost_mirror_lags_no_more() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    let (seq, ack) = (SERVER_ISS[1] + 1, LEG_ISS[1] + 1);
+    let reset = Segment { seq, ack, flags: tcp::RST, ..scene.segment() };
+    scene.server_sends(Side::Shadow, &reset);
+    assert!(!scene.word.member(Side::Shadow), "it owed a write");
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+}
+
+#[test]
+fn a_connection_that_its_client_resets_lags_until_the_mirror_has_answered() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    is(&scene.client_says(tcp::RST, WRITE.len(), 0), Verdict::Reset);
+    assert_eq!((scene.order.0, scene.writes), (1, 1));
+    scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+    assert_eq!((scene.order.0, scene.writes), (0, 0));
+    assert!(scene.word.member(Side::Shadow));
+}
+
+#[test]
+fn a_slot_that_is_freed_lags_no_more() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+    scene.now_ms += scene.service.idle_ms;
+    let due = std::cell::Cell::new(Due::Nothing);
+    scene.run(|flow, terms, step| due.set(on_sweep(flow, 0, terms, step)));
+    assert_eq!((due.get(), scene.order.0, scene.writes), (Due::Free, 0, 0));
+}

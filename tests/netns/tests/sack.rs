@@ -1,0 +1,86 @@
+//! Loss on the way of an upload over two legs, repaired by SACK: kernels' own, at every end.
+//!
+//! `MIRROR_SOAK` makes the uploads large enough to measure by: the rates that are printed are docs/MEASURED.md's.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use lab::{
+    gateway::{Gateway, policy},
+    net::{Host, Lab, LinkSpec, SERVICE_PORT, VIP},
+    programs::ListsServer,
+    wire::{Fault, Impairment},
+};
+use netns_tests::{Scene, rounds};
+
+/// The client's way to the gateway and back, in microseconds.
+const ROUND_TRIP_US: u64 = 14_000;
+
+/// A number of the host's kernel's own, of its extended TCP counters.
+fn extended(scene: &Scene, host: Host, wanted: &str) -> Result<u64> {
+    let text = scene.lab.host(host).sh("cat /proc/net/netstat")?;
+    let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
+    let (names, values) = rows.next().zip(rows.next()).context("no TCP counters")?;
+    let found = names.zip(values).find(|(name, _)| *name == wanted);
+    Ok(found.with_context(|| format!("no counter {wanted}"))?.1.parse()?)
+}
+
+/// Uploads so many megabytes; returns Mbit/s.
+fn upload(scene: &Scene, megabytes: u32) -> Result<f64> {
+    let bytes = u64::from(megabytes) * 1_000_000;
+    let command = format!(
+        "head -c {bytes} /dev/zero | curl -sS --fail --max-time 600 -T - -H 'Content-Length: {bytes}' -H Expect: \
+         -H 'Transfer-Encoding:' http://{VIP}:{SERVICE_PORT}/sink"
+    );
+    let begin = Instant::now();
+    let said = scene.lab.host(Host::Client).sh(&command)?;
+    ensure!(said.contains(&format!("\"length\":{bytes}")), "{said}");
+    Ok(bytes as f64 * 8e-6 / begin.elapsed().as_secs_f64())
+}
+
+/// At TC, whichever hook the others are at: what XDP redirects into a lab's lossy link is dropped, whose program has no NAPI.
+fn scene(lab: Lab) -> Result<Scene> {
+    let servers =
+        [Host::Primary, Host::Shadow].map(|host| ListsServer::on(&lab, host, &["--volatile"]).map(Some));
+    let [primary, shadow] = servers;
+    let servers = [primary?, shadow?];
+    // Room for retransmissions of retransmissions, each of which waits twice as long: they are the link's fault.
+    let gateway = Gateway::start(&lab, &policy("hook = \"tc\"\nstall = \"5s\"", "")?)?;
+    Scene { gateway, servers, lab }.joined()
+}
+
+/// T5: a client on a lossy link sends again what both servers lack, and no more; without SACK, for it can be had without, it is
+/// slower, and whole all the same.
+#[test]
+fn an_upload_over_a_lossy_link_is_repaired_by_what_both_servers_have() -> Result<()> {
+    let megabytes = rounds(3, 60);
+    let fault = Fault { delay_us: ROUND_TRIP_US / 2, ..Fault::default() };
+    for lossy in [Host::Client, Host::Shadow] {
+        let mut builder = Lab::builder();
+        for host in [Host::Client, Host::Shadow] {
+            let loss = if host == lossy { 0.01 } else { 0.0 };
+            let delay_us = if host == Host::Client { fault.delay_us } else { 0 };
+            builder =
+                builder.link(host, LinkSpec::wire(Impairment::both(Fault { loss, delay_us, ..fault }, 7)));
+        }
+        let scene = scene(builder.up()?)?;
+        let client = scene.lab.host(Host::Client);
+        for _ in 0..rounds(1, 3) {
+            let mut rates = [0.0; 2];
+            for sack in [1, 0] {
+                client.sh(&format!("sysctl -qw net.ipv4.tcp_sack={sack}"))?;
+                let before = extended(&scene, Host::Client, "TCPSackRecovery")?;
+                rates[sack] = upload(&scene, megabytes)?;
+                let recoveries = extended(&scene, Host::Client, "TCPSackRecovery")? - before;
+                ensure!((recoveries > 0) == (sack == 1), "{recoveries} repairs by SACK");
+            }
+            let [without, with] = rates;
+            println!("1 % loss at the {lossy}: {with:.1} Mbit/s, {without:.1} without SACK");
+        }
+        ensure!(extended(&scene, Host::Client, "TCPSACKReneging")? == 0, "what was shown was taken back");
+        scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
+        let status = scene.gateway.status()?;
+        ensure!(status["shadow"]["in_sync"] == true, "{status}");
+    }
+    Ok(())
+}
