@@ -95,7 +95,7 @@ fn two_hundred_connections_through_every_weight_and_move() -> Result<()> {
     let mut scene = Scene::new()?.joined()?;
     let requests = u64::from(rounds(100_000, 1_000_000));
     let summary = run(&mut scene, 200, requests, rounds(3, 30))?;
-    nothing_sent_again(&summary)?;
+    nothing_sent_again(&scene.lab, &summary)?;
     Ok(())
 }
 
@@ -151,7 +151,7 @@ fn moves(scene: Scene, what: &str) -> Result<()> {
     }
     let summary = client.stop()?;
     all_answered(&summary)?;
-    nothing_sent_again(&summary)?;
+    nothing_sent_again(&scene.lab, &summary)?;
     let slowest = |name: String| {
         let window = summary.windows.iter().find(|window| window.name == name);
         window.map_or(0.0, |window| window.slowest.us as f64 / 1e3)

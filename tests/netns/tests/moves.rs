@@ -19,7 +19,7 @@ fn before_a_join_the_primary_answers_alone() -> Result<()> {
     let summary = scene.run_client(config)?;
     all_answered(&summary)?;
     ensure!(scene.lists(Host::Shadow)?.is_empty(), "the shadow got writes before it joined");
-    nothing_sent_again(&summary)?;
+    nothing_sent_again(&scene.lab, &summary)?;
     Ok(())
 }
 
@@ -31,7 +31,7 @@ fn a_joined_shadow_has_every_write_and_no_reader() -> Result<()> {
     let summary = scene.run_client(config)?;
     all_answered(&summary)?;
     ensure!(!summary.windows[0].servers.contains_key("shadow"), "the shadow answered at weight 0");
-    nothing_sent_again(&summary)?;
+    nothing_sent_again(&scene.lab, &summary)?;
     scene.proven().map(drop)
 }
 
@@ -160,7 +160,7 @@ fn moves_under_load_lose_nothing() -> Result<()> {
     client.tick()?;
     let summary = client.stop()?;
     all_answered(&summary)?;
-    nothing_sent_again(&summary)?;
+    nothing_sent_again(&scene.lab, &summary)?;
     let after = summary.windows.iter().find(|window| window.name == "after");
     let writes = after.and_then(|w| w.servers.get("shadow")).map_or(0, |server| server.writes.count);
     ensure!(writes > 0, "the shadow answered no write after the cutover: {after:?}");
