@@ -5,7 +5,7 @@ use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
-use super::to_leg::{leg_ack, leg_window};
+use super::to_leg::packet;
 use super::turn::{KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
@@ -176,18 +176,7 @@ pub(super) fn raise_shown(flow: &mut Flow) -> bool {
 /// The packet at hand, for a leg.
 #[inline(always)]
 fn forward(flow: &Flow, side: Side, seg: &Segment) -> Emit {
-    let leg = flow.leg(side);
-    Emit {
-        kind: emit::FORWARD,
-        flags: 0,
-        seq: seg.seq.wrapping_add(leg.offset),
-        ack: leg_ack(flow, side),
-        port: leg.port,
-        window: leg_window(flow, side),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
-    }
+    packet(flow, side, emit::FORWARD, 0, seg.seq)
 }
 
 /// A keep-alive or window probe: to each leg whose window is shut, else to the authority; its answer is shown.

@@ -17,7 +17,7 @@ pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
 
 /// The window that a leg's server is told: the authority's is the client's; what is absorbed needs no limit.
 #[inline(always)]
-pub(super) fn leg_window(flow: &Flow, side: Side) -> u16 {
+fn leg_window(flow: &Flow, side: Side) -> u16 {
     let leg = flow.leg(side);
     if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
         let field = (u32::from(flow.client_window) << (flow.client_scale & 15)) >> (leg.told & 15);
@@ -27,21 +27,27 @@ pub(super) fn leg_window(flow: &Flow, side: Side) -> u16 {
     }
 }
 
-/// The acknowledgement of a leg's bytes, made from the packet at hand.
+/// A packet to a leg's server whose first byte has the client's number `at`, with all that the server is told in any.
 #[inline(always)]
-pub(super) fn ack_leg(flow: &Flow, side: Side, step: &mut Step) {
+pub(super) fn packet(flow: &Flow, side: Side, kind: u8, flags: u8, at: u32) -> Emit {
     let leg = flow.leg(side);
-    step.to_leg[side as usize] = Emit {
-        kind: emit::BARE,
-        flags: tcp::ACK,
-        seq: flow.client_next.wrapping_add(leg.offset),
+    Emit {
+        kind,
+        flags,
+        seq: at.wrapping_add(leg.offset),
         ack: leg_ack(flow, side),
         port: leg.port,
         window: leg_window(flow, side),
         mss: 0,
         scale: 0,
         permits_sack: 0,
-    };
+    }
+}
+
+/// The acknowledgement of a leg's bytes, made from the packet at hand.
+#[inline(always)]
+pub(super) fn ack_leg(flow: &Flow, side: Side, step: &mut Step) {
+    step.to_leg[side as usize] = packet(flow, side, emit::BARE, tcp::ACK, flow.client_next);
 }
 
 /// The reset for a server's segment that belongs to no living leg (RFC 9293, 3.10.7.1).

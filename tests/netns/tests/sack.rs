@@ -7,12 +7,10 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use lab::{
-    gateway::{Gateway, policy},
-    net::{Host, Lab, LinkSpec, SERVICE_PORT, VIP},
-    programs::ListsServer,
+    net::{Host, LinkSpec, SERVICE_PORT, VIP},
     wire::{Fault, Impairment},
 };
-use netns_tests::{Scene, rounds};
+use netns_tests::{Scene, lab_builder, rounds};
 
 /// The client's way to the gateway and back, in microseconds.
 const ROUND_TRIP_US: u64 = 14_000;
@@ -30,17 +28,6 @@ fn upload(scene: &Scene, megabytes: u32) -> Result<f64> {
     Ok(bytes as f64 * 8e-6 / begin.elapsed().as_secs_f64())
 }
 
-/// At TC, whichever hook the others are at: what XDP redirects into a lab's lossy link is dropped, whose program has no NAPI.
-fn scene(lab: Lab) -> Result<Scene> {
-    let servers =
-        [Host::Primary, Host::Shadow].map(|host| ListsServer::on(&lab, host, &["--volatile"]).map(Some));
-    let [primary, shadow] = servers;
-    let servers = [primary?, shadow?];
-    // Room for retransmissions of retransmissions, each of which waits twice as long: they are the link's fault.
-    let gateway = Gateway::start(&lab, &policy("hook = \"tc\"\nstall = \"5s\"", "")?)?;
-    Scene { gateway, servers, lab }.joined()
-}
-
 /// T5: a client on a lossy link sends again what both servers lack, and no more; without SACK, for it can be had without, it is
 /// slower, and whole all the same.
 #[test]
@@ -48,14 +35,15 @@ fn an_upload_over_a_lossy_link_is_repaired_by_what_both_servers_have() -> Result
     let megabytes = rounds(3, 60);
     let fault = Fault { delay_us: ROUND_TRIP_US / 2, ..Fault::default() };
     for lossy in [Host::Client, Host::Shadow].into_iter().take(rounds(1, 2) as usize) {
-        let mut builder = Lab::builder();
+        let mut builder = lab_builder()?;
         for host in [Host::Client, Host::Shadow] {
             let loss = if host == lossy { 0.01 } else { 0.0 };
             let delay_us = if host == Host::Client { fault.delay_us } else { 0 };
             builder =
                 builder.link(host, LinkSpec::wire(Impairment::both(Fault { loss, delay_us, ..fault }, 7)));
         }
-        let scene = scene(builder.up()?)?;
+        // Room for retransmissions of retransmissions, each of which waits twice as long: they are the link's fault.
+        let scene = Scene::on(builder.up()?, "stall = \"5s\"", "", &[])?.joined()?;
         let client = scene.lab.host(Host::Client);
         for _ in 0..rounds(1, 3) {
             let mut rates = [0.0; 2];
