@@ -108,6 +108,7 @@ verdicts! {
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
     53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
     54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
+    55 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
 }
 
 /// Size of the counters' array: room for new ones.

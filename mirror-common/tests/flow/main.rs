@@ -1,6 +1,7 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
 mod behind;
+mod broken_off;
 mod doubt;
 mod fins;
 mod hostile;

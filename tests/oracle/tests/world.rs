@@ -49,6 +49,7 @@ const ENDS: &[Verdict] = &[
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
     Verdict::SynAckWithoutSack,
+    Verdict::BrokenOff,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.
