@@ -39,8 +39,8 @@ pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus
     Ok(worst.described())
 }
 
-/// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how many
-/// more there are.
+/// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how
+/// many more there are.
 ///
 /// # Errors
 /// As [`list`].

@@ -9,7 +9,7 @@
 use super::close::{finish_write, put_out};
 use super::settled::at_boundary;
 use super::to_leg::end_leg;
-use super::{Flow, Step, Switch, Terms, leg_state};
+use super::{Flow, LossReason, Step, Switch, Terms, leg_state};
 use crate::switch_word::Side;
 
 /// Whether the client's bytes so far end within a write that nobody has answered yet.
@@ -41,6 +41,7 @@ pub(super) fn break_off<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, st
 pub(super) fn went_on<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     if at_boundary(flow) {
         flow.set(Flow::GIVEN_UP, false);
+        step.reason = LossReason::GaveUp as u8;
         put_out(terms, step);
     }
     step.events

@@ -26,6 +26,8 @@ pub enum LossReason {
     Refused = 3,
     /// It was behind the other for longer than the stall budget.
     Stalled = 4,
+    /// It was lost in the middle of a request of which the rest came later.
+    GaveUp = 5,
 }
 
 impl LossReason {

@@ -45,7 +45,7 @@ impl Shared {
 
     /// An aborted move's error, with the connections that it waited for, where they are still there.
     fn explained(&self, error: anyhow::Error, within: Duration) -> anyhow::Error {
-        if !matches!(error.downcast_ref(), Some(Failed::Open(_))) {
+        if !matches!(error.downcast_ref::<Failed>(), Some(Failed::Open(_))) {
             return error;
         }
         match flows::waited_for(&self.pins, within) {

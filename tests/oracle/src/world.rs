@@ -8,8 +8,7 @@ use std::{
 
 use fastrand::Rng;
 use mirror_common::{
-    flow::{Flow, flow_state, tcp},
-    seq,
+    flow::{Flow, tcp},
     switch_word::Side,
     verdict::Verdict,
 };
@@ -359,13 +358,8 @@ impl World {
         if open != counted as u64 {
             self.violate(format!("{open} writes are counted as open, and {counted} flows have one"));
         }
-        if let Some(slot) = outcome.slot {
-            let flow = &self.gateway.flows[slot as usize];
-            let answers = flow.legs.iter().any(|leg| seq::lt(leg.sent_max, leg.parse.at));
-            let waits = flow.state == flow_state::ENDED && flow.has(Flow::COUNTED) && !answers;
-            if waits && !self.judge.may_owe_whole(slot) {
-                self.violate("a write is counted as open that nobody has got whole".into());
-            }
+        if outcome.slot.is_some_and(|slot| self.judge.in_vain(slot, &self.gateway.flows[slot as usize])) {
+            self.violate("a write is counted as open that nobody has got whole".into());
         }
         let lags = self.gateway.flows.iter().filter(|flow| flow.state != 0 && flow.has(Flow::LAGS)).count();
         let lagging = self.gateway.application.app.lagging;

@@ -143,8 +143,15 @@ impl Judge {
         })
     }
 
-    /// Whether a leg hasn't answered what any leg may have got whole. A read whose head is split counts as a write, too.
-    pub fn may_owe_whole(&mut self, slot: u32) -> bool {
+    /// Whether a flow that has ended waits for a write, and no leg owes what it, or the other, may have got whole. A read whose
+    /// head is split counts as a write, too.
+    pub fn in_vain(&mut self, slot: u32, flow: &Flow) -> bool {
+        let answers = flow.legs.iter().any(|leg| seq::lt(leg.sent_max, leg.parse.at));
+        let waits = flow.state == flow_state::ENDED && flow.has(Flow::COUNTED) && !answers;
+        waits && !self.may_owe_whole(slot)
+    }
+
+    fn may_owe_whole(&mut self, slot: u32) -> bool {
         let watched = self.flow(slot);
         let streams: Option<Vec<_>> = watched.legs.iter().map(|leg| leg.stream.without_hole()).collect();
         let Some(streams) = streams else { return true };
