@@ -49,7 +49,9 @@ fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
         (*route).__bindgen_anon_3.ipv4_src = scratch.out.saddr;
         (*route).__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
         let found = fib_lookup(packet.context(), route, size_of::<bpf_fib_lookup>() as i32, 0);
-        Route { found, device: (*route).ifindex, macs: Macs { to: (*route).dmac, from: (*route).smac } }
+        let to = (&raw const (*route).dmac).cast::<[u16; 3]>().read();
+        let from = (&raw const (*route).smac).cast::<[u16; 3]>().read();
+        Route { found, device: (*route).ifindex, macs: [to[0], to[1], to[2], from[0], from[1], from[2]] }
     }
 }
 

@@ -16,6 +16,8 @@ use mirror_common::{
     verdict,
 };
 
+use crate::packet::Header;
+
 /// Writer and reader: the daemon. Which layout the pinned maps have.
 #[btf_map]
 pub static ABI: Array<u32, 1> = Array::new();
@@ -117,9 +119,6 @@ pub static TODO: Queue<u64, 8_192> = Queue::new();
 #[btf_map]
 pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
-/// Ethernet, IPv4 and TCP header with the options of a SYN that we make: 66 bytes, and no word cut.
-pub const HEADER_BYTES: usize = 72;
-
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
@@ -146,8 +145,8 @@ pub struct Scratch {
     pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
-    /// Ethernet, IPv4 and TCP header as they lie in the packet.
-    pub header: [u8; HEADER_BYTES],
+    /// The packet's headers.
+    pub header: Header,
     pub option_bytes: [u8; ROOM],
     /// The hook, and ...
     #[cfg(feature = "log")]

@@ -9,8 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
-use crate::maps::HEADER_BYTES;
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -37,11 +36,14 @@ impl Skb {
         unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) }
     }
 
-    /// Writes the first `len` bytes of `from` at `offset`. False where the packet is shorter, or they are.
+    /// Writes `len` bytes of `from` at `offset`. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `from` has `len` bytes.
     #[inline(always)]
-    pub fn store<const N: usize>(self, offset: u32, from: &[u8; N], len: u32) -> bool {
-        // SAFETY: within `from`.
-        len as usize <= N && unsafe { bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), len, 0) == 0 }
+    pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
     }
 }
 
@@ -86,8 +88,8 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, rest: u32) -> bool {
-        let bytes: *mut u8 = header.as_mut_ptr();
+    fn write(self, header: &mut Header, plain: u16, pseudo: u16, rest: u32) -> bool {
+        let bytes = header.bytes();
         let pseudo_flag = u64::from(BPF_F_PSEUDO_HDR);
         // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has more bytes.
         unsafe {
