@@ -16,7 +16,10 @@ use mirror_common::{
     verdict,
 };
 
-use crate::packet::Header;
+use crate::{
+    packet::Header,
+    route::{self, Kept},
+};
 
 /// Writer and reader: the daemon. Which layout the pinned maps have.
 #[btf_map]
@@ -119,10 +122,16 @@ pub static TODO: Queue<u64, 8_192> = Queue::new();
 #[btf_map]
 pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
+/// Writer and reader: the datapath. Where this CPU's packets went a moment ago, by what was asked for.
+#[btf_map]
+pub static ROUTES: PerCpuArray<Kept, { route::KEPT as usize }> = PerCpuArray::new();
+
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
 pub struct Scratch {
+    /// When the program was called, in nanoseconds.
+    pub now_ns: u64,
     pub walk: Walk,
     pub target: Target,
     pub prefix: Prefix,
@@ -145,6 +154,8 @@ pub struct Scratch {
     pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
+    /// Not 0: `header` is of the packet at hand, as it is now.
+    pub loaded: u32,
     /// The packet's headers.
     pub header: Header,
     pub option_bytes: [u8; ROOM],

@@ -47,6 +47,10 @@ pub trait Packet: Copy {
     fn device(self) -> u32;
     /// Bytes, from the Ethernet header on.
     fn length(self) -> u32;
+    /// The same where a device must be able to send it as it is; 0 where that isn't asked at this hook, or for this packet.
+    fn plain_length(self) -> u32;
+    /// Whether it passes where one of `length` bytes ([`Packet::plain_length`]) did.
+    fn fits(self, length: u32) -> bool;
     /// Whether IPv4 follows the Ethernet header.
     fn is_ipv4(self) -> bool;
     /// Copies `len` bytes from `offset` on. False where the packet is shorter.
@@ -88,11 +92,13 @@ pub fn opaque(mut n: u32) -> u32 {
     n
 }
 
-/// Copies the three headers anew: after the packet was changed.
+/// Copies the three headers.
 #[inline(always)]
 fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
     // SAFETY: `header` has room for as many.
-    unsafe { packet.load_raw(0, scratch.header.bytes(), HEADERS) }
+    let loaded = unsafe { packet.load_raw(0, scratch.header.bytes(), HEADERS) };
+    scratch.loaded = loaded as u32;
+    loaded
 }
 
 /// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
@@ -231,9 +237,10 @@ fn syn_options(e: &Emit) -> [u32; 3] {
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
-    if !reload(packet, scratch) {
+    if scratch.loaded == 0 && !reload(packet, scratch) {
         return false;
     }
+    scratch.loaded = 0;
     let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;

@@ -84,6 +84,17 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn plain_length(self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn fits(self, _length: u32) -> bool {
+        // Drivers look at it when they send.
+        true
+    }
+
+    #[inline(always)]
     fn is_ipv4(self) -> bool {
         let (data, end) = (self.data(), self.end());
         if data + 14 > end {

@@ -29,6 +29,13 @@ impl Skb {
         Self(context)
     }
 
+    /// Whether it is cut into segments when it is sent.
+    #[inline(always)]
+    fn is_super_packet(self) -> bool {
+        // SAFETY: the context's own field.
+        unsafe { (*self.0).gso_size != 0 }
+    }
+
     /// What lies between the start of the metadata and the packet's, as addresses.
     #[inline(always)]
     pub fn metadata(self) -> (usize, usize) {
@@ -65,6 +72,16 @@ impl Packet for Skb {
     fn length(self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn plain_length(self) -> u32 {
+        if self.is_super_packet() { 0 } else { self.length() }
+    }
+
+    #[inline(always)]
+    fn fits(self, length: u32) -> bool {
+        self.length() <= length || self.is_super_packet()
     }
 
     #[inline(always)]
