@@ -79,7 +79,7 @@ fn send_as(
 }
 
 /// One packet of a step.
-#[inline(never)]
+#[inline(always)]
 fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
     address(scratch, service, index);
     mirror_send(skb.context().cast(), scratch, last)

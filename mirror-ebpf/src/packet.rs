@@ -103,7 +103,7 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
 
 /// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
 /// of TCP's own, the tuple's addresses are known.
-#[inline(never)]
+#[inline(always)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
         return Err(Verdict::NotIpv4);
