@@ -35,7 +35,7 @@ pub use handshake::{Opening, on_client_syn, open};
 pub use icmp::{LEAST_MTU, Quote, on_client_error, on_leg_error};
 pub use leg::on_leg;
 pub use loss::LossReason;
-pub use measure::{Compared, Measured, outcome, pair, to_sum, unanswered};
+pub use measure::{Compared, Measured, may_compare, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
 pub use settled::settled;
 pub use step::{Emit, Step, emit};

@@ -1,13 +1,9 @@
 //! Carries a step out: what is to be forwarded first, then what is made from the packet by cutting it; the last one takes
 //! the packet itself, every other a clone. A copy that fails is counted; its bytes stay owed.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, bpf_fib_lookup, xdp_action},
-    helpers::generated::{
-        bpf_clone_redirect, bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh,
-    },
+    bindings::{__sk_buff, TC_ACT_SHOT, xdp_action},
+    helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
 };
 use mirror_common::{
     abi::{Service, Tuple, nat},
@@ -19,39 +15,8 @@ use crate::{
     count, lookup,
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
+    route::{FOUND, NO_NEIGHBOUR, route},
 };
-
-const AF_INET: u8 = 2;
-const FOUND: i64 = 0;
-const NO_NEIGHBOUR: i64 = 7;
-
-/// Where a packet goes, as the kernel's routes and neighbours say.
-struct Route {
-    found: i64,
-    device: u32,
-    macs: Macs,
-}
-
-/// Looks `scratch.out` up.
-#[inline(always)]
-fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
-    let mut space = MaybeUninit::<bpf_fib_lookup>::uninit();
-    let route = space.as_mut_ptr();
-    // SAFETY: plain data, of which zero is a valid value, and which lives on the stack for the call. It is emptied word by
-    // word, and said to be volatile: the compiler would call a loop over its bytes.
-    unsafe {
-        for word in 0..size_of::<bpf_fib_lookup>() / 8 {
-            route.cast::<u64>().add(word).write_volatile(0);
-        }
-        (*route).family = AF_INET;
-        (*route).l4_protocol = 6;
-        (*route).ifindex = packet.device();
-        (*route).__bindgen_anon_3.ipv4_src = scratch.out.saddr;
-        (*route).__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
-        let found = fib_lookup(packet.context(), route, size_of::<bpf_fib_lookup>() as i32, 0);
-        Route { found, device: (*route).ifindex, macs: Macs { to: (*route).dmac, from: (*route).smac } }
-    }
-}
 
 /// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
 #[inline(always)]
@@ -114,7 +79,7 @@ fn send_as(
 }
 
 /// One packet of a step.
-#[inline(never)]
+#[inline(always)]
 fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32) -> i32 {
     address(scratch, service, index);
     mirror_send(skb.context().cast(), scratch, last)
@@ -123,8 +88,7 @@ fn one(skb: Skb, scratch: &mut Scratch, service: &Service, index: u32, last: u32
 /// The ICMP error at hand, to the end that sent the packet that it quotes.
 #[inline(never)]
 pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
-    let (addr, port) = (scratch.client.daddr, scratch.client.dport);
-    let Some(service) = lookup::service(addr, port) else { return TC_ACT_SHOT };
+    let Some(service) = lookup::of_client(scratch) else { return TC_ACT_SHOT };
     let index = match scratch.step.to_leg[0].kind {
         emit::ERROR => 0,
         _ if scratch.step.to_leg[1].kind == emit::ERROR => 1,
@@ -137,7 +101,7 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
 /// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.
 #[inline(always)]
 fn keep_sack<P: Packet>(packet: P, scratch: &mut Scratch, index: u32) -> bool {
-    let kept = packet::put_sack(packet, scratch, index);
+    let kept = scratch.step.sack.room == 0 || packet::put_sack(packet, scratch, index);
     if !kept {
         count::verdict(Verdict::EmitFailed);
     }
@@ -166,48 +130,59 @@ pub fn hold() -> i32 {
     unsafe { bpf_redirect(tap, 0) as i32 }
 }
 
-/// Packets that a step makes.
+/// A packet that a step makes, in the order in which they are made: what is forwarded first.
 #[inline(always)]
-fn outputs(step: &Step) -> u32 {
-    (step.to_leg[0].kind != emit::NONE) as u32
-        + (step.to_leg[1].kind != emit::NONE) as u32
-        + (step.to_client.kind != emit::NONE) as u32
+fn bit(kind: u8, index: u32) -> u32 {
+    match kind {
+        emit::NONE => 0,
+        emit::FORWARD | emit::CUT => 1 << index,
+        _ => 8 << index,
+    }
 }
 
-/// All packets of a step. `keep`: the packet at hand is a stand-in that goes nowhere itself.
+/// The packets that a step makes, a [`bit`] each.
 #[inline(always)]
-pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
-    let mut left = outputs(&scratch.step);
-    let mut action = TC_ACT_SHOT;
-    // Both legs are cut alike, and shown no blocks, or what is kept would have two sums: another acknowledgement brings them.
-    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
-    if cut {
-        scratch.step.sack.count = 0;
-        if !keep_sack(skb, scratch, 0) {
-            return TC_ACT_SHOT;
-        }
+fn outputs(step: &Step) -> u32 {
+    bit(step.to_leg[0].kind, 0) | bit(step.to_leg[1].kind, 1) | bit(step.to_client.kind, 2)
+}
+
+/// Where both legs are cut alike. They are shown no blocks, or what is kept would have two sums: another acknowledgement
+/// brings them. False: counted, and nothing must leave.
+#[inline(always)]
+fn prepare_cut(skb: Skb, scratch: &mut Scratch) -> bool {
+    scratch.step.sack.count = 0;
+    if !keep_sack(skb, scratch, 0) {
+        return false;
     }
     for side in 0..2 {
         let e = scratch.step.to_leg[side];
         if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
             count::verdict(Verdict::EmitFailed);
-            return TC_ACT_SHOT;
+            return false;
         }
     }
+    true
+}
+
+/// All packets of a step. `keep`: the packet at hand is a stand-in that goes nowhere itself.
+#[inline(always)]
+pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
+    let all = outputs(&scratch.step);
+    let mut action = TC_ACT_SHOT;
+    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
+    if cut && !prepare_cut(skb, scratch) {
+        return TC_ACT_SHOT;
+    }
     for turn in 0..6_u32 {
-        let index = turn % 3;
-        let kind = match index {
-            2 => scratch.step.to_client.kind,
-            _ => scratch.step.to_leg[index as usize].kind,
-        };
-        let forwards = kind == emit::FORWARD || kind == emit::CUT;
-        if kind != emit::NONE && forwards == (turn < 3) {
-            left -= 1;
-            if kind == emit::FORWARD && !keep_sack(skb, scratch, index) {
-                continue;
-            }
-            action = one(skb, scratch, service, index, (left == 0 && !keep) as u32);
+        let left = all >> turn;
+        if left & 1 == 0 {
+            continue;
         }
+        let index = turn % 3;
+        if turn < 3 && !cut && !keep_sack(skb, scratch, index) {
+            continue;
+        }
+        action = one(skb, scratch, service, index, (left == 1 && !keep) as u32);
     }
     action
 }
@@ -225,9 +200,9 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     }
     let (index, kind) = match outputs(step) {
         0 => return xdp_action::XDP_DROP,
-        1 if step.to_client.kind != emit::NONE => (2, step.to_client.kind),
-        1 if step.to_leg[0].kind != emit::NONE => (0, step.to_leg[0].kind),
-        1 => (1, step.to_leg[1].kind),
+        0b001 | 0b001_000 => (0, step.to_leg[0].kind),
+        0b010 | 0b010_000 => (1, step.to_leg[1].kind),
+        0b100 | 0b100_000 => (2, step.to_client.kind),
         _ => return NOT_HERE,
     };
     if kind == emit::SYN || kind == emit::CUT {
@@ -235,9 +210,13 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     }
     address(scratch, service, index);
     let route = route(frame, scratch);
-    if route.found != FOUND || DEVICES.get(route.device).is_none() {
+    if route.found != FOUND {
         return NOT_HERE;
     }
+    // By redirect where it came in, too: XDP_TX leaves a frame in veth's ring, and wakes no reader whose end has NAPI by GRO
+    // alone (Linux, drivers/net/veth.c: veth_xdp_flush asks for a program there, veth_xdp_xmit for NAPI). It is only noted
+    // here, for an action that is returned later.
+    let Ok(redirected) = DEVICES.redirect(route.device, 0) else { return NOT_HERE };
     if !keep_sack(frame, scratch, index) {
         return xdp_action::XDP_DROP;
     }
@@ -245,9 +224,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
         count::verdict(Verdict::EmitFailed);
         return xdp_action::XDP_DROP;
     }
-    // By redirect where it came in, too: XDP_TX leaves a frame in veth's ring, and wakes no reader whose end has NAPI by GRO
-    // alone (Linux, drivers/net/veth.c: veth_xdp_flush asks for a program there, veth_xdp_xmit for NAPI).
-    DEVICES.redirect(route.device, 0).unwrap_or(xdp_action::XDP_DROP)
+    redirected
 }
 
 /// RFC 9293, 3.10.7.1: the reset for a segment of no connection, back to where it came from.

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
     abi::Service,
-    flow::{Flow, Leg, Parse, Reading, to_sum},
+    flow::{Flow, Leg, Parse, Reading, may_compare, to_sum},
     protocol::{
         Kind,
         http1::{TARGET_BYTES, WINDOW, Walk, Want},
@@ -116,15 +116,13 @@ unsafe extern "C" fn target_step(_index: u32, context: *mut c_void) -> i64 {
 /// Reads what a request asks for that begins here, where the turn is compared.
 #[inline(never)]
 fn target<P: Packet>(packet: P, scratch: &mut Scratch, service: &Service) {
-    scratch.seg.reading.target = 0;
-    scratch.seg.reading.prefix = 0;
     let at = scratch.walk.first_begin;
     let left = scratch.seg.payload.wrapping_sub(at);
     let bytes = if left > TARGET_BYTES { TARGET_BYTES } else { left };
     let from = packet::HEADERS - 20 + scratch.tcp_len + at;
     let to = (&raw mut scratch.walk.window).cast();
     // SAFETY: the window has room for as many; the walk is over.
-    if scratch.seg.reading.begun != 1 || !unsafe { packet.load::<TARGET_BYTES>(from, to, bytes) } {
+    if !unsafe { packet.load::<TARGET_BYTES>(from, to, bytes) } {
         return;
     }
     scratch.target_bytes = bytes;
@@ -189,7 +187,9 @@ pub fn classify<P: Packet>(
             let parse = (*flow).parse;
             let base = (*flow).completed;
             read(packet, scratch, Kind::Request, &parse, 0, base);
-            if scratch.seg.reading.begun != 0 && (*flow).flags & (Flow::COMPARING | Flow::SUMMING) == 0 {
+            scratch.seg.reading.target = 0;
+            scratch.seg.reading.prefix = 0;
+            if scratch.seg.reading.begun == 1 && may_compare(&*flow) {
                 target(packet, scratch, service);
             }
         } else {

@@ -23,6 +23,12 @@ pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
     unsafe { SERVICES.get(&key) }
 }
 
+/// The service of the flow whose packet is at hand.
+#[inline(always)]
+pub fn of_client(scratch: &Scratch) -> Option<&'static Service> {
+    service(scratch.client.daddr, scratch.client.dport)
+}
+
 /// Whether an address is a service's.
 #[inline(always)]
 pub fn is_service(addr: u32) -> bool {

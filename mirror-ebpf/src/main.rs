@@ -14,6 +14,7 @@ mod icmp;
 mod lookup;
 mod maps;
 mod packet;
+mod route;
 mod say;
 mod sweep;
 
@@ -45,16 +46,18 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    scratch.now_ns = now_ns;
+    scratch.loaded = 0;
     say::begin(scratch);
     let judged = match handover::take(skb, scratch) {
-        Ok(true) => Ok(()),
+        Ok(true) => lookup::of_client(scratch).ok_or(Verdict::HandoverFailed),
         Ok(false) => judge(skb, scratch, now_ns),
         Err(verdict) => Err(verdict),
     };
     match judged {
-        Ok(()) => {
+        Ok(service) => {
             say::verdict(say::Hook::Tc, scratch, scratch.step.verdict);
-            finish(skb, scratch)
+            finish(skb, scratch, service)
         }
         Err(Verdict::NotTcp) => icmp::other(skb, scratch),
         Err(verdict) => {
@@ -79,6 +82,7 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    scratch.now_ns = now_ns;
     let Some(service) = decided(frame, scratch, now_ns) else {
         return match !frame.has_metadata() || frame.set_metadata(0) {
             true => xdp_action::XDP_PASS,
@@ -118,21 +122,24 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 }
 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
-#[inline(never)]
-fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+#[inline(always)]
+fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<&'static Service, Verdict> {
     packet::parse(skb, scratch, now_ns).map_err(|verdict| {
         // The kernel would put it together, and reset a connection that it doesn't know.
         let ours = verdict == Verdict::Fragment && lookup::is_service(scratch.tuple.daddr);
         if ours { Verdict::FragmentDropped } else { verdict }
     })?;
-    let Some(target) = lookup::target(&scratch.tuple) else { return stranger(scratch, now_ns) };
+    let Some(target) = lookup::target(&scratch.tuple) else {
+        stranger(scratch, now_ns)?;
+        return lookup::of_client(scratch).ok_or(Verdict::NoService);
+    };
     packet::blocks(skb, scratch)?;
     let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {
         again(scratch, target, service, now_ns)?;
     }
     tell(scratch, service.app, target);
-    Ok(())
+    Ok(service)
 }
 
 /// Reads what a flow's segment says, and decides. `None`: the flow's service is no more, and nothing was changed.
@@ -154,12 +161,18 @@ fn decide<P: Packet>(
     Some(service)
 }
 
-/// Events and latencies of a step. With a stack of its own.
-#[inline(never)]
+/// Events and latencies of a step.
+#[inline(always)]
 fn tell(scratch: &Scratch, app: u32, target: Target) {
     if scratch.step.events != 0 || scratch.step.measured.any() {
-        count::step(&scratch.step, app, target.slot, target.generation);
+        tell_apart(scratch, app, target);
     }
+}
+
+/// [`tell`] with a stack of its own.
+#[inline(never)]
+fn tell_apart(scratch: &Scratch, app: u32, target: Target) {
+    count::step(&scratch.step, app, target.slot, target.generation);
     if scratch.step.measured.turn.outcome != 0 {
         count::turn(scratch, app, target);
     }
@@ -238,13 +251,11 @@ fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
 
 /// Counts the verdict of a flow's packet, and does it.
 #[inline(never)]
-fn finish(skb: Skb, scratch: &mut Scratch) -> i32 {
+fn finish(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     count::number(u32::from(scratch.step.verdict));
     match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
         Some(Action::Hold) => carry::hold(),
         Some(Action::Emit | Action::Drop) => {
-            let (addr, port) = (scratch.client.daddr, scratch.client.dport);
-            let Some(service) = lookup::service(addr, port) else { return TC_ACT_SHOT };
             if scratch.step.hold_copy != 0 {
                 carry::hold_copy(skb);
             }

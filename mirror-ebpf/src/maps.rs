@@ -16,6 +16,11 @@ use mirror_common::{
     verdict,
 };
 
+use crate::{
+    packet::Header,
+    route::{self, Kept},
+};
+
 /// Writer and reader: the daemon. Which layout the pinned maps have.
 #[btf_map]
 pub static ABI: Array<u32, 1> = Array::new();
@@ -117,13 +122,16 @@ pub static TODO: Queue<u64, 8_192> = Queue::new();
 #[btf_map]
 pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 
-/// Ethernet, IPv4 and TCP header with the options of a SYN that we make: 66 bytes, and no word cut.
-pub const HEADER_BYTES: usize = 72;
+/// Writer and reader: the datapath. Where this CPU's packets went a moment ago, by what was asked for.
+#[btf_map]
+pub static ROUTES: PerCpuArray<Kept, { route::KEPT as usize }> = PerCpuArray::new();
 
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
 pub struct Scratch {
+    /// When the program was called, in nanoseconds.
+    pub now_ns: u64,
     pub walk: Walk,
     pub target: Target,
     pub prefix: Prefix,
@@ -146,8 +154,10 @@ pub struct Scratch {
     pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
-    /// Ethernet, IPv4 and TCP header as they lie in the packet.
-    pub header: [u8; HEADER_BYTES],
+    /// Not 0: `header` is of the packet at hand, as it is now.
+    pub loaded: u32,
+    /// The packet's headers.
+    pub header: Header,
     pub option_bytes: [u8; ROOM],
     /// The hook, and ...
     #[cfg(feature = "log")]

@@ -3,6 +3,7 @@
 
 mod error;
 mod frame;
+mod header;
 mod sack;
 mod skb;
 mod sum;
@@ -19,11 +20,12 @@ use mirror_common::{
 
 pub use error::{quote, rewrite_error};
 pub use frame::Frame;
+pub use header::{Header, Macs};
 pub use sack::put as put_sack;
 pub use skb::Skb;
 pub use sum::body;
 
-use crate::maps::{HEADER_BYTES, Scratch};
+use crate::maps::Scratch;
 
 /// Ethernet header, in bytes.
 pub const ETH: u32 = 14;
@@ -45,6 +47,10 @@ pub trait Packet: Copy {
     fn device(self) -> u32;
     /// Bytes, from the Ethernet header on.
     fn length(self) -> u32;
+    /// The same where a device must be able to send it as it is; 0 where that isn't asked at this hook, or for this packet.
+    fn plain_length(self) -> u32;
+    /// Whether it passes where one of `length` bytes ([`Packet::plain_length`]) did.
+    fn fits(self, length: u32) -> bool;
     /// Whether IPv4 follows the Ethernet header.
     fn is_ipv4(self) -> bool;
     /// Copies `len` bytes from `offset` on. False where the packet is shorter.
@@ -56,7 +62,7 @@ pub trait Packet: Copy {
     fn resize(self, len: u32) -> bool;
     /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
     /// the pseudo-header's; and `rest` bytes behind it (0, 2, 6, 10 or 14).
-    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, rest: u32) -> bool;
+    fn write(self, header: &mut Header, plain: u16, pseudo: u16, rest: u32) -> bool;
     /// Overwrites `len` bytes from `offset` on, and changes the TCP checksum by their difference.
     ///
     /// # Safety
@@ -78,44 +84,6 @@ pub trait Packet: Copy {
     }
 }
 
-#[inline(always)]
-fn be16(bytes: &[u8; HEADER_BYTES], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-#[inline(always)]
-fn be32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// As it lies in memory.
-#[inline(always)]
-fn ne16(bytes: &[u8; HEADER_BYTES], at: usize) -> u16 {
-    u16::from_ne_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// As it lies in memory.
-#[inline(always)]
-fn ne32(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-#[inline(always)]
-fn put16(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u16) {
-    let raw = value.to_ne_bytes();
-    bytes[at] = raw[0];
-    bytes[at + 1] = raw[1];
-}
-
-#[inline(always)]
-fn put32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
-    let raw = value.to_ne_bytes();
-    bytes[at] = raw[0];
-    bytes[at + 1] = raw[1];
-    bytes[at + 2] = raw[2];
-    bytes[at + 3] = raw[3];
-}
-
 /// Hides a bound from LLVM, which would otherwise drop the check that the verifier needs to see.
 #[inline(always)]
 pub fn opaque(mut n: u32) -> u32 {
@@ -124,16 +92,18 @@ pub fn opaque(mut n: u32) -> u32 {
     n
 }
 
-/// Copies the three headers anew: after the packet was changed.
+/// Copies the three headers.
 #[inline(always)]
 fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
-    // SAFETY: `header` has room for 64 bytes.
-    unsafe { packet.load_raw(0, (&raw mut scratch.header).cast(), HEADERS) }
+    // SAFETY: `header` has room for as many.
+    let loaded = unsafe { packet.load_raw(0, scratch.header.bytes(), HEADERS) };
+    scratch.loaded = loaded as u32;
+    loaded
 }
 
 /// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
 /// of TCP's own, the tuple's addresses are known.
-#[inline(never)]
+#[inline(always)]
 pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
         return Err(Verdict::NotIpv4);
@@ -142,32 +112,32 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
         return Err(Verdict::Runt);
     }
     let header = &scratch.header;
-    scratch.tuple.saddr = ne32(header, 26);
-    scratch.tuple.daddr = ne32(header, 30);
-    if header[23] != 6 {
+    scratch.tuple.saddr = header.saddr;
+    scratch.tuple.daddr = header.daddr;
+    if header.protocol != 6 {
         return Err(Verdict::NotTcp);
     }
-    if header[14] != 0x45 {
+    if header.version != Header::PLAIN_IPV4 {
         return Err(Verdict::IpOptions);
     }
-    // Offset or "more fragments": only a first fragment has ports, and none is whole.
-    if be16(header, 20) & 0x3fff != 0 {
+    // Only a first fragment has ports, and none is whole.
+    if header.is_fragment() {
         return Err(Verdict::Fragment);
     }
-    let total = u32::from(be16(header, 16));
-    let tcp_len = u32::from(header[46] >> 4) * 4;
+    let total = u32::from(u16::from_be(header.total));
+    let tcp_len = header.tcp_len();
     if tcp_len < 20 || total < 20 + tcp_len || total + ETH > packet.length() {
         return Err(Verdict::Malformed);
     }
-    scratch.tuple.sport = ne16(header, 34);
-    scratch.tuple.dport = ne16(header, 36);
+    scratch.tuple.sport = header.sport;
+    scratch.tuple.dport = header.dport;
     scratch.tcp_len = tcp_len;
     let ms = (now_ns / 1_000_000) as u32;
     let seg = &mut scratch.seg;
-    seg.seq = be32(header, 38);
-    seg.ack = be32(header, 42);
-    seg.flags = header[47];
-    seg.window = be16(header, 48);
+    seg.seq = u32::from_be(header.seq);
+    seg.ack = u32::from_be(header.ack);
+    seg.flags = header.flags;
+    seg.window = u16::from_be(header.window);
     seg.payload = total - 20 - tcp_len;
     seg.now_ms = if ms == 0 { 1 } else { ms };
     seg.now_us = (now_ns / 1_000) as u32;
@@ -225,34 +195,11 @@ pub fn blocks<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict
     Ok(())
 }
 
-/// The sum of the words from 34 to `end` of the header, the checksum field left out.
-#[inline(always)]
-fn tcp_sum(header: &[u8; HEADER_BYTES], options: bool) -> u64 {
-    let mut sum = checksum::word(ne32(header, 34))
-        + checksum::word(ne32(header, 38))
-        + checksum::word(ne32(header, 42));
-    sum += checksum::word(ne32(header, 46)) + u64::from(ne16(header, 52));
-    if options {
-        sum += checksum::word(ne32(header, 54)) + checksum::word(ne32(header, 58));
-        sum += checksum::word(ne32(header, 62));
-    }
-    sum
-}
-
-/// The pseudo-header's sum, for a TCP length in bytes.
-#[inline(always)]
-fn pseudo_sum(header: &[u8; HEADER_BYTES], tcp_bytes: u16) -> u64 {
-    checksum::word(ne32(header, 26))
-        + checksum::word(ne32(header, 30))
-        + u64::from(tcp_bytes.to_be())
-        + u64::from(6_u16.to_be())
-}
-
 /// Bytes behind the three headers without options that stay of a packet that is cut: TCP's options, and what is kept of the
 /// payload.
 #[inline(always)]
-fn behind_headers(header: &[u8; HEADER_BYTES], payload: u32) -> u32 {
-    let options = (u32::from(header[46] >> 4) * 4).wrapping_sub(20) & 0x3f;
+fn behind_headers(header: &Header, payload: u32) -> u32 {
+    let options = header.tcp_len().wrapping_sub(20) & 0x3f;
     options + payload
 }
 
@@ -272,27 +219,15 @@ pub fn sum_kept(skb: Skb, scratch: &mut Scratch, payload: u32) -> bool {
     }
 }
 
-/// The Ethernet addresses of a packet that leaves.
-#[derive(Clone, Copy)]
-pub struct Macs {
-    pub to: [u8; 6],
-    pub from: [u8; 6],
-}
-
-/// Writes the options of a SYN that we make, each padded by NOPs to a word.
+/// The options of a SYN that we make, each padded by NOPs to a word. What isn't sent is zero.
 #[inline(always)]
-fn syn_options(header: &mut [u8; HEADER_BYTES], e: &Emit) {
-    header[54..56].copy_from_slice(&[2, 4]);
-    put16(header, 56, e.mss.to_be());
-    let scale = [1, 3, 3, e.scale];
-    let scales = e.scale != Segment::NO_SCALE;
-    if e.permits_sack != 0 {
-        header[58..62].copy_from_slice(&[1, 1, 4, 2]);
-        if scales {
-            header[62..66].copy_from_slice(&scale);
-        }
-    } else if scales {
-        header[58..62].copy_from_slice(&scale);
+fn syn_options(e: &Emit) -> [u32; 3] {
+    let [high, low] = e.mss.to_be_bytes();
+    let mss = u32::from_ne_bytes([2, 4, high, low]);
+    let scale = if e.scale == Segment::NO_SCALE { 0 } else { u32::from_ne_bytes([1, 3, 3, e.scale]) };
+    match e.permits_sack {
+        0 => [mss, scale, 0],
+        _ => [mss, u32::from_ne_bytes([1, 1, 4, 2]), scale],
     }
 }
 
@@ -302,9 +237,10 @@ fn syn_options(header: &mut [u8; HEADER_BYTES], e: &Emit) {
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
-    if !reload(packet, scratch) {
+    if scratch.loaded == 0 && !reload(packet, scratch) {
         return false;
     }
+    scratch.loaded = 0;
     let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;
@@ -320,49 +256,46 @@ pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool 
     let out = scratch.out;
     let cut_sum = if cut { scratch.cut_sum } else { 0 };
     let header = &mut scratch.header;
-    let old_len = be16(header, 16).wrapping_sub(20);
-    let old_pseudo = pseudo_sum(header, old_len);
+    let old_len = u16::from_be(header.total).wrapping_sub(20);
+    let old_pseudo = header.pseudo_sum(old_len);
     let old_tcp = if made || cut {
         // Header and payload together, out of the field.
-        u64::from(!ne16(header, 50)) + u64::from(!checksum::fold(old_pseudo))
+        u64::from(!header.sum) + u64::from(!checksum::fold(old_pseudo))
     } else {
-        tcp_sum(header, false)
+        header.tcp_sum()
     };
-    let old_total = ne16(header, 16);
-    let mut ip =
-        checksum::diff32(ne32(header, 26), out.saddr) + checksum::diff32(ne32(header, 30), out.daddr);
-    header[..6].copy_from_slice(&macs.to);
-    header[6..12].copy_from_slice(&macs.from);
-    put32(header, 26, out.saddr);
-    put32(header, 30, out.daddr);
-    put16(header, 34, out.sport);
-    put16(header, 36, out.dport);
-    put32(header, 38, e.seq.to_be());
-    put32(header, 42, e.ack.to_be());
-    put16(header, 48, e.window.to_be());
+    let mut ip = checksum::diff32(header.saddr, out.saddr) + checksum::diff32(header.daddr, out.daddr);
+    header.macs = macs;
+    header.saddr = out.saddr;
+    header.daddr = out.daddr;
+    header.sport = out.sport;
+    header.dport = out.dport;
+    header.seq = e.seq.to_be();
+    header.ack = e.ack.to_be();
+    header.window = e.window.to_be();
     let mut new_len = old_len;
     if e.flags != 0 {
-        header[47] = e.flags;
+        header.flags = e.flags;
     }
     if made || cut {
         new_len = 20 + kept as u16;
         let total = (20 + new_len).to_be();
-        ip += checksum::diff16(old_total, total);
-        put16(header, 16, total);
+        ip += checksum::diff16(header.total, total);
+        header.total = total;
     }
+    let mut options_sum = 0;
     if made {
-        header[46] = ((20 + option_len as u8) / 4) << 4;
-        put16(header, 52, 0);
-        put32(header, 54, 0);
-        put32(header, 58, 0);
-        put32(header, 62, 0);
+        header.offset = ((20 + option_len as u8) / 4) << 4;
+        header.urgent = 0;
+        header.options = [0; 3];
         if option_len > 0 {
-            syn_options(header, &e);
+            header.options = syn_options(&e);
+            options_sum = header.options_sum();
         }
     }
-    put16(header, 24, checksum::update(ne16(header, 24), ip));
-    let plain = tcp_sum(header, made) + u64::from(cut_sum) + u64::from(!checksum::fold(old_tcp));
-    let pseudo = pseudo_sum(header, new_len) + u64::from(!checksum::fold(old_pseudo));
+    header.ip_sum = checksum::update(header.ip_sum, ip);
+    let plain = header.tcp_sum() + options_sum + u64::from(cut_sum) + u64::from(!checksum::fold(old_tcp));
+    let pseudo = header.pseudo_sum(new_len) + u64::from(!checksum::fold(old_pseudo));
     let rest = if made { 2 + option_len } else { 0 };
     packet.write(&mut scratch.header, checksum::fold(plain), checksum::fold(pseudo), rest)
 }

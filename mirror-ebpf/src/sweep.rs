@@ -127,6 +127,8 @@ pub fn emit(skb: Skb) -> Option<()> {
     let service = lookup::service(client.daddr, client.dport)?;
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
+    scratch.now_ns = now_ns;
+    scratch.loaded = 0;
     let words = Words::of(service.app, now_ns)?;
     let target = Target { flow, slot: entry.slot(), generation: entry.generation(), from: 2 };
     // SAFETY: the daemon writes it before it has packets made.

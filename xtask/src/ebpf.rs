@@ -101,6 +101,8 @@ fn rust_flags() -> OsString {
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Else every run of zeros that is written, and every copy that may overlap, is a call of a loop over its bytes.
+        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // aya-ebpf's bindings differ by the architecture of the machine that loads the object.
         format!("--cfg=bpf_target_arch=\"{arch}\""),
         "-Ctarget-cpu=v3".to_owned(),

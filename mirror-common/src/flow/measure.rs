@@ -137,8 +137,7 @@ impl Measured {
 pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u32, under_way: Writes) {
     flow.set(Flow::TIMED, true);
     flow.turn_us = now_us;
-    let open = |side: Side| flow.leg(side).state == leg_state::OPEN;
-    if !open(Side::Primary) || !open(Side::Shadow) {
+    if !both_open(flow) {
         flow.set(Flow::COMPARING | Flow::SUMMING, false);
         return;
     }
@@ -156,6 +155,18 @@ pub(super) fn begin(flow: &mut Flow, reading: &Reading, writes: bool, now_us: u3
     // Where a write is under way, one side may answer as it was before, and the other as it is behind it.
     let alone = under_way.open == writes as u32;
     flow.set(Flow::DISTURBED, !alone);
+}
+
+#[inline(always)]
+fn both_open(flow: &Flow) -> bool {
+    flow.legs[0].state == leg_state::OPEN && flow.legs[1].state == leg_state::OPEN
+}
+
+/// Whether a turn that begins may be compared, as far as the flow says before the lock is taken: else nobody needs to know what
+/// it asks for.
+#[inline(always)]
+pub fn may_compare(flow: &Flow) -> bool {
+    both_open(flow) && !flow.has(Flow::COMPARING | Flow::SUMMING)
 }
 
 /// A leg is gone: what is missing of its body comes from no other.

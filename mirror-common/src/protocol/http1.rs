@@ -104,8 +104,8 @@ pub struct Scanner {
 const _: () = assert!(size_of::<Scanner>() == 16);
 
 impl Scanner {
-    /// Goes back to a message's boundary. The zero is hidden from the compiler, which would make a call of so many: the kernel's
-    /// verifier follows that one byte by byte.
+    /// Goes back to a message's boundary. The zero is hidden from the compiler: where constants are written, the kernel's
+    /// verifier follows what comes behind by itself, a third more in all.
     #[inline(always)]
     pub fn reset(&mut self) {
         let zero = core::hint::black_box(0_u32);

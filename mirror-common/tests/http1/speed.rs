@@ -43,9 +43,9 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Tue, 24 N
 
 fn heads() -> [(&'static str, Kind, String, u32); 3] {
     [
-        ("request, 134 B", Kind::Request, short(), 16),
-        ("request, 1,457 B", Kind::Request, long(), 55),
-        ("answer, 192 B", Kind::Response, ANSWER.to_owned(), 29),
+        ("request, 134 B", Kind::Request, short(), 8),
+        ("request, 1,457 B", Kind::Request, long(), 27),
+        ("answer, 192 B", Kind::Response, ANSWER.to_owned(), 10),
     ]
 }
 

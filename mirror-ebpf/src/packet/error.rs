@@ -3,14 +3,11 @@
 
 use mirror_common::{abi::Tuple, checksum, flow::Quote};
 
-use super::{HEADERS, Macs, Packet, Skb, be16, ne16, ne32, put16, put32, reload};
+use super::{HEADERS, Header, Macs, Packet, Skb, reload};
 use crate::maps::Scratch;
 
 /// Bytes of the quoted packet that are read behind [`HEADERS`]: its addresses, ports and sequence number.
 const QUOTED: u32 = 16;
-/// Where the ICMP checksum is, and the quoted IP header's.
-const ICMP_CHECKSUM: usize = 36;
-const QUOTED_CHECKSUM: usize = 52;
 
 #[inline(always)]
 fn load(skb: Skb, scratch: &mut Scratch) -> bool {
@@ -33,23 +30,25 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     if !load(skb, scratch) {
         return None;
     }
-    let header = &scratch.header;
-    let kind = header[34];
-    let whole = header[14] == 0x45 && be16(header, 20) & 0x3fff == 0;
+    let (from, to) = (quoted32(scratch, 0), quoted32(scratch, 4));
+    let header = &mut scratch.header;
+    let whole = header.version == Header::PLAIN_IPV4 && !header.is_fragment();
+    let ours = header.protocol == 1 && from == header.daddr;
+    let icmp = header.icmp();
+    let (kind, code, mtu) = (icmp.kind, icmp.code, u16::from_be(icmp.mtu));
     let error = kind == Quote::UNREACHABLE || kind == Quote::TIME_EXCEEDED || kind == Quote::PARAMETER;
     // The first part of a TCP packet, without IP options.
-    let tcp = header[42] == 0x45 && be16(header, 48) & 0x1fff == 0 && header[51] == 6;
-    let (from, to) = (quoted32(scratch, 0), quoted32(scratch, 4));
-    if header[23] != 1 || !whole || !error || !tcp || from != ne32(header, 30) {
+    let first = u16::from_be(icmp.fragment) & 0x1fff == 0;
+    let tcp = icmp.version == Header::PLAIN_IPV4 && first && icmp.protocol == 6;
+    if !ours || !whole || !error || !tcp {
         return None;
     }
     let ports = quoted32(scratch, 8).to_ne_bytes();
     let sport = u16::from_ne_bytes([ports[0], ports[1]]);
     let dport = u16::from_ne_bytes([ports[2], ports[3]]);
     let seq = u32::from_be(quoted32(scratch, 12));
-    let mtu = be16(header, 40);
     let answer = Tuple { saddr: to, daddr: from, sport: dport, dport: sport };
-    Some((answer, Quote { seq, kind, code: header[35], mtu }))
+    Some((answer, Quote { seq, kind, code, mtu }))
 }
 
 /// Rewrites the error at hand for the end at `scratch.out`, which sent the packet in question with `scratch.emit`'s number.
@@ -67,20 +66,22 @@ pub fn rewrite_error(skb: Skb, scratch: &mut Scratch, macs: Macs) -> bool {
     let (s, d) = (out.dport.to_ne_bytes(), out.sport.to_ne_bytes());
     let new_ports = u32::from_ne_bytes([s[0], s[1], d[0], d[1]]);
     let header = &mut scratch.header;
-    let ip = checksum::diff32(ne32(header, 26), out.saddr) + checksum::diff32(ne32(header, 30), out.daddr);
-    put16(header, 24, checksum::update(ne16(header, 24), ip));
+    let ip = checksum::diff32(header.saddr, out.saddr) + checksum::diff32(header.daddr, out.daddr);
+    header.ip_sum = checksum::update(header.ip_sum, ip);
+    header.macs = macs;
+    header.saddr = out.saddr;
+    header.daddr = out.daddr;
+    let icmp = header.icmp();
     let quoted_ip = checksum::diff32(from, out.daddr) + checksum::diff32(to, out.saddr);
-    put16(header, QUOTED_CHECKSUM, checksum::update(ne16(header, QUOTED_CHECKSUM), quoted_ip));
+    icmp.ip_sum = checksum::update(icmp.ip_sum, quoted_ip);
     let rest = checksum::diff32(ports, new_ports) + checksum::diff32(old_seq, seq.to_be());
-    put16(header, ICMP_CHECKSUM, checksum::update(ne16(header, ICMP_CHECKSUM), rest));
-    header[..6].copy_from_slice(&macs.to);
-    header[6..12].copy_from_slice(&macs.from);
-    put32(header, 26, out.saddr);
-    put32(header, 30, out.daddr);
+    icmp.sum = checksum::update(icmp.sum, rest);
     let quoted = &mut scratch.option_bytes;
     quoted[..4].copy_from_slice(&out.daddr.to_ne_bytes());
     quoted[4..8].copy_from_slice(&out.saddr.to_ne_bytes());
     quoted[8..12].copy_from_slice(&new_ports.to_ne_bytes());
     quoted[12..16].copy_from_slice(&seq.to_be_bytes());
-    skb.store(0, &scratch.header, HEADERS) && skb.store(HEADERS, &scratch.option_bytes, QUOTED)
+    let quoted = (&raw const scratch.option_bytes).cast();
+    // SAFETY: both have as many bytes.
+    unsafe { skb.store(0, scratch.header.bytes(), HEADERS) && skb.store(HEADERS, quoted, QUOTED) }
 }

@@ -10,8 +10,7 @@ use aya_ebpf::{
 };
 use mirror_common::checksum;
 
-use super::{HEADERS, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, ne16, put16};
-use crate::maps::HEADER_BYTES;
+use super::{HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
 
 /// A frame.
 #[derive(Clone, Copy)]
@@ -85,6 +84,17 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn plain_length(self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn fits(self, _length: u32) -> bool {
+        // Drivers look at it when they send.
+        true
+    }
+
+    #[inline(always)]
     fn is_ipv4(self) -> bool {
         let (data, end) = (self.data(), self.end());
         if data + 14 > end {
@@ -108,13 +118,10 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, _rest: u32) -> bool {
-        let at = TCP_CHECKSUM as usize;
-        let difference = u64::from(plain) + u64::from(pseudo);
-        let sum = checksum::update(ne16(header, at), difference);
-        put16(header, at, sum);
-        // SAFETY: the headers were loaded from there; `header` has more bytes.
-        unsafe { bpf_xdp_store_bytes(self.0, 0, header.as_mut_ptr().cast(), HEADERS) == 0 }
+    fn write(self, header: &mut Header, plain: u16, pseudo: u16, _rest: u32) -> bool {
+        header.sum = checksum::update(header.sum, u64::from(plain) + u64::from(pseudo));
+        // SAFETY: the headers were loaded from there; `header` has as many bytes.
+        unsafe { bpf_xdp_store_bytes(self.0, 0, header.bytes().cast(), HEADERS) == 0 }
     }
 
     #[inline(always)]

@@ -73,6 +73,7 @@ pub fn put<P: Packet>(packet: P, scratch: &mut Scratch, to: u32) -> bool {
     if room == 0 {
         return true;
     }
+    scratch.loaded = 0;
     scratch.sack_shown = if u32::from(sack.to) == to { u32::from(sack.count) } else { 0 };
     let mut context: *mut Scratch = scratch;
     // SAFETY: the callback and its context outlive the call.

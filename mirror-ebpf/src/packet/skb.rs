@@ -9,8 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
-use crate::maps::HEADER_BYTES;
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -30,6 +29,13 @@ impl Skb {
         Self(context)
     }
 
+    /// Whether it is cut into segments when it is sent.
+    #[inline(always)]
+    fn is_super_packet(self) -> bool {
+        // SAFETY: the context's own field.
+        unsafe { (*self.0).gso_size != 0 }
+    }
+
     /// What lies between the start of the metadata and the packet's, as addresses.
     #[inline(always)]
     pub fn metadata(self) -> (usize, usize) {
@@ -37,11 +43,14 @@ impl Skb {
         unsafe { ((*self.0).data_meta as usize, (*self.0).data as usize) }
     }
 
-    /// Writes the first `len` bytes of `from` at `offset`. False where the packet is shorter, or they are.
+    /// Writes `len` bytes of `from` at `offset`. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `from` has `len` bytes.
     #[inline(always)]
-    pub fn store<const N: usize>(self, offset: u32, from: &[u8; N], len: u32) -> bool {
-        // SAFETY: within `from`.
-        len as usize <= N && unsafe { bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), len, 0) == 0 }
+    pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
     }
 }
 
@@ -66,6 +75,16 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn plain_length(self) -> u32 {
+        if self.is_super_packet() { 0 } else { self.length() }
+    }
+
+    #[inline(always)]
+    fn fits(self, length: u32) -> bool {
+        self.length() <= length || self.is_super_packet()
+    }
+
+    #[inline(always)]
     fn is_ipv4(self) -> bool {
         // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
         // here, it would bear the tag on the way to its server.
@@ -86,8 +105,8 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut [u8; HEADER_BYTES], plain: u16, pseudo: u16, rest: u32) -> bool {
-        let bytes: *mut u8 = header.as_mut_ptr();
+    fn write(self, header: &mut Header, plain: u16, pseudo: u16, rest: u32) -> bool {
+        let bytes = header.bytes();
         let pseudo_flag = u64::from(BPF_F_PSEUDO_HDR);
         // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has more bytes.
         unsafe {

@@ -5,8 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_loop};
 use mirror_common::checksum;
 
-use super::{HEADERS, Packet, TCP_CHECKSUM, ne16, pseudo_sum, tcp_sum};
-use crate::maps::{HEADER_BYTES, Scratch};
+use super::{HEADERS, Header, Packet};
+use crate::maps::Scratch;
 
 /// Bytes that are summed at once: as many as the kernel's helper takes.
 const PIECE: u32 = 512;
@@ -64,13 +64,13 @@ pub fn pieces<P: Packet>(packet: P, scratch: &mut Scratch, at: u32, len: u32) ->
 /// The sum of all that the headers' checksum is of but the pseudo-header and the first 20 bytes of TCP's own; `None` where it
 /// was left to a card: then the field has no more than the pseudo-header's sum, with the length or without.
 #[inline(always)]
-fn by_checksum(header: &[u8; HEADER_BYTES], tcp_bytes: u16) -> Option<u16> {
-    let field = ne16(header, TCP_CHECKSUM as usize);
-    let pseudo = checksum::fold(pseudo_sum(header, tcp_bytes));
-    if field == pseudo || field == checksum::fold(pseudo_sum(header, 0)) {
+fn by_checksum(header: &Header, tcp_bytes: u16) -> Option<u16> {
+    let field = header.sum;
+    let pseudo = checksum::fold(header.pseudo_sum(tcp_bytes));
+    if field == pseudo || field == checksum::fold(header.pseudo_sum(0)) {
         return None;
     }
-    let known = u64::from(!pseudo) + u64::from(!checksum::fold(tcp_sum(header, false)));
+    let known = u64::from(!pseudo) + u64::from(!checksum::fold(header.tcp_sum()));
     Some(checksum::fold(u64::from(!field) + known))
 }
 

@@ -7,28 +7,56 @@ use super::{MAX_HEAD, WINDOW_WORDS, Walk, flag, swar};
 const WORDS: u32 = 8;
 
 /// The version as a word, and what of it follows an answer's first byte.
-const VERSION: u64 = u64::from_le_bytes(*b"HTTP/1.1");
-const VERSION_OF_ANSWER: u64 = u64::from_le_bytes(*b"TTP/1.1 ");
-/// The rest of the commonest status line.
-const STATUS_OK: u64 = u64::from_le_bytes(*b"200 OK\r\n");
+const VERSION: u64 = text(b"HTTP/1.1");
+const VERSION_OF_ANSWER: u64 = text(b"TTP/1.1 ");
+/// The rest of the commonest status line: behind the version, and behind that and a space.
+const SPACE_STATUS_OK: u64 = text(b" 200 OK\r");
+const STATUS_OK: u64 = text(b"200 OK\r\n");
+/// The end of a line.
+const CRLF: u16 = u16::from_le_bytes(*b"\r\n");
+
+/// Eight bytes as a word.
+const fn text(bytes: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*bytes)
+}
+
+/// Whether a word says `lower` (small letters and what has no case) in letters of either case.
+#[inline(always)]
+fn says(word: u64, lower: &[u8; 8]) -> bool {
+    word | case(lower) == text(lower)
+}
+
+/// The bit of each letter that tells its case.
+const fn case(lower: &[u8; 8]) -> u64 {
+    let mut bits = [0; 8];
+    let mut place = 0;
+    while place < 8 {
+        bits[place] = (lower[place] >= b'a' && lower[place] <= b'z') as u8 * 0x20;
+        place += 1;
+    }
+    text(&bits)
+}
 
 impl Walk {
     /// Reads a little further: skips some bytes that change nothing, then reads one that may, and those after it that
-    /// go with it (a line feed, letters of a word, digits of a length).
+    /// go with it (a line feed, letters of a word, digits of a length); behind a name its value, too.
     ///
     /// Each call that [`Walk::wants`] asks for moves `at` forward or ends the walk.
     #[inline(always)]
     pub fn step(&mut self) {
-        let start = self.at.wrapping_sub(self.window_at);
         let end = self.window_len;
+        let start = self.at.wrapping_sub(self.window_at);
         if start >= end {
             return;
         }
-        let word = self.word_at(start);
-        let ahead = if end - start >= 8 { self.short_cut(word) } else { 0 };
-        self.advance(ahead);
-        if ahead < 8 {
-            self.skip_and_take(start + ahead, end);
+        let mut goes_on = end - start < 8 || self.short_cut(start, end - start);
+        for _ in 0..2 {
+            let start = self.at.wrapping_sub(self.window_at);
+            if !goes_on || start >= end {
+                break;
+            }
+            self.skip_and_take(start, end);
+            goes_on = self.scanner.state == state::VALUE || self.scanner.state == state::LENGTH;
         }
         if self.scanner.head_bytes > MAX_HEAD {
             self.lose();
@@ -86,35 +114,120 @@ impl Walk {
         }
     }
 
-    /// What the transition table would come to by several bytes of `bytes`, at once. Returns how many: 8 when that is
-    /// all that there is to do, else 0 or 1.
+    /// Takes what the transition table would come to byte by byte, of the `have` bytes (8 at least) from offset `start` of the
+    /// window on. Whether there is more to do in this step.
     #[inline(always)]
-    fn short_cut(&mut self, bytes: u64) -> u32 {
+    fn short_cut(&mut self, start: u32, have: u32) -> bool {
+        let bytes = self.word_at(start);
         match self.scanner.state {
+            state::START if bytes << 24 == text(b"GET /\0\0\0") << 24 => {
+                self.begin_request(b'G', word::GET, flag::READ, 3);
+            }
+            state::START if bytes << 16 == text(b"POST /\0\0") << 16 => {
+                self.begin_request(b'P', 0, 0, 4);
+            }
+            state::RESPONSE_START if bytes == VERSION => return self.status_line(start, have),
             state::LINE if bytes as u8 == b'\r' => {
+                self.advance(1);
                 self.scanner.state = state::HEAD_LF;
-                1
             }
-            state::LINE => {
-                self.reject_name(bytes);
-                0
+            state::LINE => return self.begin_line(bytes, start, have),
+            state::LENGTH_FIRST | state::OPTION_FIRST | state::CODING_FIRST => {
+                self.advance(u32::from(bytes as u8 == b' '));
             }
-            state::LENGTH_FIRST | state::OPTION_FIRST | state::CODING_FIRST => u32::from(bytes as u8 == b' '),
             state::VERSION_H if bytes == VERSION => {
-                self.scanner.state = state::REQUEST_LINE_CR;
-                8
+                let whole = have >= 10 && self.word_at(start + 8) as u16 == CRLF;
+                self.advance(if whole { 10 } else { 8 });
+                self.scanner.state = if whole { state::LINE } else { state::REQUEST_LINE_CR };
+                return false;
             }
             state::ANSWER_T1 if bytes == VERSION_OF_ANSWER => {
+                self.advance(8);
                 self.scanner.state = state::STATUS_1;
-                8
+                return false;
             }
             state::STATUS_1 if bytes == STATUS_OK => {
+                self.advance(8);
                 self.scanner.status = 200;
                 self.scanner.state = state::LINE;
-                8
+                return false;
             }
-            _ => 0,
+            _ => {}
         }
+        true
+    }
+
+    /// A request that begins with a method of `letters`, a space and a slash.
+    #[inline(always)]
+    fn begin_request(&mut self, first: u8, candidates: u16, flags: u16, letters: u8) {
+        self.advance(1);
+        self.begin_message(first, 0);
+        if self.opaque() {
+            return;
+        }
+        self.advance(u32::from(letters) + 1);
+        self.scanner.candidates = candidates;
+        self.scanner.position = letters;
+        self.scanner.flags = flags;
+        self.scanner.state = state::TARGET;
+    }
+
+    /// An answer that begins with its version.
+    #[inline(always)]
+    fn status_line(&mut self, start: u32, have: u32) -> bool {
+        let ok = have >= 17
+            && self.word_at(start + 8) == SPACE_STATUS_OK
+            && self.word_at(start + 16) as u8 == b'\n';
+        if ok {
+            self.advance(1);
+            self.begin_message(b'H', 0);
+            self.advance(16);
+            self.scanner.status = 200;
+            self.scanner.state = state::LINE;
+        }
+        !ok
+    }
+
+    /// A field's first bytes: the commonest that matter by words, of the others those that can't matter.
+    #[inline(always)]
+    fn begin_line(&mut self, bytes: u64, start: u32, have: u32) -> bool {
+        if have >= 16 && says(bytes, b"content-") {
+            return self.content_field(self.word_at(start + 8));
+        }
+        if have >= 24
+            && says(bytes, b"connecti")
+            && says(self.word_at(start + 8), b"on: keep")
+            && says(self.word_at(start + 16), b"-alive\r\n")
+        {
+            self.advance(24);
+            self.scanner.candidates = word::KEEP_ALIVE;
+            self.scanner.position = 10;
+            self.scanner.flags |= flag::KEEP_ALIVE;
+            return false;
+        }
+        self.reject_name(bytes);
+        true
+    }
+
+    /// A field whose name begins with `content-`, and goes on with `next`.
+    #[inline(always)]
+    fn content_field(&mut self, next: u64) -> bool {
+        let letter = next as u8 | 0x20;
+        if says(next, b"length: ") {
+            self.advance(15);
+            self.scanner.candidates = word::CONTENT_LENGTH;
+            self.scanner.position = 14;
+            self.scanner.state = state::VALUE;
+            self.end_name();
+            if self.opaque() {
+                return false;
+            }
+            self.advance(1);
+        } else if letter.is_ascii_lowercase() && letter != b'l' {
+            self.advance(8);
+            self.other_name();
+        }
+        true
     }
 
     /// Takes the first of `have` bytes (1 to 8), and those behind it that go with it.
