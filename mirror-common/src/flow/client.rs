@@ -6,7 +6,7 @@ use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
 use super::to_leg::packet;
-use super::turn::{KEPT, begin_turn};
+use super::turn::{AHEAD, KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -96,11 +96,8 @@ pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
         flags: tcp::ACK,
         seq: flow.view_next,
         ack: flow.shown,
-        port: 0,
         window: shown_window(flow),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
+        ..Emit::default()
     };
 }
 
@@ -204,7 +201,7 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
 #[inline(always)]
 fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     let side = flow.authority();
-    if flow.leg(side).state == leg_state::OPEN && !flow.has(Flow::RETURNING) {
+    if flow.leg(side).state == leg_state::OPEN && flow.hears(side) {
         step.to_leg[side as usize] = forward(flow, side, seg);
         step.end(Verdict::Forwarded);
     } else {
@@ -349,7 +346,7 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
 #[inline(always)]
 fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Terms<'_, S>, step: &mut Step) {
     let data_end = seg.seq.wrapping_add(seg.payload);
-    let mut kept = false;
+    let mut begun = u8::MAX;
     let unread = seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE);
     if unread {
         if seq::lt(flow.parse.at, seg.seq) {
@@ -366,9 +363,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             return;
         }
         if reading.begun > 0 {
-            let begun = begin_turn(flow, seg, terms, step);
-            kept = begun == KEPT;
-            if begun < KEPT {
+            begun = begin_turn(flow, seg, terms, step);
+            if begun < AHEAD {
                 flow.set(Flow::HELD, true);
                 step.verdict = begun;
                 step.verdict = part(flow, seg, step);
@@ -396,8 +392,12 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         }
     }
     feed(flow, seg, end, step);
-    if kept && (step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8) {
-        step.end(Verdict::KeptUnsettled);
+    if step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8 {
+        match begun {
+            KEPT => step.end(Verdict::KeptUnsettled),
+            AHEAD => step.end(Verdict::MirroredAhead),
+            _ => {}
+        }
     }
 }
 

@@ -50,12 +50,39 @@ fn quiet(flow: &Flow, side: Side) -> bool {
     leg.state == leg_state::NONE || (leg.state == leg_state::OPEN && !seq::lt(leg.acked, flow.client_next))
 }
 
+/// Whether nothing is under way that forbids another authority.
+#[inline(always)]
+fn may_move(flow: &Flow) -> bool {
+    flow.state == flow_state::OPEN
+        && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN | Flow::AHEAD)
+}
+
+/// Whether the next turn may be given to `to` ahead of what that leg still owes ([`Flow::AHEAD`]): for all that the client has
+/// asked so far, it has its answers from the old authority.
+#[inline(always)]
+pub(super) fn ahead(flow: &Flow, to: Side) -> bool {
+    let leg = flow.leg(to);
+    // It answers in order: what it begins next must be an answer's first byte, or the rest of an answer that is asked for.
+    let in_order = leg.parse.scanner.is_boundary() || leg.answered != flow.turns;
+    may_move(flow)
+        && flow.client_acked == flow.view_next
+        // A leg that waits for a window isn't told of it before its answer is heard.
+        && flow.client_window != 0
+        && at_boundary(flow)
+        && quiet(flow, flow.authority())
+        && finished(flow, flow.authority())
+        && leg.state == leg_state::OPEN
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
+        && !leg.parse.scanner.until_close()
+        && in_order
+}
+
 /// Whether the flow may give its authority to `to` before its next turn.
 ///
 /// The only gate to that: callers that find `None` keep everything as it is.
 #[inline(always)]
 pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
-    let open = flow.state == flow_state::OPEN && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN);
+    let open = may_move(flow);
     let client_has_it_all = flow.client_acked == flow.view_next;
     let legs_quiet = quiet(flow, Side::Primary) && quiet(flow, Side::Shadow);
     // Both ends of a move must have finished: the old one, or its tail would be shown by the new one's numbers; the new
@@ -102,19 +129,32 @@ impl Flow {
         self.hand_over(to);
     }
 
+    /// Gives the turn that begins to the other side than the one that is heard. Callers have asked [`ahead`].
+    #[inline(always)]
+    pub(super) fn give_ahead(&mut self) {
+        self.set(Flow::AHEAD, true);
+        let old = self.leg_mut(self.authority());
+        old.rcv_nxt = old.sent_max;
+    }
+
     /// Lets the client hear `to` from its next new byte on. Callers outside this module hold the proof, or have lost the
     /// other leg.
     #[inline(always)]
     pub(super) fn hand_over(&mut self, to: Side) {
-        let view_next = self.view_next;
         let old = self.leg_mut(to.other());
         if old.state == leg_state::OPEN {
             old.rcv_nxt = old.sent_max;
         }
         let next = self.leg(to).rcv_nxt;
-        self.shown_from = next;
+        self.hear(to, next);
+    }
+
+    /// Lets the client hear `to` from a number of its server's on.
+    #[inline(always)]
+    pub(super) fn hear(&mut self, to: Side, first: u32) {
+        self.shown_from = first;
         if !cfg!(feature = "plant-delta-stale") {
-            self.delta = view_next.wrapping_sub(next);
+            self.delta = self.view_next.wrapping_sub(first);
         }
         self.authority = to as u8;
     }

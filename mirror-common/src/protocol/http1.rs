@@ -200,6 +200,8 @@ pub struct Walk {
     /// Final answers whose end became known here: with their head where they have no body or a known length,
     /// with the last byte where they are chunked. An answer that ends with the connection isn't counted.
     pub answered: u32,
+    /// Offsets in the payload behind the last of those, and behind the one before; say nothing where there were fewer.
+    pub ends: [u32; 2],
     /// Interim answers (1xx).
     pub interim: u32,
     /// Statuses of the first and the last final answer whose head ends here; 0: there was none.
@@ -243,6 +245,7 @@ impl Walk {
             last_begin: 0,
             completed_class: 0,
             answered: 0,
+            ends: [0; 2],
             interim: 0,
             first_status: 0,
             last_status: 0,
@@ -278,6 +281,7 @@ impl Walk {
         self.last_begin = 0;
         self.completed_class = 0;
         self.answered = 0;
+        self.ends = [0; 2];
         self.interim = 0;
         self.first_status = 0;
         self.last_status = 0;

@@ -239,6 +239,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
         begun: walk.begun,
         completed: walk.completed,
         answered: walk.answered,
+        ends: walk.ends.map(|end| seq.wrapping_add(end)),
         class: walk.class_number(),
         status: walk.last_status,
         first_status: walk.first_status,

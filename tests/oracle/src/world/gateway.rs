@@ -201,6 +201,7 @@ impl Gateway {
             begun: walk.begun,
             completed: walk.completed,
             answered: walk.answered,
+            ends: walk.ends.map(|end| packet.seq.wrapping_add(end)),
             errors: walk.errors,
             class: walk.class_number(),
             flags: Reading::DONE
