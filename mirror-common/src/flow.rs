@@ -35,7 +35,6 @@ pub use leg::on_leg;
 pub use loss::LossReason;
 pub use measure::{Compared, Measured, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
-pub use settled::settled;
 pub use step::{Emit, Step, emit};
 pub use terms::{Switch, Terms, Writes};
 

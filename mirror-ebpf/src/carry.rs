@@ -179,17 +179,22 @@ fn outputs(step: &Step) -> u32 {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let mut left = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    // Both legs are cut alike, and shown no blocks, or what is kept would have two sums: another acknowledgement brings them.
-    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
-    if cut {
+    // Both legs are cut alike, or the client alone is; and shown no blocks, or what is kept would have two sums: another
+    // acknowledgement brings them.
+    let step = &scratch.step;
+    let cut = if step.to_client.kind == emit::CUT {
+        step.to_client
+    } else if step.to_leg[0].kind == emit::CUT {
+        step.to_leg[0]
+    } else {
+        step.to_leg[1]
+    };
+    if cut.kind == emit::CUT {
         scratch.step.sack.count = 0;
         if !keep_sack(skb, scratch, 0) {
             return TC_ACT_SHOT;
         }
-    }
-    for side in 0..2 {
-        let e = scratch.step.to_leg[side];
-        if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
+        if !packet::keep(skb, scratch, u32::from(cut.skip), u32::from(cut.mss)) {
             count::verdict(Verdict::EmitFailed);
             return TC_ACT_SHOT;
         }

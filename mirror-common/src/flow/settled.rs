@@ -5,8 +5,8 @@ use super::{Flow, Leg, Step, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
 
-/// Proof that a flow is settled; only [`settled`] makes one.
-pub struct Settled(());
+/// Proof that a flow is settled; only [`change`] makes one.
+pub(super) struct Settled(());
 
 /// Whether a leg has answered every turn, and every byte of the answers has been seen.
 #[inline(always)]
@@ -50,48 +50,66 @@ fn quiet(flow: &Flow, side: Side) -> bool {
     leg.state == leg_state::NONE || (leg.state == leg_state::OPEN && !seq::lt(leg.acked, flow.client_next))
 }
 
-/// Whether nothing is under way that forbids another authority.
-#[inline(always)]
-fn may_move(flow: &Flow) -> bool {
-    flow.state == flow_state::OPEN
-        && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN | Flow::AHEAD)
+/// How the next turn's authority may be another one than the last one's.
+pub(super) enum Change {
+    /// Not: everything stays as it is.
+    No,
+    /// From its next byte on, for the flow is settled.
+    Settled(Settled),
+    /// From the first byte of that turn's answer on ([`Flow::AHEAD`]): the leg is behind.
+    Ahead,
 }
 
-/// Whether the next turn may be given to `to` ahead of what that leg still owes ([`Flow::AHEAD`]): for all that the client has
-/// asked so far, it has its answers from the old authority.
+/// How the next turn's authority may become `to`. The only gate to that.
 #[inline(always)]
-pub(super) fn ahead(flow: &Flow, to: Side) -> bool {
-    let leg = flow.leg(to);
-    // It answers in order: what it begins next must be an answer's first byte, or the rest of an answer that is asked for.
+pub(super) fn change(flow: &Flow, to: Side) -> Change {
+    match readiness(flow, to) {
+        SETTLED => Change::Settled(Settled(())),
+        BEHIND => Change::Ahead,
+        _ => Change::No,
+    }
+}
+
+/// [`readiness`]: the flow is settled.
+const SETTLED: u32 = 1;
+/// [`readiness`]: the old authority has finished, the new one hasn't.
+const BEHIND: u32 = 2;
+
+/// What [`change`] goes by, as a number. A subprogram of its own: its caller's frame is large.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn readiness(flow: &Flow, to: Side) -> u32 {
+    let open = flow.state == flow_state::OPEN
+        && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN | Flow::AHEAD);
+    let old = flow.authority();
+    if cfg!(feature = "plant-flip-unsettled") && open && flow.leg(to).state == leg_state::OPEN {
+        return SETTLED;
+    }
+    // The old one must have finished in any case, and the client must have all of it, or its tail would be shown by the new
+    // one's numbers.
+    let has_it_all = flow.client_acked == flow.view_next;
+    if !open || !has_it_all || !at_boundary(flow) || !quiet(flow, old) || !finished(flow, old) {
+        0
+    } else if quiet(flow, to) && finished(flow, to) {
+        SETTLED
+    } else if may_catch_up(flow, to) {
+        BEHIND
+    } else {
+        0
+    }
+}
+
+/// Whether a leg can be expected to answer what it owes, and then the next turn.
+#[inline(always)]
+fn may_catch_up(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    // It answers in order: what it begins next must be an answer's first byte, or the rest of an answer that was asked for.
     let in_order = leg.parse.scanner.is_boundary() || leg.answered != flow.turns;
-    may_move(flow)
-        && flow.client_acked == flow.view_next
-        // A leg that waits for a window isn't told of it before its answer is heard.
-        && flow.client_window != 0
-        && at_boundary(flow)
-        && quiet(flow, flow.authority())
-        && finished(flow, flow.authority())
-        && leg.state == leg_state::OPEN
+    leg.state == leg_state::OPEN
         && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
         && !leg.parse.scanner.until_close()
         && in_order
-}
-
-/// Whether the flow may give its authority to `to` before its next turn.
-///
-/// The only gate to that: callers that find `None` keep everything as it is.
-#[inline(always)]
-pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
-    let open = may_move(flow);
-    let client_has_it_all = flow.client_acked == flow.view_next;
-    let legs_quiet = quiet(flow, Side::Primary) && quiet(flow, Side::Shadow);
-    // Both ends of a move must have finished: the old one, or its tail would be shown by the new one's numbers; the new
-    // one, or its last answer would.
-    let ends_finished = finished(flow, flow.authority()) && finished(flow, to);
-    if cfg!(feature = "plant-flip-unsettled") && open && flow.leg(to).state == leg_state::OPEN {
-        return Some(Settled(()));
-    }
-    (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
+        // It isn't told of a window that opens before it is heard.
+        && flow.client_window != 0
 }
 
 /// The other leg was lost as the authority: this one takes over as soon as it has finished. Where its server has closed it
@@ -125,11 +143,12 @@ pub(super) fn wake(flow: &Flow, step: &mut Step) {
 impl Flow {
     /// Gives `to` the authority of a settled flow.
     #[inline(always)]
-    pub fn set_authority(&mut self, to: Side, _: Settled) {
+    pub(super) fn set_authority(&mut self, to: Side, _: Settled) {
         self.hand_over(to);
     }
 
-    /// Gives the turn that begins to the other side than the one that is heard. Callers have asked [`ahead`].
+    /// Gives the turn that begins to the other side than the one that is heard. Callers have
+    /// found [`Change::Ahead`].
     #[inline(always)]
     pub(super) fn give_ahead(&mut self) {
         self.set(Flow::AHEAD, true);

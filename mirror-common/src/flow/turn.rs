@@ -3,7 +3,7 @@
 use super::measure;
 use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
-use super::settled::{ahead, at_boundary, settled};
+use super::settled::{Change, at_boundary, change};
 use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
@@ -179,17 +179,17 @@ fn choose<S: Switch>(
     let wanted = if writes { me } else { reader(flow, seg, data_end, word, last) };
     let mut begun = Begun::Yes;
     if wanted as u8 != flow.authority {
-        match settled(flow, wanted) {
-            Some(proof) => flow.set_authority(wanted, proof),
+        match change(flow, wanted) {
+            Change::Settled(proof) => flow.set_authority(wanted, proof),
             // A side that is out of sync answers nothing any more, and a connection from before a join may have no leg yet
             // where the authority has gone since.
-            None if writes || !word.member(flow.authority()) => {
+            _ if writes || !word.member(flow.authority()) => {
                 take_in(flow, wanted, word, terms.service);
                 ask_dial(flow, wanted, seg.now_ms, step);
                 return Begun::Wait(Verdict::HeldUnsettled);
             }
-            None if alone(flow, seg, data_end) && ahead(flow, wanted) => begun = Begun::Ahead,
-            None => begun = Begun::Kept,
+            Change::Ahead if goes_on(flow, seg, data_end) => begun = Begun::Ahead,
+            _ => begun = Begun::Kept,
         }
     }
     // In the middle of a head nothing can be cut off: then it gets one more.
@@ -242,6 +242,13 @@ fn alone(flow: &Flow, seg: &Segment, data_end: u32) -> bool {
         && reading.after.at == data_end
         && at_boundary(flow)
         && !seg.is(tcp::FIN)
+}
+
+/// The same, where the client may ask more on its connection: a server that is asked to end it does so behind its answer, though
+/// nobody hears that one, and the other's may never come.
+#[inline(always)]
+fn goes_on(flow: &Flow, seg: &Segment, data_end: u32) -> bool {
+    alone(flow, seg, data_end) && seg.reading.flags & Reading::CLOSE == 0
 }
 
 /// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.

@@ -1,5 +1,6 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod ahead;
 mod behind;
 mod doubt;
 mod fins;

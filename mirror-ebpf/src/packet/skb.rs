@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+use super::{PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
 use crate::maps::HEADER_BYTES;
 
 /// An skb.
@@ -42,6 +42,20 @@ impl Skb {
     pub fn store<const N: usize>(self, offset: u32, from: &[u8; N], len: u32) -> bool {
         // SAFETY: within `from`.
         len as usize <= N && unsafe { bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), len, 0) == 0 }
+    }
+
+    /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `from` has `MAX` bytes.
+    #[inline(always)]
+    pub unsafe fn store_raw<const MAX: u32>(self, offset: u32, from: *const u8, len: u32) -> bool {
+        let len = opaque(len);
+        if len == 0 || len > MAX {
+            return false;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
     }
 }
 
