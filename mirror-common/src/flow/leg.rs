@@ -278,8 +278,7 @@ fn show<S: Switch>(
     // What is made of a packet larger than a segment is one segment: the rest comes again.
     let most = u32::from(flow.mss);
     let partly = hidden > 0 && seg.payload.wrapping_sub(hidden) > most;
-    let without_fin =
-        seg.is(tcp::FIN) && seg.payload > 0 && (partly || borrowed(flow, side, terms));
+    let without_fin = seg.is(tcp::FIN) && seg.payload > 0 && (partly || borrowed(flow, side, terms));
     if without_fin {
         // Its answer is the client's, its end isn't: that comes again, alone.
         end = end.wrapping_sub(1);

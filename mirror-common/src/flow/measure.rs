@@ -218,7 +218,8 @@ pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
 pub(super) fn note_error(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
     let leg = flow.leg(side);
     // The last head that ends here is its own, or one before.
-    let its_own = leg.answered == flow.turns || !(leg.parse.scanner.in_head() || leg.parse.scanner.is_boundary());
+    let its_own =
+        leg.answered == flow.turns || !(leg.parse.scanner.in_head() || leg.parse.scanner.is_boundary());
     if its_own && seg.reading.status >= SERVER_ERROR {
         step.measured.errors = 1;
         step.measured.errors_row = Measured::shown(side as u32, flow.has(Flow::TURN_WRITES) as u32) as u8;
