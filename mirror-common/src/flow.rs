@@ -393,6 +393,8 @@ impl Reading {
     pub const CLOSE: u8 = 8;
     /// In a head: its end hasn't come yet.
     pub const IN_HEAD: u8 = 16;
+    /// Answers: one comes behind another by which the server said that it will close.
+    pub const BEHIND_CLOSE: u8 = 32;
 }
 
 /// One TCP segment as it came in, numbers in host order.

@@ -102,6 +102,9 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     if walk.in_head() {
         flags |= Reading::IN_HEAD;
     }
+    if walk.behind_close != 0 {
+        flags |= Reading::BEHIND_CLOSE;
+    }
     reading.flags = flags;
 }
 

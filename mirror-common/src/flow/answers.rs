@@ -17,8 +17,8 @@ pub(super) enum Read {
     Hole,
     /// Another packet came first.
     Raced,
-    /// Nothing is taken over: an answer of no known end, or one that nobody asked for, while the last turn is given ahead. It
-    /// can be told whose answer is the client's when it comes again.
+    /// Nothing is taken over, while the last turn is given ahead: no answer that can be told apart, or that a server may give.
+    /// It comes again.
     Later,
 }
 
@@ -58,7 +58,9 @@ pub(super) fn read<S: Switch>(
     let before = leg.answered;
     let now = before.wrapping_add(reading.answered);
     let unasked = (now.wrapping_sub(turns) as i32) > 0;
-    if ahead && (unasked || reading.flags & Reading::OPAQUE != 0) {
+    let behind_close = reading.flags & Reading::BEHIND_CLOSE != 0
+        || (leg.flags & Leg::CLOSING != 0 && reading.first_status != 0);
+    if ahead && (unasked || behind_close || reading.flags & Reading::OPAQUE != 0) {
         return Read::Later;
     }
     leg.parse = reading.after;

@@ -15,6 +15,9 @@ use crate::verdict::Verdict;
 /// Beyond the right edge that was shown, nothing of the client's is believed but this much, in bytes.
 const EDGE_SLACK: u32 = 65_536;
 
+/// What a server sends again begins at most so far before what the client has acknowledged: more than any window, in bytes.
+const LATE: u32 = 1 << 30;
+
 /// An acknowledgement that is farther behind the last one isn't the client's: more than any window, in bytes.
 const OLD_ACK: u32 = 1 << 26;
 
@@ -66,6 +69,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     }
     if seq::lt(flow.client_acked, seg.ack) {
         flow.client_acked = seg.ack;
+        follow(flow);
         let other = flow.authority().other();
         step.events = take_over(flow, other, step);
         wake(flow, step);
@@ -85,6 +89,19 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         new_bytes(flow, seg, end, terms, step);
     }
     check_clock(flow, terms, step);
+}
+
+/// Lets the authority's numbers go with the client's acknowledgement: one that stood still would seem to lie ahead when 2 GiB
+/// have come behind it.
+#[inline(always)]
+fn follow(flow: &mut Flow) {
+    let side = flow.authority();
+    if flow.hears(side) {
+        let acked = flow.client_acked.wrapping_sub(flow.delta);
+        flow.shown_from = seq::max(flow.shown_from, acked.wrapping_sub(LATE));
+        let leg = flow.leg_mut(side);
+        leg.rcv_nxt = seq::max(leg.rcv_nxt, acked);
+    }
 }
 
 /// An acknowledgement with all that the client may know, made from the packet at hand.

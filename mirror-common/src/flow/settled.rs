@@ -98,16 +98,22 @@ fn readiness(flow: &Flow, to: Side) -> u32 {
     }
 }
 
+/// The rest of a body that a leg is waited for to send before it answers a read, in bytes: longer ones cost the client too much.
+const SHORT: u32 = 1 << 16;
+
 /// Whether a leg can be expected to answer what it owes, and then the next turn.
 #[inline(always)]
 fn may_catch_up(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
+    let missing = leg.parse.at.wrapping_sub(leg.sent_max);
+    let short = (missing as i32) <= SHORT as i32;
     // It answers in order: what it begins next must be an answer's first byte, or the rest of an answer that was asked for.
     let in_order = leg.parse.scanner.is_boundary() || leg.answered != flow.turns;
     leg.state == leg_state::OPEN
         && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
         && !leg.parse.scanner.until_close()
         && in_order
+        && short
         // It isn't told of a window that opens before it is heard.
         && flow.client_window != 0
 }

@@ -217,6 +217,8 @@ pub struct Walk {
     /// 1 when the server said, in a final answer, that it will close the connection; or the client, in the last request that
     /// is complete here, that it asks no more on it.
     pub close: u32,
+    /// 1 when a final answer's head ends here behind one of the same server's that said so here.
+    pub behind_close: u32,
 }
 
 impl Default for Walk {
@@ -253,6 +255,7 @@ impl Walk {
             first_length: 0,
             errors: 0,
             close: 0,
+            behind_close: 0,
         }
     }
 
@@ -289,6 +292,7 @@ impl Walk {
         self.first_length = 0;
         self.errors = 0;
         self.close = 0;
+        self.behind_close = 0;
     }
 
     /// What the walk needs next.

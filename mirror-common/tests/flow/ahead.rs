@@ -4,6 +4,7 @@
 use super::*;
 
 const OTHER: &[u8] = b"HTTP/1.1 203 OK\r\ncontent-length: 3\r\n\r\nyes";
+const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 const FAILED: &[u8] = b"HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nbad";
 
 /// A connection whose primary has answered `turns` reads, that the client has acknowledged; the shadow owes all of them.
@@ -174,8 +175,7 @@ fn a_read_that_was_answered_to_nobody_is_asked_again() {
 /// has said that it will close, too: then the connection's end isn't on its way, for the client has heard of neither.
 #[test]
 fn a_close_without_the_answer_is_a_lost_leg() {
-    let closes: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
-    for primary in [ANSWER, closes] {
+    for primary in [ANSWER, CLOSE] {
         let mut far = Far::ahead(1);
         far.primary(primary);
         far.shadow(0, ANSWER);
@@ -267,6 +267,37 @@ fn more_answers_than_were_asked_for_are_not_taken() {
     }
     assert_eq!(far.scene.flow.leg(Side::Shadow).state, leg_state::DOWN);
     assert!(far.scene.flow.has(Flow::ASK_AGAIN) && !far.scene.flow.has(Flow::AHEAD));
+}
+
+/// One that says of an earlier answer, which nobody hears, that it will close, and answers on: the client would have been told of
+/// neither, and waited for ever behind it. An honest one ends.
+#[test]
+fn what_comes_behind_a_close_that_nobody_heard_is_not_taken() {
+    for pieces in [vec![[CLOSE, OTHER].concat()], vec![CLOSE.to_vec(), OTHER.to_vec()]] {
+        let mut far = Far::ahead(1);
+        let mut at = 0;
+        let mut step = Step::default();
+        for piece in pieces {
+            step = far.shadow(at, &piece);
+            at += piece.len();
+        }
+        is(&step, Verdict::BeyondHead);
+        assert!(far.scene.flow.has(Flow::AHEAD) && !far.scene.flow.has(Flow::CLOSING));
+    }
+    // Its own is heard.
+    let mut far = Far::ahead(1);
+    is(&far.shadow(0, &[ANSWER, CLOSE].concat()), Verdict::TailForwarded);
+    assert!(far.scene.flow.has(Flow::CLOSING));
+}
+
+/// Behind a long body that nobody hears, the client would wait long: such a read stays where it was.
+#[test]
+fn the_rest_of_a_long_body_isnt_waited_for() {
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
+    let mut far = Far::behind(1);
+    far.shadow(0, head);
+    far.scene.word = far.scene.word.with_weight(10_000);
+    is(&far.asks(READ), Verdict::KeptUnsettled);
 }
 
 /// What is measured: errors that nobody heard aren't the client's, and one that it heard is.

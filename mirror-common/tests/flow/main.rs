@@ -229,6 +229,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
         (Reading::OPAQUE, walk.opaque()),
         (Reading::CLOSE, walk.close != 0),
         (Reading::IN_HEAD, walk.in_head()),
+        (Reading::BEHIND_CLOSE, walk.behind_close != 0),
     ] {
         flags |= if on { flag } else { 0 };
     }

@@ -242,6 +242,7 @@ impl Walk {
     /// Counts a final answer's head.
     #[inline(always)]
     fn note_answer(&mut self, status: u16, length: u32) {
+        self.behind_close |= self.close;
         if self.first_status == 0 {
             self.first_status = status;
             self.first_body = self.at;

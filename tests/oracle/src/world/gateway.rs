@@ -208,7 +208,8 @@ impl Gateway {
                 | flag(walk.opaque(), Reading::OPAQUE)
                 | flag(walk.until_close(), Reading::UNTIL_CLOSE)
                 | flag(walk.close != 0, Reading::CLOSE)
-                | flag(walk.in_head(), Reading::IN_HEAD),
+                | flag(walk.in_head(), Reading::IN_HEAD)
+                | flag(walk.behind_close != 0, Reading::BEHIND_CLOSE),
             status: walk.last_status,
             first_status: walk.first_status,
             body_at: packet.seq.wrapping_add(walk.first_body),
