@@ -108,6 +108,8 @@ verdicts! {
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
     53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
     54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
+    55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and is heard from that answer on"
+    56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
 }
 
 /// Size of the counters' array: room for new ones.

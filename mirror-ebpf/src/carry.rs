@@ -146,22 +146,31 @@ fn outputs(step: &Step) -> u32 {
     bit(step.to_leg[0].kind, 0) | bit(step.to_leg[1].kind, 1) | bit(step.to_client.kind, 2)
 }
 
-/// Where both legs are cut alike. They are shown no blocks, or what is kept would have two sums: another acknowledgement
-/// brings them. False: counted, and nothing must leave.
+/// What is cut of the packet at hand, if anything: both legs get the same, or the client alone does.
 #[inline(always)]
-fn prepare_cut(skb: Skb, scratch: &mut Scratch) -> bool {
+fn cut_of(step: &Step) -> Emit {
+    if step.to_client.kind == emit::CUT {
+        step.to_client
+    } else if step.to_leg[0].kind == emit::CUT {
+        step.to_leg[0]
+    } else {
+        step.to_leg[1]
+    }
+}
+
+/// Where the packet is cut. Nobody is shown blocks, or what is kept would have two sums: another acknowledgement brings them.
+/// False: counted, and nothing must leave.
+#[inline(always)]
+fn prepare_cut(skb: Skb, scratch: &mut Scratch, cut: &Emit) -> bool {
     scratch.step.sack.count = 0;
     if !keep_sack(skb, scratch, 0) {
         return false;
     }
-    for side in 0..2 {
-        let e = scratch.step.to_leg[side];
-        if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
-            count::verdict(Verdict::EmitFailed);
-            return false;
-        }
+    let kept = packet::keep(skb, scratch, u32::from(cut.skip), u32::from(cut.mss));
+    if !kept {
+        count::verdict(Verdict::EmitFailed);
     }
-    true
+    kept
 }
 
 /// All packets of a step. `keep`: the packet at hand is a stand-in that goes nowhere itself.
@@ -169,8 +178,9 @@ fn prepare_cut(skb: Skb, scratch: &mut Scratch) -> bool {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let all = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
-    if cut && !prepare_cut(skb, scratch) {
+    let cut = cut_of(&scratch.step);
+    let cuts = cut.kind == emit::CUT;
+    if cuts && !prepare_cut(skb, scratch, &cut) {
         return TC_ACT_SHOT;
     }
     for turn in 0..6_u32 {
@@ -179,7 +189,7 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
             continue;
         }
         let index = turn % 3;
-        if turn < 3 && !cut && !keep_sack(skb, scratch, index) {
+        if turn < 3 && !cuts && !keep_sack(skb, scratch, index) {
             continue;
         }
         action = one(skb, scratch, service, index, (left == 1 && !keep) as u32);

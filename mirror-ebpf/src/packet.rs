@@ -5,6 +5,7 @@ mod error;
 mod frame;
 mod header;
 mod sack;
+mod shift;
 mod skb;
 mod sum;
 
@@ -203,13 +204,18 @@ fn behind_headers(header: &Header, payload: u32) -> u32 {
     options + payload
 }
 
-/// Sums what stays of a packet that is to be cut, into `scratch.cut_sum`. False where it is shorter than that.
+/// Moves what stays of the payload of a packet that is to be cut to its beginning, and sums it with the options into
+/// `scratch.cut_sum`. False where the packet is shorter than that.
 #[inline(never)]
-pub fn sum_kept(skb: Skb, scratch: &mut Scratch, payload: u32) -> bool {
+pub fn keep(skb: Skb, scratch: &mut Scratch, skip: u32, payload: u32) -> bool {
     if !reload(skb, scratch) {
         return false;
     }
     let kept = behind_headers(&scratch.header, payload);
+    let at = HEADERS + behind_headers(&scratch.header, 0);
+    if skip > 0 && !shift::shift(skb, scratch, at, skip, payload) {
+        return false;
+    }
     match sum::pieces(skb, scratch, HEADERS, kept) {
         Some(sum) => {
             scratch.cut_sum = u32::from(sum);

@@ -6,7 +6,7 @@ use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
 use super::to_leg::packet;
-use super::turn::{KEPT, begin_turn};
+use super::turn::{AHEAD, KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -14,6 +14,9 @@ use crate::verdict::Verdict;
 
 /// Beyond the right edge that was shown, nothing of the client's is believed but this much, in bytes.
 const EDGE_SLACK: u32 = 65_536;
+
+/// What a server sends again begins at most so far before what the client has acknowledged: more than any window, in bytes.
+const LATE: u32 = 1 << 30;
 
 /// An acknowledgement that is farther behind the last one isn't the client's: more than any window, in bytes.
 const OLD_ACK: u32 = 1 << 26;
@@ -66,6 +69,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     }
     if seq::lt(flow.client_acked, seg.ack) {
         flow.client_acked = seg.ack;
+        follow(flow);
         let other = flow.authority().other();
         step.events = take_over(flow, other, step);
         wake(flow, step);
@@ -87,6 +91,19 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     check_clock(flow, terms, step);
 }
 
+/// Lets the authority's numbers go with the client's acknowledgement: one that stood still would seem to lie ahead when 2 GiB
+/// have come behind it.
+#[inline(always)]
+fn follow(flow: &mut Flow) {
+    let side = flow.authority();
+    if flow.hears(side) {
+        let acked = flow.client_acked.wrapping_sub(flow.delta);
+        flow.shown_from = seq::max(flow.shown_from, acked.wrapping_sub(LATE));
+        let leg = flow.leg_mut(side);
+        leg.rcv_nxt = seq::max(leg.rcv_nxt, acked);
+    }
+}
+
 /// An acknowledgement with all that the client may know, made from the packet at hand.
 #[inline(always)]
 pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
@@ -96,11 +113,8 @@ pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
         flags: tcp::ACK,
         seq: flow.view_next,
         ack: flow.shown,
-        port: 0,
         window: shown_window(flow),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
+        ..Emit::default()
     };
 }
 
@@ -204,7 +218,7 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
 #[inline(always)]
 fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     let side = flow.authority();
-    if flow.leg(side).state == leg_state::OPEN && !flow.has(Flow::RETURNING) {
+    if flow.leg(side).state == leg_state::OPEN && flow.hears(side) {
         step.to_leg[side as usize] = forward(flow, side, seg);
         step.end(Verdict::Forwarded);
     } else {
@@ -349,7 +363,7 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
 #[inline(always)]
 fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Terms<'_, S>, step: &mut Step) {
     let data_end = seg.seq.wrapping_add(seg.payload);
-    let mut kept = false;
+    let mut begun = u8::MAX;
     let unread = seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE);
     if unread {
         if seq::lt(flow.parse.at, seg.seq) {
@@ -366,9 +380,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             return;
         }
         if reading.begun > 0 {
-            let begun = begin_turn(flow, seg, terms, step);
-            kept = begun == KEPT;
-            if begun < KEPT {
+            begun = begin_turn(flow, seg, terms, step);
+            if begun < AHEAD {
                 flow.set(Flow::HELD, true);
                 step.verdict = begun;
                 step.verdict = part(flow, seg, step);
@@ -396,8 +409,12 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         }
     }
     feed(flow, seg, end, step);
-    if kept && (step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8) {
-        step.end(Verdict::KeptUnsettled);
+    if step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8 {
+        match begun {
+            KEPT => step.end(Verdict::KeptUnsettled),
+            AHEAD => step.end(Verdict::MirroredAhead),
+            _ => {}
+        }
     }
 }
 

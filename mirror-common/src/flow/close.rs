@@ -1,7 +1,7 @@
 //! FIN, RST, and when a flow is over.
 
 use super::client::ack_client;
-use super::leg::absorb;
+use super::leg::absorb_unheard;
 use super::order::note_lag;
 use super::settled::{answered, owes_write};
 use super::to_leg::end_leg;
@@ -99,6 +99,7 @@ pub(super) fn client_reset<S: Switch>(
         put_out(terms, step);
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
+    flow.set(Flow::AHEAD, false);
     flow.set(Flow::RETURNING, true);
     flow.state = flow_state::ENDED;
     finish_write(flow, false, terms, step);
@@ -152,7 +153,7 @@ pub(super) fn drain<S: Switch>(
         return;
     }
     if seg.end() != seg.seq {
-        absorb(flow, side, seg, seg.end(), terms, step);
+        absorb_unheard(flow, side, seg, terms, step);
     }
     if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
         end_leg(flow, side, flow.client_next, step);

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -49,6 +49,20 @@ impl Skb {
     /// `from` has `len` bytes.
     #[inline(always)]
     pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
+    }
+
+    /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `from` has `MAX` bytes.
+    #[inline(always)]
+    pub unsafe fn store_raw<const MAX: u32>(self, offset: u32, from: *const u8, len: u32) -> bool {
+        let len = opaque(len);
+        if len == 0 || len > MAX {
+            return false;
+        }
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
     }

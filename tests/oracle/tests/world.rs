@@ -49,6 +49,8 @@ const ENDS: &[Verdict] = &[
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
     Verdict::SynAckWithoutSack,
+    Verdict::MirroredAhead,
+    Verdict::TailForwarded,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.
