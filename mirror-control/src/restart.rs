@@ -32,6 +32,8 @@ pub enum Loss {
 /// The recent losses of one side. Times are nanoseconds of the monotonic clock.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
+    /// The side's legs go to several ports: a process each, perhaps, of which one alone may be restarted.
+    several: bool,
     /// By flow (slot, generation): the last loss, and when it was.
     lost: BTreeMap<(u32, u32), (Loss, u64)>,
     /// Legs that were open, and when they were counted.
@@ -39,6 +41,11 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// The losses of a side whose legs go to so many ports.
+    pub fn of(ports: usize) -> Self {
+        Self { several: ports > 1, ..Self::default() }
+    }
+
     /// A flow's leg was lost.
     pub fn lost(&mut self, flow: (u32, u32), loss: Loss, at: u64) {
         let dying = |last: &(Loss, u64)| last.0 == Loss::Closed && at.saturating_sub(last.1) < DYING_NS;
@@ -70,7 +77,7 @@ impl Losses {
     }
 
     /// Whether the side's server was restarted, or is gone: more than half of the legs that were open within the window,
-    /// and at least [`LEAST`], are lost. Says how many of how many.
+    /// and at least [`LEAST`], are lost; where they go to several ports, [`LEAST`] are enough. Says how many of how many.
     pub fn restarted(&mut self, now: u64) -> Option<(usize, usize)> {
         self.forget(now);
         let counts = |(loss, at): &(Loss, u64)| match loss {
@@ -81,7 +88,7 @@ impl Losses {
         let lost = self.lost.values().filter(|loss| counts(loss)).count();
         let most = self.open.iter().map(|(_, open)| *open as usize).max().unwrap_or(0);
         let legs = most.max(self.lost.len());
-        (lost >= LEAST && 2 * lost > legs).then_some((lost, legs))
+        (lost >= LEAST && (self.several || 2 * lost > legs)).then_some((lost, legs))
     }
 
     fn forget(&mut self, now: u64) {
@@ -134,6 +141,20 @@ mod tests {
         }
         assert_eq!(losses.restarted(10_801 * MS), None);
         assert_eq!(with_open(1).restarted(10_001 * MS), None);
+    }
+
+    #[test]
+    fn one_process_of_several_is_restarted_behind_few_legs() {
+        let mut losses = Losses::of(2);
+        losses.counted(100, 10_000 * MS);
+        losses.lost((1, 0), Loss::Refused, 10_001 * MS);
+        assert_eq!(losses.restarted(10_001 * MS), None);
+        losses.lost((2, 0), Loss::Refused, 10_002 * MS);
+        assert_eq!(losses.restarted(10_002 * MS), Some((2, 100)));
+        losses.clear();
+        losses.lost((1, 0), Loss::Refused, 10_003 * MS);
+        losses.lost((2, 0), Loss::Refused, 10_003 * MS);
+        assert!(losses.restarted(10_003 * MS).is_some(), "it still serves several ports");
     }
 
     #[test]

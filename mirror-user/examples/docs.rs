@@ -10,7 +10,7 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/breaker.rs"),
     include_str!("../src/policy/divergence.rs"),
@@ -19,6 +19,7 @@ const SOURCES: [&str; 8] = [
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
     include_str!("../src/policy/scale.rs"),
+    include_str!("../src/policy/service.rs"),
 ];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
@@ -80,9 +81,10 @@ fn policy() -> Result<String> {
 }
 
 /// The structs, and where each stands in the file.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     ("Policy", "In front of all tables"),
     ("Service", "`[service]`"),
+    ("Port", "`[[service.ports]]`"),
     ("Endpoint", "`[primary]` and `[shadow]`"),
     ("ResourcesTable", "`[primary.resources]` and `[shadow.resources]`"),
     ("Metrics", "`[metrics]`"),
@@ -141,7 +143,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
-        ("Vec", Some(inner)) if words(inner)?.0 == "Webhook" => "a list of tables",
+        ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Webhook") => "a list of tables",
         ("Vec", Some(_)) => "a list of strings",
         ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
@@ -152,7 +154,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("BTreeMap", _) => "a table of strings",
         ("PathBuf", _) => "a path",
         ("JudgePolicy" | "ThroughputPolicy", _) => "a table of numbers",
-        ("NonZeroU32" | "f64" | "u16" | "u32" | "u64" | "usize", _) => "a number",
+        ("NonZeroU16" | "NonZeroU32" | "f64" | "u16" | "u32" | "u64" | "usize", _) => "a number",
         _ => return of_own(&name, items),
     };
     Ok(kind.to_owned())
@@ -218,7 +220,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "segments" => bare.divergence.segments.to_string(),
         "capture" => bare.divergence.capture.to_string(),
         "noisy" => list(&bare.divergence.noisy),
-        "events" | "webhooks" => "none".to_owned(),
+        "events" | "ports" | "webhooks" => "none".to_owned(),
         "timeout" => time(webhook.timeout),
         "max_attempts" => webhook.max_attempts.to_string(),
         "steps" => format!("{:?}", bare.migration.steps),

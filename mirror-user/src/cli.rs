@@ -1,6 +1,7 @@
 //! What a person types.
 
 mod migrate;
+mod observe;
 mod order;
 mod provision;
 
@@ -204,6 +205,13 @@ enum Command {
         /// The policy file
         policy: Option<PathBuf>,
     },
+    /// Read a service's traffic where it passes by, touch none of it, and say what share a shadow could answer
+    ///
+    /// The first step, before any policy: on a gateway, or on the server itself. Needs CAP_NET_RAW, and no daemon. Counted are
+    /// requests of HTTP/1.x over IPv4 in clear; of the rest, the connections, and why.
+    #[command(after_help = "Example:\n  mirror observe 10.0.2.2:8080 --for 10m\n  \
+                      mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'")]
+    Observe(observe::Args),
     #[command(flatten)]
     Provisioning(provision::Task),
     /// Make a policy
@@ -280,7 +288,12 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
         }
         command => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| said(error.into()))?.block_on(talk(cli, command)).map_err(said)?;
+            let runtime = runtime.map_err(|error| said(error.into()))?;
+            let done = match command {
+                Command::Observe(args) => runtime.block_on(observe::run(args, cli.json)),
+                command => runtime.block_on(talk(cli, command)),
+            };
+            done.map_err(said)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -359,6 +372,7 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Run { .. }
         | Command::Check { .. }
         | Command::Doctor { .. }
+        | Command::Observe(_)
         | Command::Provisioning(_)
         | Command::Policy(_)
         | Command::LaunchInstance

@@ -137,10 +137,11 @@ fn share(
     compared: compare::Compared,
 ) -> Result<Arc<Shared>> {
     let words = Arc::clone(&datapath.words);
-    let state =
-        Arc::new(Mutex::new(State::new(words.load(0), words.out_of_sync(0), policy.breaker.policy())));
+    let mut state = State::new(words.load(0), words.out_of_sync(0), policy.breaker.policy());
     let told = Events::start(&policy.events, policy.name.as_str())?;
-    state.lock().map_err(|_| anyhow!("poisoned"))?.tell_to(told.clone());
+    state.tell_to(told.clone());
+    state.serves(1 + policy.service.ports.len());
+    let state = Arc::new(Mutex::new(state));
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let bounds = Bounds { frames: policy.hold_frames, bytes: policy.hold_bytes, time: 2 * policy.freeze };

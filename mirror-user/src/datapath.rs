@@ -158,18 +158,27 @@ impl Datapath {
         if policy.order == Order::Service {
             service.flags |= Service::ORDERED;
         }
-        let key =
-            ServiceKey { addr: ip(policy.service.vip), port: policy.service.vip.port().to_be(), protocol: 6 };
+        let first = [Some(&policy.primary), policy.shadow.as_ref()];
+        let first = first.map(|side| side.map_or(0, |side| side.address.port()));
+        for (vip, ports) in policy.service.all(first) {
+            for (end, port) in service.endpoints.iter_mut().zip(ports) {
+                end.port = port.to_be();
+            }
+            self.fill_service(vip, service)?;
+        }
+        Ok(())
+    }
+
+    /// One port of the application, and from where its legs' packets come.
+    fn fill_service(&mut self, vip: SocketAddrV4, service: Service) -> Result<()> {
+        let key = ServiceKey { addr: ip(vip), port: vip.port().to_be(), protocol: 6 };
         let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
         services.insert(key, service, 0)?;
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
         peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
         for end in service.endpoints.iter().filter(|end| end.addr != 0) {
-            peers.insert(
-                Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 },
-                service.app,
-                0,
-            )?;
+            let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
+            peers.insert(from, service.app, 0)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 //! * [`events`]: what happens, told to a file and to webhooks.
 //! * [`cli`]: what a person types; [`output`]: what is printed; [`top`]: both, over the whole terminal.
 //! * [`report`]: a page of what was moved, when and why.
-//! * [`doctor`]: whether this host can run it.
+//! * [`doctor`]: whether this host can run it; [`observe`]: what share of the requests could be shifted.
 
 pub mod api;
 pub mod cli;
@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod moves;
 pub mod network;
 pub mod object;
+pub mod observe;
 pub mod outlook;
 pub mod output;
 pub mod policy;

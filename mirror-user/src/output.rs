@@ -4,6 +4,7 @@ mod divergence;
 mod flows;
 mod forecast;
 mod migration;
+mod observe;
 mod resources;
 
 pub(crate) use migration::clock;

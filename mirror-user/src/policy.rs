@@ -6,6 +6,7 @@ mod events;
 mod migration;
 mod resources;
 pub mod scale;
+mod service;
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
@@ -21,6 +22,7 @@ pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
+pub use service::{Port, Service};
 pub mod init;
 pub mod process;
 
@@ -104,14 +106,6 @@ pub struct Policy {
 pub struct Metrics {
     /// Address and port: `"127.0.0.1:9464"`.
     pub listen: SocketAddr,
-}
-
-/// What clients talk to.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    /// Address and port.
-    pub vip: SocketAddrV4,
 }
 
 /// One side's server.
@@ -362,8 +356,13 @@ impl Policy {
         if let Some(what) = policy.scale.as_ref().and_then(|scale| scale.fault(process)) {
             return Err(invalid(find("[scale]"), what, None));
         }
+        if let Some(what) = policy.service.fault() {
+            return Err(invalid(find("ports"), what, None));
+        }
         for side in policy.sides() {
-            if side.nat == *policy.service.vip.ip() && side.address.port() == policy.service.vip.port() {
+            let same =
+                |(vip, _): (SocketAddrV4, _)| *vip.ip() == side.nat && vip.port() == side.address.port();
+            if policy.service.all([0; 2]).any(same) {
                 let help = Some("use an address of the gateway that no client talks to".into());
                 return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
             }

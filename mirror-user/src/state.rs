@@ -104,6 +104,11 @@ impl State {
         }
     }
 
+    /// The application has so many ports.
+    pub fn serves(&mut self, ports: usize) {
+        self.losses = [Losses::of(ports), Losses::of(ports)];
+    }
+
     /// Tells from now on who falls out of sync, and who comes in.
     pub fn tell_to(&mut self, events: Events) {
         self.events = events;

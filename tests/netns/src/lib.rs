@@ -254,8 +254,12 @@ impl Scene {
             })?
         });
         let running = Running { thread, heard, control, answered: Cell::new(0) };
-        running.wait_connected()?;
-        Ok(running)
+        match running.wait_connected() {
+            // It knows best why it has ended.
+            Err(error) if running.thread.is_finished() => Err(running.end().err().unwrap_or(error)),
+            Err(error) => Err(error),
+            Ok(()) => Ok(running),
+        }
     }
 
     /// Runs the checking client to its end.
