@@ -146,6 +146,17 @@ fn outputs(step: &Step) -> u32 {
     bit(step.to_leg[0].kind, 0) | bit(step.to_leg[1].kind, 1) | bit(step.to_client.kind, 2)
 }
 
+/// The receiver of a step's only packet; `None`: it makes several, or none.
+#[inline(always)]
+fn only(outputs: u32) -> Option<u32> {
+    match outputs {
+        0b001 | 0b001_000 => Some(0),
+        0b010 | 0b010_000 => Some(1),
+        0b100 | 0b100_000 => Some(2),
+        _ => None,
+    }
+}
+
 /// What is cut of the packet at hand, if anything: both legs get the same, or the client alone does.
 #[inline(always)]
 fn cut_of(step: &Step) -> Emit {
@@ -183,6 +194,12 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
     if cuts && !prepare_cut(skb, scratch, &cut) {
         return TC_ACT_SHOT;
     }
+    if !keep && let Some(index) = only(all) {
+        if all < 0b1000 && !cuts && !keep_sack(skb, scratch, index) {
+            return TC_ACT_SHOT;
+        }
+        return one(skb, scratch, service, index, 1);
+    }
     for turn in 0..6_u32 {
         let left = all >> turn;
         if left & 1 == 0 {
@@ -208,17 +225,15 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     if step.hold_copy != 0 {
         return NOT_HERE;
     }
-    let (index, kind) = match outputs(step) {
-        0 => return xdp_action::XDP_DROP,
-        0b001 | 0b001_000 => (0, step.to_leg[0].kind),
-        0b010 | 0b010_000 => (1, step.to_leg[1].kind),
-        0b100 | 0b100_000 => (2, step.to_client.kind),
-        _ => return NOT_HERE,
-    };
-    if kind == emit::SYN || kind == emit::CUT {
+    let all = outputs(step);
+    if all == 0 {
+        return xdp_action::XDP_DROP;
+    }
+    let Some(index) = only(all) else { return NOT_HERE };
+    address(scratch, service, index);
+    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT {
         return NOT_HERE;
     }
-    address(scratch, service, index);
     let route = route(frame, scratch);
     if route.found != FOUND {
         return NOT_HERE;

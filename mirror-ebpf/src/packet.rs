@@ -59,6 +59,8 @@ pub trait Packet: Copy {
     /// # Safety
     /// `to` has room for `len` bytes; `len` is known to the verifier as 1 or more.
     unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool;
+    /// Copies the three headers. False where the packet is shorter.
+    fn headers(self, to: &mut Header) -> bool;
     /// Cuts or stretches it to `len` bytes.
     fn resize(self, len: u32) -> bool;
     /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
@@ -96,8 +98,7 @@ pub fn opaque(mut n: u32) -> u32 {
 /// Copies the three headers.
 #[inline(always)]
 fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
-    // SAFETY: `header` has room for as many.
-    let loaded = unsafe { packet.load_raw(0, scratch.header.bytes(), HEADERS) };
+    let loaded = packet.headers(&mut scratch.header);
     scratch.loaded = loaded as u32;
     loaded
 }
