@@ -246,8 +246,8 @@ pub struct SweepState {
     pub open_writes: u32,
     /// Flows for which a packet was queued. Writer: sweep.
     pub queued: u32,
-    /// 1: the authority is dead ([`crate::flow::sweep::GIVE_UP`]). Writer: daemon.
-    pub give_up: u32,
+    /// What is ended besides: bits of [`crate::flow::sweep`]. Writer: daemon.
+    pub how: u32,
     /// After how long a turn is unanswered, in microseconds. Writer: daemon.
     pub unanswered_us: u32,
     /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.

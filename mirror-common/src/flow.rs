@@ -9,6 +9,7 @@
 //! the leg is the authority.
 
 mod answers;
+mod broken_off;
 mod client;
 mod clock;
 mod close;
@@ -27,6 +28,7 @@ mod terms;
 mod to_leg;
 mod turn;
 
+pub use broken_off::incomplete;
 pub use client::on_client;
 pub use clock::{Due, on_sweep, sweep};
 pub use handshake::{Opening, on_client_syn, open};
@@ -288,6 +290,10 @@ impl Flow {
     /// The client has seen something of an answer that the other side hasn't given yet, while a write is counted. Never without
     /// [`Flow::COUNTED`].
     pub const LAGS: u32 = 1 << 25;
+    /// The mirror has given the last request up before it was whole: it is out of sync as soon as that is.
+    pub const GIVEN_UP: u32 = 1 << 26;
+    /// The last turn is the only one that writes of those that are counted.
+    pub const LONE_WRITE: u32 = 1 << 27;
 
     /// The last turn's authority is the other side than the one that the client hears. That one's leg is behind: what it still
     /// owes of earlier turns is absorbed, and it is heard from the first byte of this turn's answer on. Until then nobody is.

@@ -110,6 +110,7 @@ verdicts! {
     54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
     55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and is heard from that answer on"
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
+    57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
 }
 
 /// Size of the counters' array: room for new ones.

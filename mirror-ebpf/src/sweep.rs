@@ -28,7 +28,7 @@ struct Context {
 /// As the daemon asks.
 #[inline(always)]
 fn how(state: &SweepState) -> u32 {
-    if state.give_up != 0 { flow::sweep::GIVE_UP } else { 0 }
+    state.how & !flow::sweep::ACT
 }
 
 /// Visits a block, if a slot of it is in use.

@@ -138,6 +138,8 @@ pub struct FlowStatus {
     pub turns: u32,
     /// A write has begun and isn't finished on every member.
     pub writes_open: bool,
+    /// Its client hasn't sent its last request whole.
+    pub incomplete: bool,
     /// A packet of it is held.
     pub held: bool,
     /// Its requests can't be told apart: it stays with its authority.

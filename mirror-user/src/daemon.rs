@@ -190,7 +190,7 @@ fn sweep(shared: &Shared) {
             .datapath
             .lock()
             .map_err(|_| anyhow!("poisoned"))
-            .and_then(|mut datapath| datapath.sweep(false));
+            .and_then(|mut datapath| datapath.sweep(0));
         let Ok(mut state) = shared.state.lock() else { return };
         match swept {
             Ok(swept) => state.swept(swept, begun.elapsed()),

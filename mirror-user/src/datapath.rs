@@ -183,23 +183,17 @@ impl Datapath {
         Ok(())
     }
 
-    /// Visits every flow; then makes the packets that are due. `give_up`: the authority is dead, and connections are ended that
-    /// wait for a write's answer from it.
+    /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].
     ///
     /// # Errors
     /// When the kernel refuses to run the programs.
-    pub fn sweep(&mut self, give_up: bool) -> Result<Swept> {
+    pub fn sweep(&mut self, how: u32) -> Result<Swept> {
         let mut total = Swept::default();
         let frame = stand_in();
         for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
             let count = SWEEP_SLOTS.min(self.flows - first);
-            let ask = SweepState {
-                first,
-                count,
-                give_up: give_up.into(),
-                unanswered_us: self.unanswered_us,
-                ..SweepState::default()
-            };
+            let ask =
+                SweepState { first, count, how, unanswered_us: self.unanswered_us, ..SweepState::default() };
             let mut state: Array<_, SweepState> = Array::try_from(self.map(maps::SWEEP)?)?;
             state.set(0, ask, 0)?;
             let program: &mut Xdp =

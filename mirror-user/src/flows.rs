@@ -3,13 +3,14 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
 use mirror_common::{
     abi::{BLOCK, maps, nat},
-    flow::{Flow, Leg, flow_state, leg_state},
+    flow::{Flow, Leg, flow_state, incomplete, leg_state},
     switch_word::Side,
 };
 
@@ -24,25 +25,52 @@ const LOCKED: u64 = 4;
 /// Connections that are listed at most, whatever is asked for.
 pub const MOST: usize = 10_000;
 
+/// Connections that an aborted move names.
+const NAMED: usize = 3;
+
 /// The flows whose oldest debt is the oldest, `limit` and [`MOST`] at most; `authority` answers writes. Every slot that is in
 /// use is looked at.
 ///
 /// # Errors
 /// When the pinned arrays can't be read.
 pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus>> {
+    let mut worst = Worst::new(limit.min(MOST));
+    each(pins, |flow, now_ns| worst.take(flow, authority, now_ns))?;
+    Ok(worst.described())
+}
+
+/// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how
+/// many more there are.
+///
+/// # Errors
+/// As [`list`].
+pub fn waited_for(pins: &Path, within: Duration) -> Result<Vec<String>> {
+    let (mut named, mut more) = (Vec::new(), 0_u32);
+    each(pins, |flow, now_ns| {
+        if flow.has(Flow::COUNTED) && u128::from(turn_age_ms(&flow, now_ns)) >= within.as_millis() {
+            if named.len() < NAMED { named.push(waiting(&flow, now_ns)) } else { more += 1 }
+        }
+    })?;
+    if more > 0 {
+        named.push(format!("and {more} more"));
+    }
+    Ok(named)
+}
+
+/// Calls `take` with each flow in use, and when it was read (nanoseconds of the datapath's clock).
+fn each(pins: &Path, mut take: impl FnMut(Flow, u64)) -> Result<()> {
     let flows: Array<_, Flow> = open(pins, maps::FLOWS)?;
     let busy: Array<_, u64> = open(pins, maps::BUSY)?;
-    let mut worst = Worst::new(limit.min(MOST));
     for slot in 0..flows.len() {
         if slot % BLOCK == 0 && busy.get(&(slot / BLOCK), 0)? == 0 {
             continue;
         }
         let flow = flows.get(&slot, LOCKED)?;
         if flow.state != flow_state::FREE {
-            worst.take(flow, authority, monotonic_ns());
+            take(flow, monotonic_ns());
         }
     }
-    Ok(worst.described())
+    Ok(())
 }
 
 fn open<V: aya::Pod>(pins: &Path, name: &str) -> Result<Array<MapData, V>> {
@@ -107,24 +135,49 @@ fn debt(flow: &Flow, side: Side, is_authority: bool, now_ns: u64) -> Debt {
     let now_ms = (now_ns / 1_000_000) as u32;
     let age_ms = match (bytes | answers, is_authority) {
         (0, _) => 0,
-        // Nobody holds a clock against the authority: since the last request began, whose clock wraps after 71 minutes.
-        (_, true) if answers > 0 => {
-            let turn_ms = ((now_ns / 1_000) as u32).wrapping_sub(flow.turn_us) / 1_000;
-            turn_ms.max(now_ms.wrapping_sub(flow.last_ms))
-        }
+        // Nobody holds a clock against the authority: since the last request began.
+        (_, true) if answers > 0 => turn_age_ms(flow, now_ns),
         (_, false) if leg.behind_since != 0 => now_ms.wrapping_sub(leg.behind_since),
         _ => 0,
     };
     Debt { bytes, answers, age_ms }
 }
 
+/// How long ago the last turn began, in milliseconds, at least: its clock wraps after 71 minutes.
+fn turn_age_ms(flow: &Flow, now_ns: u64) -> u32 {
+    let turn_ms = ((now_ns / 1_000) as u32).wrapping_sub(flow.turn_us) / 1_000;
+    turn_ms.max(((now_ns / 1_000_000) as u32).wrapping_sub(flow.last_ms))
+}
+
+/// A flow whose write is open, and what that waits for.
+fn waiting(flow: &Flow, now_ns: u64) -> String {
+    let seconds = |ms: u32| f64::from(ms) / 1_000.0;
+    let client = address(flow.tuple.saddr, flow.tuple.sport);
+    let age = seconds(turn_age_ms(flow, now_ns));
+    if incomplete(flow) {
+        let sent = flow.client_next.wrapping_sub(flow.turn_begin);
+        let silent = seconds(((now_ns / 1_000_000) as u32).wrapping_sub(flow.last_ms));
+        return format!(
+            "{client}, whose client has sent {sent} bytes of a request in {age:.1} s and not its end, the last packet \
+             {silent:.1} s ago"
+        );
+    }
+    let owing = Side::BOTH.into_iter().filter(|side| {
+        let leg = flow.leg(*side);
+        leg.state != leg_state::NONE && (leg.answered.wrapping_sub(flow.write_turn) as i32) < 0
+    });
+    let owing: Vec<_> = owing.map(Side::name).collect();
+    format!("{client}, asked {age:.1} s ago and not answered by the {}", owing.join(" and the "))
+}
+
+fn address(addr: u32, port: u16) -> String {
+    SocketAddrV4::new(Ipv4Addr::from(addr.to_ne_bytes()), u16::from_be(port)).to_string()
+}
+
 /// A flow as a person reads it, at a time of the datapath's clock.
 fn describe(flow: &Flow, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
     let now_ms = (now_ns / 1_000_000) as u32;
     let seconds = |since_ms: u32| f64::from(now_ms.wrapping_sub(since_ms)) / 1_000.0;
-    let address = |addr: u32, port: u16| {
-        SocketAddrV4::new(Ipv4Addr::from(addr.to_ne_bytes()), u16::from_be(port)).to_string()
-    };
     FlowStatus {
         client: address(flow.tuple.saddr, flow.tuple.sport),
         service: address(flow.tuple.daddr, flow.tuple.dport),
@@ -137,6 +190,7 @@ fn describe(flow: &Flow, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
         authority: flow.authority().name().into(),
         turns: flow.turns,
         writes_open: flow.has(Flow::COUNTED),
+        incomplete: incomplete(flow),
         held: flow.has(Flow::HELD),
         opaque: flow.has(Flow::OPAQUE),
         age: seconds(flow.opened_ms),
@@ -232,6 +286,25 @@ mod tests {
         let ages: Vec<_> = seen.iter().map(|(_, shadow)| (shadow.behind_ms, shadow.owed_bytes)).collect();
         assert_eq!(ages, [(900, 1), (300, 10), (300, 9)]);
         assert_eq!(seen[0].0, "0.0.0.0:203", "its numbers wrap");
+    }
+
+    #[test]
+    fn what_a_move_waits_for_is_said() {
+        let mut flow = indebted(40_000, 0, 1);
+        flow.set(Flow::COUNTED, true);
+        (flow.turns, flow.write_turn, flow.turn_us, flow.last_ms) = (2, 2, 400_000, 2_400);
+        (flow.turn_begin, flow.parse.at) = (5_u32.wrapping_sub(100), 55);
+        (flow.legs[1].answered, flow.legs[0].state) = (1, leg_state::OPEN);
+        let now = 3_600_000_000;
+        assert_eq!(
+            waiting(&flow, now),
+            "0.0.0.0:40000, whose client has sent 100 bytes of a request in 3.2 s and not its end, the last packet 1.2 s ago"
+        );
+        flow.parse.at = 5;
+        assert_eq!(
+            waiting(&flow, now),
+            "0.0.0.0:40000, asked 3.2 s ago and not answered by the primary and the shadow"
+        );
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::{
 };
 
 use anyhow::Result;
-use mirror_common::switch_word::SwitchWord;
+use mirror_common::{flow::sweep, switch_word::SwitchWord};
 pub use mirror_control::moves::Phases;
 use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
 use rustix::process::Signal;
 
 use self::hook::Hook;
 use crate::{
-    policy::Policy,
+    policy::{Policy, Unsettled},
     words::{Words, monotonic_ns},
 };
 
@@ -38,21 +38,18 @@ const APP: u32 = 0;
 impl Mover {
     /// Makes a move. On an error writes aren't frozen any more, and the word is as before, or as someone else left it.
     ///
-    /// # Errors
-    /// When it can't be made, or its deadline passed.
-    pub fn carry_out(&self, wanted: Move) -> Result<Phases> {
-        self.follow(plan(self.words.load(APP), wanted)?, self.terms(wanted), &mut || {})
-    }
-
-    /// The same where the authority may be dead: half of the time that a freeze may last is given to it, then `give_up` is
-    /// called, which ends what waits for it.
+    /// When half of the time is over that the freeze may last, `end` is called with the bit of [`sweep`] that says which
+    /// connections are to be ended: those that wait for the authority, if that may be `dead`; those that wait for their
+    /// clients, if the policy says so.
     ///
     /// # Errors
-    /// As [`Mover::carry_out`].
-    pub fn carry_out_without(&self, wanted: Move, give_up: &mut dyn FnMut()) -> Result<Phases> {
+    /// When it can't be made, or its deadline passed.
+    pub fn carry_out(&self, wanted: Move, dead: bool, end: &mut dyn FnMut(u32)) -> Result<Phases> {
         let planned = plan(self.words.load(APP), wanted)?;
-        let half = monotonic_ns() + self.policy.freeze.as_nanos() as u64 / 2;
-        self.follow(planned, Terms { give_up_ns: Some(half), ..self.terms(wanted) }, give_up)
+        let half = Some(monotonic_ns() + self.time(wanted).as_nanos() as u64 / 2);
+        let (give_up_ns, break_off_ns) =
+            (half.filter(|_| dead), half.filter(|_| self.policy.unsettled == Unsettled::Reset));
+        self.follow(planned, Terms { give_up_ns, break_off_ns, ..self.terms(wanted) }, end)
     }
 
     /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
@@ -61,10 +58,10 @@ impl Mover {
     /// As [`Mover::carry_out`].
     pub fn rehearse(&self, wanted: Move) -> Result<Phases> {
         let planned = plan(self.words.load(APP), wanted)?.rehearsal();
-        self.follow(planned, self.terms(wanted), &mut || {})
+        self.follow(planned, self.terms(wanted), &mut |_| {})
     }
 
-    fn follow(&self, planned: Plan, terms: Terms, give_up: &mut dyn FnMut()) -> Result<Phases> {
+    fn follow(&self, planned: Plan, terms: Terms, end: &mut dyn FnMut(u32)) -> Result<Phases> {
         let mut work = Work { began: Instant::now(), phases: Phases::default(), hook: None, counts: 0 };
         let (mut course, mut todo) = Course::new(planned, terms);
         let result = loop {
@@ -79,7 +76,11 @@ impl Mover {
                 Do::Count => self.count(&mut work),
                 Do::CountDoubts => Saw::InDoubt(self.words.in_doubt(APP)),
                 Do::GiveUp => {
-                    give_up();
+                    end(sweep::GIVE_UP);
+                    Saw::Done
+                }
+                Do::BreakOff => {
+                    end(sweep::BREAK_OFF);
                     Saw::Done
                 }
                 Do::StartHook => {
@@ -146,9 +147,14 @@ impl Mover {
     }
 
     fn terms(&self, wanted: Move) -> Terms {
-        let time = if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze };
+        let deadline_ns = monotonic_ns() + self.time(wanted).as_nanos() as u64;
         let hook = wanted == Move::Join && !self.policy.join_hook.is_empty();
-        Terms { deadline_ns: monotonic_ns() + time.as_nanos() as u64, give_up_ns: None, hook }
+        Terms { deadline_ns, give_up_ns: None, break_off_ns: None, hook }
+    }
+
+    /// How long a move may freeze writes.
+    fn time(&self, wanted: Move) -> Duration {
+        if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze }
     }
 
     /// Sets the share of the reads that the shadow answers, in basis points.

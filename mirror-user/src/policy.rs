@@ -57,6 +57,9 @@ pub struct Policy {
     /// A restarted server still knows what was written to it.
     #[serde(default)]
     pub durable: bool,
+    /// What becomes of a request that a move waits for, while its client hasn't sent it whole.
+    #[serde(default)]
+    pub unsettled: Unsettled,
     /// Flows at most.
     #[serde(default)]
     pub flows: Flows,
@@ -174,6 +177,17 @@ pub enum Order {
     /// The whole service's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
     /// then go at the mirror's pace.
     Service,
+}
+
+/// What becomes of a request that a move waits for, while its client hasn't sent it whole.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Unsettled {
+    /// The move is aborted at its deadline, and says which connections it waited for.
+    #[default]
+    Abort,
+    /// Its connection is reset when half of the time is over that writes may be frozen. No side has had such a request whole.
+    Reset,
 }
 
 /// A name that fits a path and a terminal: letters, digits, `-` and `_`, at most 32.

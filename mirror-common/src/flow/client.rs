@@ -1,5 +1,6 @@
 //! On a client's segment: turned back, held, routed, sent on.
 
+use super::broken_off::{break_off, went_on};
 use super::close::{client_reset, finish_write};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::check_clock;
@@ -26,6 +27,9 @@ const OLD_ACK: u32 = 1 << 26;
 pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     step.sack.open(&seg.sack);
     let verdict = taken(flow, seg, terms, step);
+    if flow.has(Flow::GIVEN_UP) {
+        step.events = went_on(flow, terms, step);
+    }
     // By itself, and last: the verifier follows it from every state that it is come to in.
     if flow.has(Flow::SACK) { sack::of_client(flow, seg, step) } else { verdict }
 }
@@ -400,8 +404,10 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         // What waited has come through, this very segment or its like.
         flow.set(Flow::HELD, false);
     }
-    flow.client_next = end;
+    flow.client_next = data_end;
     if seg.is(tcp::FIN) {
+        step.events = break_off(flow, terms, step);
+        flow.client_next = end;
         flow.set(Flow::CLIENT_FIN, true);
         // A FIN takes a number that no request does.
         if flow.parse.at == data_end {

@@ -1,5 +1,6 @@
 //! What a flow needs when no packet comes: the sweep asks.
 
+use super::broken_off::{break_off, waits_for_client};
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::{end_with_reset, lose, overdue};
@@ -37,6 +38,8 @@ pub mod sweep {
     pub const ACT: u32 = 1;
     /// The authority is dead: connections are ended that wait for a write's answer from it.
     pub const GIVE_UP: u32 = 2;
+    /// A move waits: connections are ended whose clients haven't sent a write whole.
+    pub const BREAK_OFF: u32 = 4;
 }
 
 /// Looks at a flow without a packet. Without [`sweep::ACT`] nothing changes where the answer is [`Due::Emit`]: the caller comes
@@ -58,7 +61,8 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         _ => (closed(flow) && quiet >= LINGER_MS) || (flow.has(Flow::CLIENT_FIN) && quiet >= HALF_CLOSED_MS),
     };
     if over || quiet >= terms.service.idle_ms {
-        if draining {
+        step.events = break_off(flow, terms, step);
+        if flow.has(Flow::COUNTED) {
             put_out(terms, step);
         }
         finish_write(flow, true, terms, step);
@@ -78,15 +82,16 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
     }
     let forsaken = half_open(flow) && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= OPENING_MS;
     let given_up = how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me);
-    if forsaken || given_up {
+    let broken_off = how & sweep::BREAK_OFF != 0 && flow.state == flow_state::OPEN && waits_for_client(flow);
+    if forsaken || given_up || broken_off {
         if act {
-            end_with_reset(flow, !forsaken, terms, step);
+            end_with_reset(flow, given_up, terms, step);
+            step.end(if broken_off { Verdict::BrokenOff } else { Verdict::Reset });
             if forsaken {
                 // Whom the SYN came from, if anyone, has never heard of it; the legs are open.
                 step.to_client = Emit::default();
                 flow.set(Flow::TOLD_ONCE, false);
             }
-            step.end(Verdict::Reset);
         }
         return Due::Emit;
     }

@@ -1,9 +1,10 @@
 //! FIN, RST, and when a flow is over.
 
+use super::broken_off::break_off;
 use super::client::ack_client;
 use super::leg::absorb_unheard;
 use super::order::note_lag;
-use super::settled::{answered, owes_write};
+use super::settled::owes_write;
 use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state, tcp};
 use crate::seq;
@@ -34,11 +35,18 @@ pub(super) fn finish_write<S: Switch>(
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn wrote(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
+    let ended = leg.state == leg_state::OPEN && leg.flags & Leg::FIN != 0;
+    (ended && flow.authority as u32 == side as u32) || answered_write(flow, side)
+}
+
+/// Whether a leg has answered the counted write, if it is still there, and its answer has been seen to its end.
+#[inline(always)]
+fn answered_write(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
     let whole = leg.state != leg_state::OPEN
         || leg.answered != flow.write_turn
         || !seq::lt(leg.sent_max, leg.parse.at);
-    let ended = leg.state == leg_state::OPEN && leg.flags & Leg::FIN != 0;
-    (ended && flow.authority as u32 == side as u32) || (whole && !owes_write(flow, side))
+    whole && !owes_write(flow, side)
 }
 
 /// The end of a leg's stream ends an answer of unknown length.
@@ -73,7 +81,8 @@ pub(super) fn closed(flow: &Flow) -> bool {
 }
 
 /// The client's RST: to both legs, each with its own numbers. A leg that owes a write's answer hears of it only behind
-/// that: a server that is reset may do a request or not, and the other one might decide otherwise.
+/// that: a server that is reset may do a request or not, and the other one might decide otherwise. Of a request that isn't
+/// whole neither can.
 #[inline(always)]
 pub(super) fn client_reset<S: Switch>(
     flow: &mut Flow,
@@ -92,6 +101,7 @@ pub(super) fn client_reset<S: Switch>(
         }
         return;
     }
+    step.events = break_off(flow, terms, step);
     // One after the other, not in a loop: the kernel's verifier must see which leg it is.
     let primary = reset_leg_of_client(flow, Side::Primary, seg, step);
     let shadow = reset_leg_of_client(flow, Side::Shadow, seg, step);
@@ -155,7 +165,7 @@ pub(super) fn drain<S: Switch>(
     if seg.end() != seg.seq {
         absorb_unheard(flow, side, seg, terms, step);
     }
-    if flow.leg(side).state == leg_state::OPEN && answered(flow, side) {
+    if flow.leg(side).state == leg_state::OPEN && answered_write(flow, side) {
         end_leg(flow, side, flow.client_next, step);
         flow.leg_mut(side).state = leg_state::NONE;
         finish_write(flow, false, terms, step);

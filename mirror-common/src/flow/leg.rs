@@ -1,6 +1,7 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
 use super::answers::{Read, read};
+use super::broken_off::{break_off, forsake, incomplete, owes_last_alone};
 use super::client::{ack_client, least_edge, raise_edge, raise_shown, shown_window};
 use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
@@ -375,7 +376,11 @@ fn fin_of_authority<S: Switch>(
         return false;
     }
     note_fin(flow.leg_mut(side), end);
-    if owes_write(flow, side) && flow.leg(side.other()).state != leg_state::NONE {
+    if incomplete(flow) && owes_last_alone(flow, side.other()) {
+        // It won't do what it hasn't got whole. Nor must the other one, should the client send the rest.
+        forsake(flow, side.other(), step);
+        step.events = break_off(flow, terms, step);
+    } else if owes_write(flow, side) && flow.leg(side.other()).state != leg_state::NONE {
         // A write that its server will never answer, and the other one may have done, or does.
         terms.switch.doubt();
     }

@@ -1,5 +1,6 @@
 //! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
 
+use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
 use super::redial::{ask_dial, must_renew, put_down, renew};
@@ -25,6 +26,8 @@ pub enum LossReason {
     Refused = 3,
     /// It was behind the other for longer than the stall budget.
     Stalled = 4,
+    /// It was lost in the middle of a request of which the rest came later.
+    GaveUp = 5,
 }
 
 impl LossReason {
@@ -93,7 +96,9 @@ pub(super) fn lose<S: Switch>(
     let unread = !hears_it && loss.0 >> 8 == LossReason::Closed as u32 && unread(flow, side);
     let owes = (owes_write(flow, side) && !unread) || (flow.has(Flow::OPAQUE) && !flow.has(Flow::CLIENT_FIN));
     let owes = owes && !cfg!(feature = "plant-redial-from-unanswered");
-    if owes && terms.switch.out_of_sync(side) {
+    let may_never_be = owes && incomplete(flow) && owes_last_alone(flow, side);
+    flow.set(Flow::GIVEN_UP, may_never_be || flow.has(Flow::GIVEN_UP));
+    if owes && !may_never_be && terms.switch.out_of_sync(side) {
         step.events |= Step::OUT_OF_SYNC;
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
@@ -258,8 +263,9 @@ pub(super) fn end_with_reset<S: Switch>(
         ..Emit::default()
     };
     let mirror = terms.switch.word().authority().other();
-    // Whether one has done what the other one hasn't answered isn't known.
-    let unknown = flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE;
+    // Whether one has done what the other one hasn't answered isn't known, unless neither had it whole.
+    let unknown =
+        flow.has(Flow::COUNTED) && flow.leg(mirror).state != leg_state::NONE && !waits_for_client(flow);
     let does_it = authority_lost && flow.leg(mirror).state == leg_state::OPEN;
     let lingers = unknown && does_it && owes_write(flow, mirror);
     for side in Side::BOTH {

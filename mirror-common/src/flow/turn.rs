@@ -110,6 +110,7 @@ fn begin<S: Switch>(
     flow.set(Flow::COUNTED, writes || flow.has(Flow::COUNTED));
     flow.set(Flow::MOVED, !writes && flow.answerer() as u32 != me as u32);
     flow.set(Flow::TURN_WRITES, writes);
+    flow.set(Flow::LONE_WRITE, counts && reading.begun == 1);
     flow.turn_begin = reading.before.at;
     flow.turns = flow.turns.wrapping_add(reading.begun);
     if writes {

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod behind;
+mod broken_off;
 mod doubt;
 mod fins;
 mod hostile;

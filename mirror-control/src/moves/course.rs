@@ -33,6 +33,8 @@ pub enum Do {
     CountDoubts,
     /// End what waits for a dead authority. Answer: [`Saw::Done`].
     GiveUp,
+    /// End what waits for its client: writes that aren't whole yet. Answer: [`Saw::Done`].
+    BreakOff,
     /// Start the hook. Answer: [`Saw::HookRuns`] or [`Saw::HookEnded`].
     StartHook,
     /// Look after the hook, with pauses. Answer: as above.
@@ -95,6 +97,8 @@ pub struct Terms {
     pub deadline_ns: u64,
     /// From then on what waits for a dead authority is ended; `None` where it is alive.
     pub give_up_ns: Option<u64>,
+    /// From then on writes that their clients haven't sent whole are ended; `None` where they are waited for.
+    pub break_off_ns: Option<u64>,
     /// Whether a hook has to succeed before the flip.
     pub hook: bool,
 }
@@ -104,7 +108,7 @@ enum At {
     Arming,
     Freezing,
     Draining,
-    GivingUp,
+    Ridding,
     Hook,
     Killing,
     Doubting,
@@ -149,7 +153,7 @@ impl Course {
             (At::Freezing, _) => self.end(Err(Failed::Changed)),
             (At::Draining, Saw::Open(open)) if open <= 0 => self.drained(),
             (At::Draining, Saw::Open(open)) => self.waits(open, now_ns),
-            (At::GivingUp, _) => self.count(),
+            (At::Ridding, _) => self.count(),
             (At::Hook, Saw::HookEnded(Ok(()))) => self.doubts(),
             (At::Hook, Saw::HookEnded(Err(why))) => self.thaw(Failed::Hook(why)),
             (At::Hook, _) if late => {
@@ -181,14 +185,16 @@ impl Course {
         if now_ns >= self.terms.deadline_ns {
             return self.thaw(Failed::Open(open));
         }
-        match self.terms.give_up_ns {
-            Some(at) if now_ns >= at => {
-                self.terms.give_up_ns = None;
-                self.at = At::GivingUp;
-                Do::GiveUp
-            }
-            _ => Do::Count,
-        }
+        let due = |at: &mut u64| now_ns >= *at;
+        let rid = if self.terms.give_up_ns.take_if(due).is_some() {
+            Do::GiveUp
+        } else if self.terms.break_off_ns.take_if(due).is_some() {
+            Do::BreakOff
+        } else {
+            return Do::Count;
+        };
+        self.at = At::Ridding;
+        rid
     }
 
     /// Frozen, and no write open: that is final.
@@ -235,7 +241,10 @@ mod tests {
 
     fn cutover(give_up_ns: Option<u64>, hook: bool) -> (Course, Do) {
         let word = SwitchWord::initial().with_member(Side::Shadow, true);
-        Course::new(plan(word, Move::Cutover).unwrap(), Terms { deadline_ns: 100, give_up_ns, hook })
+        Course::new(
+            plan(word, Move::Cutover).unwrap(),
+            Terms { deadline_ns: 100, give_up_ns, break_off_ns: None, hook },
+        )
     }
 
     /// Answers swaps as if nobody else swapped, and each other operation by the next of `answers`, at its time. Returns what
@@ -256,7 +265,7 @@ mod tests {
                 Do::Freeze(swap) | Do::Flip(swap) | Do::Thaw(swap) => {
                     Saw::Swapped(Some(swap.old.next(swap.state.state())))
                 }
-                Do::Arm(_) | Do::GiveUp | Do::KillHook | Do::EndDoubt(_) => Saw::Done,
+                Do::Arm(_) | Do::GiveUp | Do::BreakOff | Do::KillHook | Do::EndDoubt(_) => Saw::Done,
                 Do::Count | Do::StartHook | Do::PollHook => {
                     let (at, saw) = answers.next().expect("no answer left").clone();
                     now = at;
@@ -291,6 +300,27 @@ mod tests {
         let (done, result) = follow(cutover(Some(50), false), &waits);
         assert_eq!(done.iter().filter(|name| *name == "GiveUp").count(), 1);
         assert_eq!(result, Ok(()));
+    }
+
+    #[test]
+    fn what_waits_for_its_client_is_broken_off_once_and_for_what_doesnt_it_thaws() {
+        let course = |open| {
+            let word = SwitchWord::initial().with_member(Side::Shadow, true);
+            let terms = Terms { deadline_ns: 100, give_up_ns: None, break_off_ns: Some(50), hook: false };
+            let planned = plan(word, Move::Cutover).unwrap();
+            let waits =
+                [(1, Saw::Open(2)), (50, Saw::Open(2)), (51, Saw::Open(open)), (100, Saw::Open(open))];
+            follow(Course::new(planned, terms), &waits)
+        };
+        let (done, result) = course(0);
+        assert_eq!(
+            done,
+            ["Arm", "Freeze", "Count", "Count", "BreakOff", "Count", "CountDoubts", "Flip", "End"]
+        );
+        assert_eq!(result, Ok(()));
+        let (done, result) = course(1);
+        assert_eq!(done.iter().filter(|name| *name == "BreakOff").count(), 1);
+        assert_eq!(result, Err(Failed::Open(1)));
     }
 
     #[test]

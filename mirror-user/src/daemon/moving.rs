@@ -1,14 +1,15 @@
 //! A move from its planning to its line in the status, whoever asked for it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use mirror_control::moves::Move;
+use mirror_control::moves::{Failed, Move};
 
 use super::Shared;
 use crate::{
     datapath::Turns,
     events::{Kind, Told},
+    flows,
     moves::{Mover, Phases},
 };
 
@@ -21,7 +22,7 @@ impl Shared {
     /// # Errors
     /// When it is refused or aborted.
     pub(super) fn make(&self, wanted: Move, who: &str) -> Result<Phases> {
-        self.one(wanted, who, false, |mover| mover.carry_out(wanted))
+        self.one(wanted, who, false, |mover| mover.carry_out(wanted, false, &mut |which| self.end(which)))
     }
 
     /// Gives the authority to the other side though the one that has it is dead: connections that wait for a write's answer from
@@ -30,14 +31,28 @@ impl Shared {
     /// # Errors
     /// As [`Shared::make`].
     pub(super) fn rescue(&self, wanted: Move, who: &str) -> Result<Phases> {
-        let mut give_up = || {
-            let swept =
-                self.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut all| all.sweep(true));
-            if let Err(error) = swept {
-                tracing::error!("what waits for a dead authority can't be ended: {error:#}");
-            }
-        };
-        self.one(wanted, who, false, |mover| mover.carry_out_without(wanted, &mut give_up))
+        self.one(wanted, who, false, |mover| mover.carry_out(wanted, true, &mut |which| self.end(which)))
+    }
+
+    /// Ends connections that a move waits for: a bit of [`mirror_common::flow::sweep`].
+    fn end(&self, which: u32) {
+        let swept =
+            self.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut all| all.sweep(which));
+        if let Err(error) = swept {
+            tracing::error!("what a move waits for can't be ended: {error:#}");
+        }
+    }
+
+    /// An aborted move's error, with the connections that it waited for, where they are still there.
+    fn explained(&self, error: anyhow::Error, within: Duration) -> anyhow::Error {
+        if !matches!(error.downcast_ref::<Failed>(), Some(Failed::Open(_))) {
+            return error;
+        }
+        match flows::waited_for(&self.pins, within) {
+            Ok(waiting) if !waiting.is_empty() => anyhow!("{error}; it waited for {}", waiting.join(", ")),
+            Ok(_) => error,
+            Err(unread) => anyhow!("{error}; what it waited for can't be read: {unread:#}"),
+        }
     }
 
     /// Freezes and drains for a cutover, and doesn't flip.
@@ -64,7 +79,10 @@ impl Shared {
         let _one = self.moving.try_lock().map_err(|_| anyhow!("another move is under way; wait for it"))?;
         // Milliseconds, before anything is frozen.
         let before = self.turns();
-        let result = carry_out(&self.mover).map(|phases| self.with_slowest(phases, before));
+        let begun = Instant::now();
+        let result = carry_out(&self.mover)
+            .map(|phases| self.with_slowest(phases, before))
+            .map_err(|error| self.explained(error, begun.elapsed()));
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
         let ended = state.moved(wanted, rehearsed, &result);
         let told = Told {

@@ -12,7 +12,12 @@ impl Show for Flows {
             "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "OWES", "SHADOW", "OWES", "TURNS", "AGE", "IDLE"
         );
         for flow in &self.flows {
-            let flags = [(flow.writes_open, "write"), (flow.held, "held"), (flow.opaque, "opaque")];
+            let flags = [
+                (flow.writes_open, "write"),
+                (flow.incomplete, "incomplete"),
+                (flow.held, "held"),
+                (flow.opaque, "opaque"),
+            ];
             let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
             let _ = writeln!(
                 text,
@@ -72,6 +77,7 @@ mod tests {
             authority: "primary".into(),
             turns: 8,
             writes_open: true,
+            incomplete: false,
             held: false,
             opaque: false,
             age: 60.0,

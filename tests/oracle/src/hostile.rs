@@ -165,7 +165,7 @@ impl Stage<'_> {
     }
 
     fn sweep(&mut self) -> Result<(), String> {
-        for outcome in self.gateway.sweep(self.now_us) {
+        for outcome in self.gateway.sweep(0, self.now_us) {
             self.tell(format!("sweep: {:?}", outcome.verdict));
             self.take(outcome)?;
         }

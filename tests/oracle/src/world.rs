@@ -303,15 +303,19 @@ impl World {
                 self.after_client(n, to, told);
             }
             Event::Sweep => {
-                for outcome in self.gateway.sweep(self.now) {
-                    self.carry(outcome, "sweep: ");
-                }
+                self.sweep(0);
                 self.push(self.now + SWEEP, Event::Sweep);
             }
             Event::Hold => self.let_go(),
             Event::Admin => admin::act(self),
             Event::Move => admin::go_on(self),
             Event::Calm => self.calm_down(),
+        }
+    }
+
+    fn sweep(&mut self, how: u32) {
+        for outcome in self.gateway.sweep(how, self.now) {
+            self.carry(outcome, "sweep: ");
         }
     }
 
@@ -354,12 +358,15 @@ impl World {
         if open != counted as u64 {
             self.violate(format!("{open} writes are counted as open, and {counted} flows have one"));
         }
+        if outcome.slot.is_some_and(|slot| self.judge.in_vain(slot, &self.gateway.flows[slot as usize])) {
+            self.violate("a write is counted as open that nobody has got whole".into());
+        }
         let lags = self.gateway.flows.iter().filter(|flow| flow.state != 0 && flow.has(Flow::LAGS)).count();
         let lagging = self.gateway.application.app.lagging;
         if lagging != lags as u64 {
             self.violate(format!("{lagging} connections are counted as lagging, and {lags} are"));
         }
-        if outcome.verdict == Verdict::FailedMidAnswer
+        if matches!(outcome.verdict, Verdict::FailedMidAnswer | Verdict::BrokenOff)
             && let Some(slot) = outcome.slot
         {
             let tuple = self.gateway.flows[slot as usize].tuple;
@@ -462,7 +469,7 @@ impl World {
             self.violate(format!("the {name} got what no client said: {wrong}"));
         }
         let place = self.clients.len() + side;
-        if let Some(at) = self.servers[side].deadline() {
+        if let Some(at) = self.servers[side].deadline(&self.settings) {
             self.tick_at(place, at, Event::TickServer(side));
         }
     }

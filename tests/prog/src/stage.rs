@@ -331,7 +331,7 @@ impl Stage {
         service().endpoints.get(side).copied().context("two sides")
     }
 
-    fn set<V: Pod>(&mut self, name: &str, at: u32, value: V) -> Result<()> {
+    pub(crate) fn set<V: Pod>(&mut self, name: &str, at: u32, value: V) -> Result<()> {
         let mut array: Array<_, V> = Array::try_from(self.bpf.map_mut(name).context("no such map")?)?;
         Ok(array.set(at, value, 0)?)
     }

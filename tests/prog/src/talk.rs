@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lab::net::Host;
 use mirror_common::{
-    abi::{Tuple, nat},
+    abi::{SweepState, Tuple, maps, nat},
     flow::{Flow, tcp},
     switch_word::Side,
 };
@@ -221,6 +221,20 @@ impl Talk {
         let of: Vec<_> = of.iter().map(|block| block.map(|at| ack.wrapping_add(at))).collect();
         let seg = Seg::new(tcp::ACK, leg.sent_max, ack).options(&blocks(nops, &of));
         self.server(stage, side, &seg)
+    }
+
+    /// The packets that a sweep has queued are made; `how`: bits of [`mirror_common::flow::sweep`].
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn is_due(&self, stage: &mut Stage, how: u32) -> Result<Seen> {
+        let entry = stage.entry(self.tuple)?;
+        stage.counts()?;
+        stage.set(maps::SWEEP, 0, SweepState { how, ..SweepState::default() })?;
+        stage.refill(maps::TODO, &[entry.0])?;
+        let frame = self.next(stage, tcp::ACK)?.frame(self.tuple)?;
+        let (action, frame, _) = stage.run_tc("mirror_emit", stage.device(2), &frame, 1)?;
+        Ok(Seen { verdicts: stage.counts()?, action, frame })
     }
 
     /// A whole turn: a request, both answers, the client's acknowledgement.

@@ -114,7 +114,8 @@ impl Moving {
         let planned = plan(kernel.word, made).map_err(|refused| refused.to_string())?;
         let bound = kernel.now + time;
         let give_up_ns = rescue.then_some(kernel.now + time / 2);
-        let terms = Terms { deadline_ns: bound, give_up_ns, hook: made == Move::Join };
+        // Here every request is one packet.
+        let terms = Terms { deadline_ns: bound, give_up_ns, break_off_ns: None, hook: made == Move::Join };
         let (course, todo) = Course::new(planned, terms);
         Ok(Self { course, todo, joins: made == Move::Join, hook, bound, begun: None })
     }
@@ -151,7 +152,7 @@ impl Moving {
                 }
                 Saw::HookEnded(self.hook.ends.clone())
             }
-            Do::KillHook => Saw::Done,
+            Do::KillHook | Do::BreakOff => Saw::Done,
             Do::Flip(swap) | Do::Thaw(swap) => {
                 Saw::Swapped(kernel.swap(swap.old, swap.old.next(swap.state.state())))
             }

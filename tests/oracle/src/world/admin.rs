@@ -1,7 +1,7 @@
 //! What an operator, the daemon and misfortune do to the world: moves, weights, faults.
 
 use mirror_common::{
-    flow::{flow_state, leg_state},
+    flow::{flow_state, leg_state, sweep},
     switch_word::{Side, SwitchWord},
 };
 use mirror_control::moves::{Move, Plan, plan, weigh};
@@ -60,6 +60,8 @@ struct Moving {
     deadline: u64,
     /// The join hook is at work until then.
     hook: Option<u64>,
+    /// When what waits for its client is ended.
+    break_off: Option<u64>,
 }
 
 /// The state of all that.
@@ -194,7 +196,9 @@ fn start(world: &mut World, wanted: Move) {
     app.thaw_state = planned.thawed.state();
     let Some(frozen) = world.gateway.application.swap(word, planned.frozen, world.now) else { return };
     world.note(|_| format!("{wanted:?}: frozen"));
-    world.admin.moving = Some(Moving { wanted, plan: planned, frozen, deadline, hook: None });
+    let half = world.now + (deadline - world.now) / 2;
+    let break_off = Some(half).filter(|_| world.settings.breaks_off);
+    world.admin.moving = Some(Moving { wanted, plan: planned, frozen, deadline, hook: None, break_off });
     habits(world);
     world.push(world.now, Event::Move);
 }
@@ -205,6 +209,9 @@ pub fn go_on(world: &mut World) {
     let sleepy = world.rng.u32(..2_000) == 0;
     let again = world.now + if sleepy { FREEZE } else { LOOK };
     let other = moving.frozen.authority().other();
+    if moving.break_off.take_if(|at| *at <= world.now).is_some() {
+        world.sweep(sweep::BREAK_OFF);
+    }
     let drained = world.gateway.application.app.open_writes == 0;
     let late = world.now >= moving.deadline;
     if moving.hook.is_none() && !drained && !late {

@@ -6,9 +6,12 @@ use fastrand::Rng;
 use mirror_common::{abi::Tuple, flow::tcp, switch_word::Side};
 
 use super::config::Settings;
-use super::http::{Kind, ListState, Request, take_answer};
+use super::http::{self, Kind, ListState, Request, take_answer};
 use super::packet::{CLIENTS, PORT, Packet, VIP};
 use super::socket::{self, State, Tcp};
+use broken_off::{BreakOff, plan};
+
+mod broken_off;
 
 /// How long a closed connection is remembered, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;
@@ -89,6 +92,10 @@ pub struct Client {
     /// When it looks whether a server is still there that was asked to end the connection.
     probe_at: u64,
     list: ListState,
+    /// The last request is going to be broken off.
+    broken_off: Option<BreakOff>,
+    /// Ports of connections of which its machine knows nothing any more, and says nothing.
+    vanished: Vec<u16>,
     /// The last answer said that its server would close.
     announced: bool,
     /// When the last request was asked that was answered.
@@ -138,6 +145,8 @@ impl Client {
             ending: Ending::AtIdle,
             probe_at: 0,
             list: ListState::default(),
+            broken_off: None,
+            vanished: Vec::new(),
             announced: false,
             asked: 0,
             next_at: 0,
@@ -174,9 +183,10 @@ impl Client {
         let more = (self.issued < settings.requests || !self.again.is_empty())
             && self.waiting.len() < settings.pipeline as usize
             && (self.tcp.is_none() || !full);
-        let next = (ready && later.is_none() && more).then_some(self.next_at);
+        let breaks = self.broken_off.map(|broken| broken.at);
+        let next = (ready && later.is_none() && breaks.is_none() && more).then_some(self.next_at);
         let probe = self.awaits_end(settings).then_some(self.probe_at);
-        [tcp, old, later, next, probe, self.gives_up()].into_iter().flatten().min()
+        [tcp, old, later, next, breaks, probe, self.gives_up()].into_iter().flatten().min()
     }
 
     /// Whether it waits for the server to end the connection, as it has asked.
@@ -214,7 +224,9 @@ impl Client {
                 if let Some((tcp, _)) = old {
                     tcp.arrive(packet, now, to);
                     tcp.read(to);
-                } else if packet.flags & (tcp::RST | tcp::ACK) == tcp::ACK {
+                } else if packet.flags & (tcp::RST | tcp::ACK) == tcp::ACK
+                    && !self.has_vanished(packet.tuple.dport)
+                {
                     let mut reset = packet.clone();
                     reset.tuple = super::packet::reversed(&packet.tuple);
                     (reset.seq, reset.ack, reset.flags) = (packet.ack, 0, tcp::RST);
@@ -254,6 +266,7 @@ impl Client {
         told: &mut Vec<Told>,
     ) {
         self.read_answers(now, settings, rng, to, told);
+        self.break_off(now, to);
         if let Some(tcp) = &mut self.tcp {
             let how = match tcp.broken {
                 Some(socket::Broken::Reset) => Some("reset"),
@@ -278,6 +291,7 @@ impl Client {
                     let (lost, asked) = (self.waiting.len(), self.asked);
                     told.push(Told::Failed { tuple, how, lost, writes, asked });
                     self.later.clear();
+                    self.broken_off = None;
                     self.again.append(&mut self.waiting);
                 }
             }
@@ -364,6 +378,7 @@ impl Client {
             }
         }
         while self.later.is_empty()
+            && self.broken_off.is_none()
             && now >= self.next_at
             && self.waiting.len() < settings.pipeline as usize
             && (self.issued < settings.requests || !self.again.is_empty())
@@ -403,10 +418,20 @@ impl Client {
         (waiting.request.key, waiting.expected) = (self.key, self.list);
         waiting.request.last = last && self.ending == Ending::Asked;
         self.probe_at = now + KEEP_ALIVE;
-        let bytes = waiting.request.bytes();
+        let (bytes, kind) = (waiting.request.bytes(), waiting.request.kind);
         self.waiting.push_back(Waiting { since: now, ..waiting });
         self.on_connection += 1;
         let Some(tcp) = &mut self.tcp else { return };
+        let broken_off = if kind == Kind::Append {
+            plan(bytes.len(), self.waiting.len() == 1, now, settings, rng)
+        } else {
+            None
+        };
+        if let Some((sent, broken)) = broken_off {
+            tcp.write(&bytes[..sent], now, to);
+            self.broken_off = Some(broken);
+            return;
+        }
         let pieces = rng.usize(1..=settings.pieces).min(bytes.len());
         let mut rest = &bytes[..];
         let mut at = now;
@@ -438,7 +463,7 @@ impl Client {
         };
         let id = u64::from(self.addr) << 32 | u64::from(self.issued);
         self.issued += 1;
-        let body = if kind == Kind::Append { body(settings.body, rng) } else { Vec::new() };
+        let body = if kind == Kind::Append { http::body(settings.body, rng) } else { Vec::new() };
         let request = Request { id, key: self.key, kind, body, last: false };
         Waiting { request, expected: self.list, since: now }
     }
@@ -470,16 +495,5 @@ impl Client {
             2 => Ending::Asked,
             _ => Ending::Reset,
         };
-    }
-}
-
-/// A body that looks like a request now and then.
-fn body(longest: usize, rng: &mut Rng) -> Vec<u8> {
-    let length = if longest == 0 { 0 } else { rng.usize(..longest) };
-    let lure = b"GET /0 HTTP/1.1\r\nhost: a\r\n\r\nPOST /0 HTTP/1.1\r\ncontent-length: 3\r\n\r\n";
-    if rng.bool() {
-        lure.iter().copied().cycle().take(length).collect()
-    } else {
-        (0..length).map(|at| b'a' + (at % 26) as u8).collect()
     }
 }

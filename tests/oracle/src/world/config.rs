@@ -31,6 +31,12 @@ pub struct Settings {
     pub body: usize,
     /// Writes among 100 requests.
     pub writes: u32,
+    /// Writes among 100 that their clients break off in the middle.
+    pub broken_off: u32,
+    /// Whether a move ends what waits for its client.
+    pub breaks_off: bool,
+    /// How long a server waits for the rest of a request, by side, in microseconds.
+    pub patience: [u64; 2],
     /// Pieces that a request is written in, at most.
     pub pieces: usize,
     /// Requests on a connection before its client closes it; 0: never.
@@ -118,6 +124,9 @@ impl Settings {
             rto: 200_000 + 6 * longest,
             sack: [0; 3].map(|_| rng.u32(..5) > 0),
             ordered: rng.u32(..3) == 0,
+            broken_off: one_of(rng, &[0, 0, 3, 15]),
+            breaks_off: rng.bool(),
+            patience: [0; 2].map(|_| one_of(rng, &[15_000_000, 17_000_000, 17_000_300])),
         }
     }
 }

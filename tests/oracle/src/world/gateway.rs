@@ -398,8 +398,8 @@ impl Gateway {
         self.slots.push_back(slot);
     }
 
-    /// The sweep visits every slot.
-    pub fn sweep(&mut self, now_us: u64) -> Vec<Outcome> {
+    /// The sweep visits every slot; `how`: bits of [`sweep`].
+    pub fn sweep(&mut self, how: u32, now_us: u64) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for slot in 0..SLOTS {
             if self.flows[slot as usize].state == 0 {
@@ -409,11 +409,12 @@ impl Gateway {
             clear(&mut step);
             let tuple = self.flows[slot as usize].tuple;
             let heard = self.flows[slot as usize].authority();
-            let mut due = self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, 0, terms, &mut step));
+            let mut due = self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, how, terms, &mut step));
             if due == Due::Emit {
                 clear(&mut step);
-                due =
-                    self.with_terms(slot, now_us, |flow, terms| on_sweep(flow, sweep::ACT, terms, &mut step));
+                due = self.with_terms(slot, now_us, |flow, terms| {
+                    on_sweep(flow, how | sweep::ACT, terms, &mut step)
+                });
             }
             if due == Due::Free {
                 self.flows[slot as usize].set(Flow::COUNTED, false);

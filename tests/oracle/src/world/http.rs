@@ -1,6 +1,7 @@
 //! What clients and servers say to one another, and how each reads it: append-only lists, one a key, whose length and hash
 //! stand in every answer.
 
+use fastrand::Rng;
 use mirror_common::{switch_word::Side, weight::mix};
 
 /// What a request asks for.
@@ -91,6 +92,17 @@ pub struct Dress {
     pub chunk: Option<usize>,
     /// Without its body: to a HEAD.
     pub head: bool,
+}
+
+/// A request's body, that looks like a request now and then.
+pub fn body(longest: usize, rng: &mut Rng) -> Vec<u8> {
+    let length = if longest == 0 { 0 } else { rng.usize(..longest) };
+    let lure = b"GET /0 HTTP/1.1\r\nhost: a\r\n\r\nPOST /0 HTTP/1.1\r\ncontent-length: 3\r\n\r\n";
+    if rng.bool() {
+        lure.iter().copied().cycle().take(length).collect()
+    } else {
+        (0..length).map(|at| b'a' + (at % 26) as u8).collect()
+    }
 }
 
 /// The byte at an offset of an answer's body: looks like an answer now and then.

@@ -30,6 +30,11 @@ impl Stream {
         Stream { first, bytes: Vec::new() }
     }
 
+    /// Its bytes; `None` where one is missing.
+    fn without_hole(&self) -> Option<Vec<u8>> {
+        self.bytes.iter().map(|byte| u8::try_from(*byte).ok()).collect()
+    }
+
     /// Whether every byte is new, or what it was. What lies before the first one is nobody's: a receiver cuts it off.
     fn agrees(&mut self, packet: &Packet) -> bool {
         let before =
@@ -135,6 +140,25 @@ impl Judge {
         [0, 1].iter().any(|side| {
             let answered = watched.legs[*side].answered();
             sent.iter().any(|id| !answered.contains(id) && !watched.answered[*side].contains(id))
+        })
+    }
+
+    /// Whether a flow that has ended waits for a write, and no leg owes what it, or the other, may have got whole. A read whose
+    /// head is split counts as a write, too.
+    pub fn in_vain(&mut self, slot: u32, flow: &Flow) -> bool {
+        let answers = flow.legs.iter().any(|leg| seq::lt(leg.sent_max, leg.parse.at));
+        let waits = flow.state == flow_state::ENDED && flow.has(Flow::COUNTED) && !answers;
+        waits && !self.may_owe_whole(slot)
+    }
+
+    fn may_owe_whole(&mut self, slot: u32) -> bool {
+        let watched = self.flow(slot);
+        let streams: Option<Vec<_>> = watched.legs.iter().map(|leg| leg.stream.without_hole()).collect();
+        let Some(streams) = streams else { return true };
+        let whole: BTreeSet<u64> = streams.into_iter().flat_map(owed::whole).collect();
+        [0, 1].iter().any(|side| {
+            let answered = watched.legs[*side].answered();
+            whole.iter().any(|id| !answered.contains(id) && !watched.answered[*side].contains(id))
         })
     }
 

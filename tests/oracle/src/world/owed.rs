@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::http::take_request;
+
 const MARK: &[u8] = b"HTTP/1.1\r\nhost: lists\r\nx-id: ";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nx-id: ";
 
@@ -40,6 +42,15 @@ pub(super) fn appends(bytes: &[u8]) -> Option<BTreeSet<u64>> {
     let last = find(bytes, b"host: lists\r\n").last().copied().unwrap_or(0);
     let whole = bytes[last..].windows(4).any(|four| four == b"\r\n\r\n");
     whole.then_some(ids)
+}
+
+/// The requests that a stream has whole.
+pub(super) fn whole(mut bytes: Vec<u8>) -> Vec<u64> {
+    let mut ids = Vec::new();
+    while let Ok(Some(request)) = take_request(&mut bytes) {
+        ids.push(request.id);
+    }
+    ids
 }
 
 /// The requests that a stream of answers answers, chunked ones to their end.

@@ -39,6 +39,14 @@ struct Connection {
     idled: bool,
 }
 
+impl Connection {
+    /// When its server waits no more for the rest of a request.
+    fn tires(&self, side: Side, settings: &Settings) -> Option<u64> {
+        let within = self.work.is_none() && !self.input.is_empty() && !self.tcp.closing();
+        (within && self.tcp.state == State::Open).then_some(self.last + settings.patience[side as usize])
+    }
+}
+
 /// How long the kernel remembers a closed connection, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;
 
@@ -66,7 +74,7 @@ impl Server {
     }
 
     /// When it wants to be called next.
-    pub fn deadline(&self) -> Option<u64> {
+    pub fn deadline(&self, settings: &Settings) -> Option<u64> {
         if self.mood.silent {
             return None;
         }
@@ -76,7 +84,8 @@ impl Server {
                 self.mood.idle > 0 && !connection.tcp.closing() && connection.tcp.state == State::Open;
             let idle = idles.then_some(connection.last + self.mood.idle);
             let gone = connection.over_since.map(|at| at + TIME_WAIT);
-            [connection.tcp.deadline(), work, idle, gone].into_iter().flatten().min()
+            let tired = connection.tires(self.side, settings).filter(|_| !self.mood.stopped);
+            [connection.tcp.deadline(), work, idle, tired, gone].into_iter().flatten().min()
         };
         self.connections.values().filter_map(of).min()
     }
@@ -168,6 +177,10 @@ impl Server {
                 if connection.tcp.broken.is_some() || gone {
                     self.connections.remove(&key);
                     continue;
+                }
+                if !self.mood.stopped && connection.tires(self.side, settings).is_some_and(|at| at <= now) {
+                    connection.idled = true;
+                    connection.tcp.close(now, to);
                 }
                 let idle = self.mood.idle > 0 && now >= connection.last + self.mood.idle;
                 if idle {

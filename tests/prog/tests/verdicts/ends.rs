@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use mirror_common::{
-    flow::{flow_state, tcp},
+    flow::{Flow, flow_state, leg_state, sweep, tcp},
     switch_word::Side,
     verdict::Verdict,
 };
@@ -16,6 +16,12 @@ use super::{Sentence, joined};
 
 pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::Reset, "the client's reset is both legs'", reset),
+    (
+        Verdict::Reset,
+        "a request that isn't whole is reset at both, and no write is open any more",
+        reset_within,
+    ),
+    (Verdict::BrokenOff, "a move ends what its client hasn't sent whole", broken_off),
     (Verdict::ResetStale, "a segment behind a reset is reset", reset_stale),
     (Verdict::FinAbsorbed, "the other leg's FIN behind the client's is acknowledged", fin_absorbed),
     (Verdict::Mirrored, "the client's FIN goes to both", fin),
@@ -32,6 +38,29 @@ fn reset(stage: &mut Stage) -> Result<Seen> {
     let seg = talk.next(stage, tcp::RST | tcp::ACK)?;
     let seen = talk.client(stage, &seg)?;
     ensure!(talk.flow(stage)?.state == flow_state::ENDED, "still open");
+    Ok(seen)
+}
+
+/// The begin of an upload.
+const UPLOAD: &[u8] = b"POST /a HTTP/1.1\r\nHost: shop\r\nContent-Length: 1000\r\n\r\nabc";
+
+/// T42: nobody waits for the rest of it.
+fn reset_within(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    talk.says(stage, UPLOAD)?;
+    ensure!(talk.flow(stage)?.has(Flow::COUNTED), "not counted");
+    let seg = talk.next(stage, tcp::RST | tcp::ACK)?;
+    let seen = talk.client(stage, &seg)?;
+    let flow = talk.flow(stage)?;
+    ensure!(!flow.has(Flow::COUNTED) && flow.legs.iter().all(|leg| leg.state == leg_state::NONE), "{flow:?}");
+    Ok(seen)
+}
+
+fn broken_off(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    talk.says(stage, UPLOAD)?;
+    let seen = talk.is_due(stage, sweep::BREAK_OFF)?;
+    ensure!(!talk.flow(stage)?.has(Flow::COUNTED), "still waited for");
     Ok(seen)
 }
 
