@@ -110,6 +110,7 @@ verdicts! {
     54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
     55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and is heard from that answer on"
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
+    58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's has brought that"
 }
 
 /// Size of the counters' array: room for new ones.

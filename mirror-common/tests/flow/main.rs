@@ -5,6 +5,7 @@ mod behind;
 mod doubt;
 mod fins;
 mod hostile;
+mod late;
 mod measure;
 mod order;
 mod resets;

@@ -51,6 +51,7 @@ const ENDS: &[Verdict] = &[
     Verdict::SynAckWithoutSack,
     Verdict::MirroredAhead,
     Verdict::TailForwarded,
+    Verdict::AckedLate,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.
