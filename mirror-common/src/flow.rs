@@ -130,6 +130,8 @@ impl Leg {
     pub const SACK: u8 = 8;
     /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
     pub const HOLE: u8 = 16;
+    /// Its server's last segment isn't acknowledged yet: the next packet to it brings that.
+    pub const OWES_ACK: u8 = 32;
 }
 
 /// States of a [`Flow`].

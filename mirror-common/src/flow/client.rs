@@ -6,9 +6,9 @@ use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
-use super::to_leg::packet;
+use super::to_leg::{ack_leg, note_brought, packet};
 use super::turn::{AHEAD, KEPT, begin_turn};
-use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
+use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -37,6 +37,9 @@ pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn taken<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     by_kind(flow, seg, terms, step);
+    for side in Side::BOTH {
+        note_brought(flow, side, step);
+    }
     step.verdict
 }
 
@@ -218,7 +221,7 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     step.end(if sent { Verdict::Probe } else { Verdict::NoLeg });
 }
 
-/// An acknowledgement without payload is the authority's alone.
+/// An acknowledgement without payload is the authority's; with it the other leg gets the one that it is owed.
 #[inline(always)]
 fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     let side = flow.authority();
@@ -230,6 +233,10 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     }
     for other in Side::BOTH {
         let leg = flow.leg(other);
+        let owed = leg.state == leg_state::OPEN && leg.flags & Leg::OWES_ACK != 0;
+        if owed && flow.client_acked == flow.view_next && step.to_leg[other as usize].kind == emit::NONE {
+            ack_leg(flow, other, step);
+        }
         let stale =
             leg.state == leg_state::DIALLING && seq::since(seg.now_ms, leg.dialled_ms) >= SYN_AGAIN_MS;
         if stale && step.to_leg[other as usize].kind == emit::NONE {

@@ -9,7 +9,7 @@ use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::measure::{note_end, note_error, unsummed};
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
-use super::to_leg::{ack_leg, leg_ack, reset_leg};
+use super::to_leg::{ack_leg, leg_ack, note_brought, reset_leg};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -53,6 +53,7 @@ fn by_state<S: Switch>(
             step.end(Verdict::ResetUnknownLeg);
         }
     }
+    note_brought(flow, side, step);
     step.verdict
 }
 
@@ -402,6 +403,7 @@ fn absorb<S: Switch>(
     let opaque = flow.has(Flow::OPAQUE);
     let turns = flow.turns;
     let leg = flow.leg_mut(side);
+    let next = leg.rcv_nxt == seg.seq;
     if found == Read::Hole {
         leg.flags |= Leg::HOLE;
     } else if leg.answered == turns {
@@ -424,11 +426,32 @@ fn absorb<S: Switch>(
             return;
         }
     }
-    ack_leg(flow, side, step);
+    if next && whole && may_wait(flow, side, seg) {
+        flow.leg_mut(side).flags |= Leg::OWES_ACK;
+    } else {
+        ack_leg(flow, side, step);
+    }
     if raise_shown(flow) {
         ack_client(flow, step);
     }
     step.end(if seg.is(tcp::FIN) { Verdict::FinAbsorbed } else { Verdict::Absorbed });
+}
+
+/// Whether the acknowledgement of an answer's last segment, that nobody hears, may wait for the client's next packet, which brings
+/// it: the next request, or the client's own acknowledgement of the answer that it hears. A receiver does so, too (RFC 9293,
+/// 3.8.6.3: of every second segment at the latest). Where no such packet comes, the sweep brings it.
+#[inline(always)]
+fn may_wait(flow: &Flow, side: Side, seg: &Segment) -> bool {
+    let (leg, other) = (flow.leg(side), flow.leg(side.other()));
+    let last = leg.answered == flow.turns && leg.parse.at == leg.rcv_nxt;
+    let comes = flow.client_acked != flow.view_next || other.answered != flow.turns;
+    last && comes
+        && seg.payload <= u32::from(flow.mss)
+        && leg.flags & (Leg::OWES_ACK | Leg::FIN) == 0
+        && flow.state == flow_state::OPEN
+        && other.state == leg_state::OPEN
+        && flow.hears(side.other())
+        && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
 }
 
 /// The same of a leg whose connection's client hears nobody any more.

@@ -1,6 +1,6 @@
 //! Packets of our own to a leg's server, and what it is told in those that are sent on.
 
-use super::{Emit, Flow, Segment, Step, emit, tcp};
+use super::{Emit, Flow, Leg, Segment, Step, emit, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 
@@ -40,6 +40,14 @@ pub(super) fn packet(flow: &Flow, side: Side, kind: u8, flags: u8, at: u32) -> E
         port: leg.port,
         window: leg_window(flow, side),
         ..Emit::default()
+    }
+}
+
+/// What leaves for a leg brings its server the acknowledgement that was owed.
+#[inline(always)]
+pub(super) fn note_brought(flow: &mut Flow, side: Side, step: &Step) {
+    if step.to_leg[side as usize & 1].kind != emit::NONE {
+        flow.leg_mut(side).flags &= !Leg::OWES_ACK;
     }
 }
 

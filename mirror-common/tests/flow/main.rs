@@ -6,6 +6,7 @@ mod broken_off;
 mod doubt;
 mod fins;
 mod hostile;
+mod late;
 mod measure;
 mod order;
 mod resets;

@@ -52,6 +52,7 @@ const ENDS: &[Verdict] = &[
     Verdict::MirroredAhead,
     Verdict::TailForwarded,
     Verdict::BrokenOff,
+    Verdict::AckedLate,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.
