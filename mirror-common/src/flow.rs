@@ -299,7 +299,7 @@ impl Flow {
 
     /// The last turn's authority is the other side than the one that the client hears. That one's leg is behind: what it still
     /// owes of earlier turns is absorbed, and it is heard from the first byte of this turn's answer on. Until then nobody is.
-    pub const AHEAD: u32 = 1 << 26;
+    pub const AHEAD: u32 = 1 << 28;
 
     /// The leg of a side.
     #[inline(always)]

@@ -20,10 +20,11 @@ impl World {
     pub(super) fn settle(&mut self) {
         // What is known to nobody but a client that has vanished, and that is lost on its way, no server gives up.
         let waits = |flow: &&Flow| {
-            let client = &self.clients[(flow.tuple.saddr - CLIENTS) as usize];
-            flow.state != flow_state::FREE
-                && flow.has(Flow::COUNTED)
-                && !client.has_vanished(flow.tuple.sport)
+            let vanished = || {
+                let client = &self.clients[(flow.tuple.saddr - CLIENTS) as usize];
+                client.has_vanished(flow.tuple.sport)
+            };
+            flow.state != flow_state::FREE && flow.has(Flow::COUNTED) && !vanished()
         };
         let open = self.gateway.flows.iter().filter(waits).count();
         if open != 0 {
