@@ -223,8 +223,8 @@ fn the_least_segment_size_is_offered_to_both_ends() {
     }
 }
 
-/// A number that stood still seemed to lie ahead of the authority's bytes when 2 GiB had come behind it: they were absorbed, and the
-/// connection hung. So it did at 4 GiB, where what had been acknowledged seemed too far from what was seen.
+/// A number that stood still seemed to lie ahead of the authority's bytes when 2 GiB had come behind it: they were absorbed, and
+/// the connection hung. So it did at 4 GiB, where what had been acknowledged seemed too far from what was seen.
 #[test]
 fn a_connection_goes_on_behind_any_number_of_bytes() {
     const PIECE: u32 = 1 << 20;
