@@ -111,7 +111,7 @@ verdicts! {
     55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and heard from that answer on"
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
     57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
-    58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's brought that"
+    58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -438,8 +438,8 @@ fn absorb<S: Switch>(
 }
 
 /// Whether the acknowledgement of an answer's last segment, that nobody hears, may wait for the client's next packet, which
-/// brings it: the next request, or the client's own acknowledgement of the answer that it hears. A receiver does so, too (RFC 9293,
-/// 3.8.6.3: of every second segment at the latest). Where no such packet comes, the sweep brings it.
+/// brings it: the next request, or the client's own acknowledgement of the answer that it hears. A receiver does so, too
+/// (RFC 9293, 3.8.6.3: of every second segment at the latest). Where no such packet comes, the sweep brings it.
 #[inline(always)]
 fn may_wait(flow: &Flow, side: Side, seg: &Segment) -> bool {
     let (leg, other) = (flow.leg(side), flow.leg(side.other()));
