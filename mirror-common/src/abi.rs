@@ -6,7 +6,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
 pub mod maps {

@@ -37,7 +37,6 @@ pub use leg::on_leg;
 pub use loss::LossReason;
 pub use measure::{Compared, Measured, may_compare, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
-pub use settled::settled;
 pub use step::{Emit, Step, emit};
 pub use terms::{Switch, Terms, Writes};
 
@@ -131,6 +130,8 @@ impl Leg {
     pub const SACK: u8 = 8;
     /// Something of its server's came behind a hole over an answer's head, while nobody heard it, and it hasn't caught up since.
     pub const HOLE: u8 = 16;
+    /// Its server's last segment isn't acknowledged yet: the next packet to it brings that.
+    pub const OWES_ACK: u8 = 32;
 }
 
 /// States of a [`Flow`].
@@ -296,6 +297,10 @@ impl Flow {
     /// The last turn is the only one that writes of those that are counted.
     pub const LONE_WRITE: u32 = 1 << 27;
 
+    /// The last turn's authority is the other side than the one that the client hears. That one's leg is behind: what it still
+    /// owes of earlier turns is absorbed, and it is heard from the first byte of this turn's answer on. Until then nobody is.
+    pub const AHEAD: u32 = 1 << 28;
+
     /// The leg of a side.
     #[inline(always)]
     pub fn leg(&self, side: Side) -> &Leg {
@@ -312,6 +317,18 @@ impl Flow {
     #[inline(always)]
     pub fn authority(&self) -> Side {
         Side::from_bit(self.authority as u32)
+    }
+
+    /// The side whose answer to the last turn is the client's: the one that it hears, or will hear ([`Flow::AHEAD`]).
+    #[inline(always)]
+    pub fn answerer(&self) -> Side {
+        Side::from_bit(u32::from(self.authority) ^ u32::from(self.has(Flow::AHEAD)))
+    }
+
+    /// Whether what a side's server sends is shown to the client.
+    #[inline(always)]
+    pub fn hears(&self, side: Side) -> bool {
+        u32::from(self.authority) == side as u32 && !self.has(Flow::RETURNING | Flow::AHEAD)
     }
 
     /// Whether a flag is set.
@@ -345,6 +362,8 @@ pub struct Reading {
     pub completed: u32,
     /// Answers whose end became known here.
     pub answered: u32,
+    /// The numbers behind the last of them, and behind the one before; say nothing where there were fewer.
+    pub ends: [u32; 2],
     /// Answers of status 500 and above.
     pub errors: u32,
     /// Highest class of the requests begun or completed here: [`crate::protocol::Class`] as a number, 0 none.
@@ -382,6 +401,8 @@ impl Reading {
     pub const CLOSE: u8 = 8;
     /// In a head: its end hasn't come yet.
     pub const IN_HEAD: u8 = 16;
+    /// Answers: one comes behind another by which the server said that it will close.
+    pub const BEHIND_CLOSE: u8 = 32;
 }
 
 /// One TCP segment as it came in, numbers in host order.

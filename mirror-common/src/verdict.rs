@@ -108,7 +108,10 @@ verdicts! {
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
     53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
     54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order = \"service\"`): held"
-    55 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
+    55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and heard from that answer on"
+    56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
+    57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
+    58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
 }
 
 /// Size of the counters' array: room for new ones.

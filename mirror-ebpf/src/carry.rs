@@ -146,22 +146,42 @@ fn outputs(step: &Step) -> u32 {
     bit(step.to_leg[0].kind, 0) | bit(step.to_leg[1].kind, 1) | bit(step.to_client.kind, 2)
 }
 
-/// Where both legs are cut alike. They are shown no blocks, or what is kept would have two sums: another acknowledgement
-/// brings them. False: counted, and nothing must leave.
+/// The receiver of a step's only packet; `None`: it makes several, or none.
 #[inline(always)]
-fn prepare_cut(skb: Skb, scratch: &mut Scratch) -> bool {
+fn only(outputs: u32) -> Option<u32> {
+    match outputs {
+        0b001 | 0b001_000 => Some(0),
+        0b010 | 0b010_000 => Some(1),
+        0b100 | 0b100_000 => Some(2),
+        _ => None,
+    }
+}
+
+/// What is cut of the packet at hand, if anything: both legs get the same, or the client alone does.
+#[inline(always)]
+fn cut_of(step: &Step) -> Emit {
+    if step.to_client.kind == emit::CUT {
+        step.to_client
+    } else if step.to_leg[0].kind == emit::CUT {
+        step.to_leg[0]
+    } else {
+        step.to_leg[1]
+    }
+}
+
+/// Where the packet is cut. Nobody is shown blocks, or what is kept would have two sums: another acknowledgement brings them.
+/// False: counted, and nothing must leave.
+#[inline(always)]
+fn prepare_cut(skb: Skb, scratch: &mut Scratch, cut: &Emit) -> bool {
     scratch.step.sack.count = 0;
     if !keep_sack(skb, scratch, 0) {
         return false;
     }
-    for side in 0..2 {
-        let e = scratch.step.to_leg[side];
-        if e.kind == emit::CUT && !packet::sum_kept(skb, scratch, u32::from(e.mss)) {
-            count::verdict(Verdict::EmitFailed);
-            return false;
-        }
+    let kept = packet::keep(skb, scratch, u32::from(cut.skip), u32::from(cut.mss));
+    if !kept {
+        count::verdict(Verdict::EmitFailed);
     }
-    true
+    kept
 }
 
 /// All packets of a step. `keep`: the packet at hand is a stand-in that goes nowhere itself.
@@ -169,9 +189,16 @@ fn prepare_cut(skb: Skb, scratch: &mut Scratch) -> bool {
 pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> i32 {
     let all = outputs(&scratch.step);
     let mut action = TC_ACT_SHOT;
-    let cut = scratch.step.to_leg[0].kind == emit::CUT || scratch.step.to_leg[1].kind == emit::CUT;
-    if cut && !prepare_cut(skb, scratch) {
+    let cut = cut_of(&scratch.step);
+    let cuts = cut.kind == emit::CUT;
+    if cuts && !prepare_cut(skb, scratch, &cut) {
         return TC_ACT_SHOT;
+    }
+    if !keep && let Some(index) = only(all) {
+        if all < 0b1000 && !cuts && !keep_sack(skb, scratch, index) {
+            return TC_ACT_SHOT;
+        }
+        return one(skb, scratch, service, index, 1);
     }
     for turn in 0..6_u32 {
         let left = all >> turn;
@@ -179,7 +206,7 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
             continue;
         }
         let index = turn % 3;
-        if turn < 3 && !cut && !keep_sack(skb, scratch, index) {
+        if turn < 3 && !cuts && !keep_sack(skb, scratch, index) {
             continue;
         }
         action = one(skb, scratch, service, index, (left == 1 && !keep) as u32);
@@ -198,17 +225,15 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     if step.hold_copy != 0 {
         return NOT_HERE;
     }
-    let (index, kind) = match outputs(step) {
-        0 => return xdp_action::XDP_DROP,
-        0b001 | 0b001_000 => (0, step.to_leg[0].kind),
-        0b010 | 0b010_000 => (1, step.to_leg[1].kind),
-        0b100 | 0b100_000 => (2, step.to_client.kind),
-        _ => return NOT_HERE,
-    };
-    if kind == emit::SYN || kind == emit::CUT {
+    let all = outputs(step);
+    if all == 0 {
+        return xdp_action::XDP_DROP;
+    }
+    let Some(index) = only(all) else { return NOT_HERE };
+    address(scratch, service, index);
+    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT {
         return NOT_HERE;
     }
-    address(scratch, service, index);
     let route = route(frame, scratch);
     if route.found != FOUND {
         return NOT_HERE;

@@ -82,6 +82,7 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     reading.begun = walk.begun;
     reading.completed = walk.completed;
     reading.answered = walk.answered;
+    reading.ends = [seq.wrapping_add(walk.ends[0]), seq.wrapping_add(walk.ends[1])];
     reading.errors = walk.errors;
     reading.class = walk.class_number();
     reading.status = walk.last_status;
@@ -100,6 +101,9 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     }
     if walk.in_head() {
         flags |= Reading::IN_HEAD;
+    }
+    if walk.behind_close != 0 {
+        flags |= Reading::BEHIND_CLOSE;
     }
     reading.flags = flags;
 }

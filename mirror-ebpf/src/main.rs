@@ -250,7 +250,7 @@ fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
 }
 
 /// Counts the verdict of a flow's packet, and does it.
-#[inline(never)]
+#[inline(always)]
 fn finish(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     count::number(u32::from(scratch.step.verdict));
     match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {

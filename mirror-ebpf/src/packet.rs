@@ -5,6 +5,7 @@ mod error;
 mod frame;
 mod header;
 mod sack;
+mod shift;
 mod skb;
 mod sum;
 
@@ -58,6 +59,8 @@ pub trait Packet: Copy {
     /// # Safety
     /// `to` has room for `len` bytes; `len` is known to the verifier as 1 or more.
     unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool;
+    /// Copies the three headers. False where the packet is shorter.
+    fn headers(self, to: &mut Header) -> bool;
     /// Cuts or stretches it to `len` bytes.
     fn resize(self, len: u32) -> bool;
     /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
@@ -95,8 +98,7 @@ pub fn opaque(mut n: u32) -> u32 {
 /// Copies the three headers.
 #[inline(always)]
 fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
-    // SAFETY: `header` has room for as many.
-    let loaded = unsafe { packet.load_raw(0, scratch.header.bytes(), HEADERS) };
+    let loaded = packet.headers(&mut scratch.header);
     scratch.loaded = loaded as u32;
     loaded
 }
@@ -203,13 +205,18 @@ fn behind_headers(header: &Header, payload: u32) -> u32 {
     options + payload
 }
 
-/// Sums what stays of a packet that is to be cut, into `scratch.cut_sum`. False where it is shorter than that.
+/// Moves what stays of the payload of a packet that is to be cut to its beginning, and sums it with the options into
+/// `scratch.cut_sum`. False where the packet is shorter than that.
 #[inline(never)]
-pub fn sum_kept(skb: Skb, scratch: &mut Scratch, payload: u32) -> bool {
+pub fn keep(skb: Skb, scratch: &mut Scratch, skip: u32, payload: u32) -> bool {
     if !reload(skb, scratch) {
         return false;
     }
     let kept = behind_headers(&scratch.header, payload);
+    let at = HEADERS + behind_headers(&scratch.header, 0);
+    if skip > 0 && !shift::shift(skb, scratch, at, skip, payload) {
+        return false;
+    }
     match sum::pieces(skb, scratch, HEADERS, kept) {
         Some(sum) => {
             scratch.cut_sum = u32::from(sum);

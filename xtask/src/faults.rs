@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use crate::command::{cargo, root};
 
 /// The features of `mirror-common` that plant one.
-const FAULTS: [&str; 12] = [
+const FAULTS: [&str; 13] = [
     "plant-minimum-of-authority",
     "plant-clone-forgotten",
     "plant-flip-unsettled",
@@ -18,6 +18,7 @@ const FAULTS: [&str; 12] = [
     "plant-rst-anywhere",
     "plant-sack-of-authority",
     "plant-order-ignored",
+    "plant-boundary-early",
 ];
 
 /// Builds the world with each fault, runs it, and prints the seed that found it.

@@ -9,12 +9,17 @@ use crate::switch_word::Side;
 /// What reading a leg's payload came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// Taken over, or nothing had to be read.
+    /// Nothing had to be read.
+    Nothing,
+    /// Taken over.
     Done,
     /// A hole lies before what must be read.
     Hole,
     /// Another packet came first.
     Raced,
+    /// Nothing is taken over, while the last turn is given ahead: no answer that can be told apart, or that a server may give.
+    /// It comes again.
+    Later,
 }
 
 /// Takes over what the payload says about answers.
@@ -31,7 +36,7 @@ pub(super) fn read<S: Switch>(
     let opaque = flow.has(Flow::OPAQUE);
     let leg = flow.leg_mut(side);
     if opaque || leg.flags & Leg::UNKNOWN != 0 || leg.parse.scanner.until_close() {
-        return Read::Done;
+        return Read::Nothing;
     }
     let bound = leg.parse.at;
     if flow.has(Flow::COMPARING | Flow::SUMMING) {
@@ -39,8 +44,9 @@ pub(super) fn read<S: Switch>(
     }
     if !seq::lt(bound, data_end) {
         note_body(flow, side, seg, bound, step);
-        return Read::Done;
+        return Read::Nothing;
     }
+    let ahead = flow.has(Flow::AHEAD);
     let leg = flow.leg_mut(side);
     if seq::lt(bound, seg.seq) {
         return Read::Hole;
@@ -49,13 +55,19 @@ pub(super) fn read<S: Switch>(
     if reading.flags & Reading::DONE == 0 || reading.before != leg.parse || reading.base != leg.answered {
         return Read::Raced;
     }
-    leg.parse = reading.after;
     let before = leg.answered;
-    leg.answered = leg.answered.wrapping_add(reading.answered);
+    let now = before.wrapping_add(reading.answered);
+    let unasked = (now.wrapping_sub(turns) as i32) > 0;
+    let behind_close = reading.flags & Reading::BEHIND_CLOSE != 0
+        || (leg.flags & Leg::CLOSING != 0 && reading.first_status != 0);
+    if ahead && (unasked || behind_close || reading.flags & Reading::OPAQUE != 0) {
+        return Read::Later;
+    }
+    leg.parse = reading.after;
+    leg.answered = now;
     if reading.flags & Reading::CLOSE != 0 {
         leg.flags |= Leg::CLOSING;
     }
-    let unasked = (leg.answered.wrapping_sub(turns) as i32) > 0;
     if unasked {
         // It answers no turn that is to come: a server that says 408 because none comes (RFC 9110, 15.5.9).
         leg.answered = turns;

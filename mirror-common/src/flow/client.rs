@@ -6,15 +6,18 @@ use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
-use super::to_leg::packet;
-use super::turn::{KEPT, begin_turn};
-use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
+use super::to_leg::{ack_leg, note_brought, packet};
+use super::turn::{AHEAD, KEPT, begin_turn};
+use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
 
 /// Beyond the right edge that was shown, nothing of the client's is believed but this much, in bytes.
 const EDGE_SLACK: u32 = 65_536;
+
+/// What a server sends again begins at most so far before what the client has acknowledged: more than any window, in bytes.
+const LATE: u32 = 1 << 30;
 
 /// An acknowledgement that is farther behind the last one isn't the client's: more than any window, in bytes.
 const OLD_ACK: u32 = 1 << 26;
@@ -34,6 +37,9 @@ pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_
 #[cfg_attr(target_arch = "bpf", inline(never))]
 fn taken<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     by_kind(flow, seg, terms, step);
+    for side in Side::BOTH {
+        note_brought(flow, side, step);
+    }
     step.verdict
 }
 
@@ -70,6 +76,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     }
     if seq::lt(flow.client_acked, seg.ack) {
         flow.client_acked = seg.ack;
+        follow(flow);
         let other = flow.authority().other();
         step.events = take_over(flow, other, step);
         wake(flow, step);
@@ -91,6 +98,19 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     check_clock(flow, terms, step);
 }
 
+/// Lets the authority's numbers go with the client's acknowledgement: one that stood still would seem to lie ahead when 2 GiB
+/// have come behind it.
+#[inline(always)]
+fn follow(flow: &mut Flow) {
+    let side = flow.authority();
+    if flow.hears(side) {
+        let acked = flow.client_acked.wrapping_sub(flow.delta);
+        flow.shown_from = seq::max(flow.shown_from, acked.wrapping_sub(LATE));
+        let leg = flow.leg_mut(side);
+        leg.rcv_nxt = seq::max(leg.rcv_nxt, acked);
+    }
+}
+
 /// An acknowledgement with all that the client may know, made from the packet at hand.
 #[inline(always)]
 pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
@@ -100,11 +120,8 @@ pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
         flags: tcp::ACK,
         seq: flow.view_next,
         ack: flow.shown,
-        port: 0,
         window: shown_window(flow),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
+        ..Emit::default()
     };
 }
 
@@ -204,11 +221,11 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     step.end(if sent { Verdict::Probe } else { Verdict::NoLeg });
 }
 
-/// An acknowledgement without payload is the authority's alone.
+/// An acknowledgement without payload is the authority's; with it the other leg gets the one that it is owed.
 #[inline(always)]
 fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     let side = flow.authority();
-    if flow.leg(side).state == leg_state::OPEN && !flow.has(Flow::RETURNING) {
+    if flow.leg(side).state == leg_state::OPEN && flow.hears(side) {
         step.to_leg[side as usize] = forward(flow, side, seg);
         step.end(Verdict::Forwarded);
     } else {
@@ -216,6 +233,10 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     }
     for other in Side::BOTH {
         let leg = flow.leg(other);
+        let owed = leg.state == leg_state::OPEN && leg.flags & Leg::OWES_ACK != 0;
+        if owed && flow.client_acked == flow.view_next && step.to_leg[other as usize].kind == emit::NONE {
+            ack_leg(flow, other, step);
+        }
         let stale =
             leg.state == leg_state::DIALLING && seq::since(seg.now_ms, leg.dialled_ms) >= SYN_AGAIN_MS;
         if stale && step.to_leg[other as usize].kind == emit::NONE {
@@ -353,7 +374,7 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
 #[inline(always)]
 fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Terms<'_, S>, step: &mut Step) {
     let data_end = seg.seq.wrapping_add(seg.payload);
-    let mut kept = false;
+    let mut begun = u8::MAX;
     let unread = seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE);
     if unread {
         if seq::lt(flow.parse.at, seg.seq) {
@@ -370,9 +391,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             return;
         }
         if reading.begun > 0 {
-            let begun = begin_turn(flow, seg, terms, step);
-            kept = begun == KEPT;
-            if begun < KEPT {
+            begun = begin_turn(flow, seg, terms, step);
+            if begun < AHEAD {
                 flow.set(Flow::HELD, true);
                 step.verdict = begun;
                 step.verdict = part(flow, seg, step);
@@ -402,8 +422,12 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         }
     }
     feed(flow, seg, end, step);
-    if kept && (step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8) {
-        step.end(Verdict::KeptUnsettled);
+    if step.verdict == Verdict::Mirrored as u8 || step.verdict == Verdict::Forwarded as u8 {
+        match begun {
+            KEPT => step.end(Verdict::KeptUnsettled),
+            AHEAD => step.end(Verdict::MirroredAhead),
+            _ => {}
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::{end_with_reset, lose, overdue};
 use super::settled::owes_write;
-use super::{Emit, Flow, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::to_leg::ack_leg;
+use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -19,6 +20,10 @@ const TELL_AGAIN_MS: u32 = 200;
 const OPENING_MS: u32 = 10_000;
 /// Half-closed and silent, in milliseconds.
 const HALF_CLOSED_MS: u32 = 60_000;
+
+/// An acknowledgement that no packet of the client's has brought its server waits so long for the sweep, in milliseconds: as
+/// Linux' least delay (TCP_DELACK_MIN), and less than its least timeout.
+const LATE_ACK_MS: u32 = 40;
 
 /// What the sweep must do for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +117,16 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
                 flow.leg_mut(side).dialled_ms = now_ms;
                 step.to_leg[side as usize] = syn(flow, side);
                 step.end(Verdict::SynAgain);
+            }
+            due = Due::Emit;
+        }
+        let leg = flow.leg(side);
+        let owed = leg.state == leg_state::OPEN && leg.flags & Leg::OWES_ACK != 0;
+        if owed && seq::since(now_ms, leg.heard_ms) >= LATE_ACK_MS {
+            if act {
+                flow.leg_mut(side).flags &= !Leg::OWES_ACK;
+                ack_leg(flow, side, step);
+                step.end(Verdict::AckedLate);
             }
             due = Due::Emit;
         }

@@ -2,7 +2,7 @@
 
 use super::broken_off::break_off;
 use super::client::ack_client;
-use super::leg::absorb;
+use super::leg::absorb_unheard;
 use super::order::note_lag;
 use super::settled::owes_write;
 use super::to_leg::end_leg;
@@ -109,6 +109,7 @@ pub(super) fn client_reset<S: Switch>(
         put_out(terms, step);
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
+    flow.set(Flow::AHEAD, false);
     flow.set(Flow::RETURNING, true);
     flow.state = flow_state::ENDED;
     finish_write(flow, false, terms, step);
@@ -162,7 +163,7 @@ pub(super) fn drain<S: Switch>(
         return;
     }
     if seg.end() != seg.seq {
-        absorb(flow, side, seg, seg.end(), terms, step);
+        absorb_unheard(flow, side, seg, terms, step);
     }
     if flow.leg(side).state == leg_state::OPEN && answered_write(flow, side) {
         end_leg(flow, side, flow.client_next, step);

@@ -121,6 +121,7 @@ pub(super) fn syn(flow: &Flow, side: Side) -> Emit {
         mss: flow.mss,
         scale: leg.told,
         permits_sack: flow.has(Flow::SACK) as u8,
+        ..Emit::default()
     }
 }
 
@@ -285,5 +286,6 @@ pub(super) fn show_syn_ack(flow: &Flow, seg: &Segment, step: &mut Step) {
         mss: if mss < flow.mss { mss } else { flow.mss },
         scale: seg.scale,
         permits_sack: flow.has(Flow::SACK) as u8,
+        ..Emit::default()
     };
 }

@@ -51,7 +51,7 @@ impl Quote {
 pub fn on_leg_error(flow: &Flow, side: Side, quote: &Quote, step: &mut Step) -> u8 {
     let leg = flow.leg(side);
     let seq = quote.seq.wrapping_sub(leg.offset);
-    let authority = flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING);
+    let authority = flow.hears(side);
     let concerns = authority || (quote.too_large() && quote.mtu >= LEAST_MTU);
     let lives = flow.state == flow_state::OPENING || flow.state == flow_state::OPEN;
     // RFC 5927, 4.1. A SYN has the number before the first byte's.
@@ -76,7 +76,7 @@ pub fn on_client_error(flow: &Flow, quote: &Quote, step: &mut Step) -> u8 {
     let leg = flow.leg(side);
     let under_way = seq::le(flow.client_acked, quote.seq) && seq::lt(quote.seq, flow.view_next);
     let seq = quote.seq.wrapping_sub(flow.delta);
-    let own = !flow.has(Flow::RETURNING) && leg.state == leg_state::OPEN && seq::le(flow.shown_from, seq);
+    let own = flow.hears(side) && leg.state == leg_state::OPEN && seq::le(flow.shown_from, seq);
     if flow.state == flow_state::OPEN && under_way && own {
         step.to_leg[side as usize & 1] = Emit { kind: emit::ERROR, seq, port: leg.port, ..Emit::default() };
         step.end(Verdict::IcmpTranslated);

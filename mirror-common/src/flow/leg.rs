@@ -6,10 +6,10 @@ use super::client::{ack_client, least_edge, raise_edge, raise_shown, shown_windo
 use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
-use super::measure::note_end;
+use super::measure::{note_end, note_error, unsummed};
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
-use super::to_leg::{ack_leg, leg_ack, reset_leg};
+use super::to_leg::{ack_leg, leg_ack, note_brought, reset_leg};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -53,6 +53,7 @@ fn by_state<S: Switch>(
             step.end(Verdict::ResetUnknownLeg);
         }
     }
+    note_brought(flow, side, step);
     step.verdict
 }
 
@@ -91,16 +92,13 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     }
     let news = acknowledge(flow, side, ack, seg);
     let end = seg.end();
-    let authority = flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING);
     if flow.state == flow_state::ENDED {
         drain(flow, side, seg, terms, step);
     } else if end == seg.seq {
+        let authority = flow.hears(side);
         pure_ack(flow, side, seg, news, authority, step);
-    } else if authority {
-        show(flow, side, seg, end, terms, step);
     } else {
-        absorb(flow, side, seg, end, terms, step);
-        step.events = take_over(flow, side, step);
+        bytes(flow, side, seg, end, terms, step);
     }
     if flow.state == flow_state::OPENING {
         // The client has no SYN-ACK yet.
@@ -193,15 +191,72 @@ fn shown(flow: &Flow, seg: &Segment) -> Emit {
         flags: 0,
         seq: seg.seq.wrapping_add(flow.delta),
         ack: flow.shown,
-        port: 0,
         window: shown_window(flow),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
+        ..Emit::default()
     }
 }
 
-/// Bytes of the authority, for the client.
+/// Bytes of a leg, or its FIN.
+#[inline(always)]
+fn bytes<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    end: u32,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    if seg.is(tcp::FIN) && flow.state == flow_state::OPENING {
+        // Nothing is dialled under a connection that isn't open yet. It comes again.
+        step.end(Verdict::BeyondHead);
+        return;
+    }
+    let found = if seg.payload > 0 { read(flow, side, seg, terms, step) } else { Read::Nothing };
+    let heard = arrives(flow, side, seg, found, step) || flow.hears(side);
+    match found {
+        Read::Raced => step.end(Verdict::DeferredRaced),
+        Read::Later => step.end(Verdict::BeyondHead),
+        Read::Hole if heard => step.end(Verdict::BeyondHead),
+        _ if heard => show(flow, side, seg, end, terms, step),
+        _ => {
+            absorb(flow, side, seg, found, terms, step);
+            step.events = take_over(flow, side, step);
+        }
+    }
+}
+
+/// Whether the answer of the leg that the last turn was given ahead to begins in this segment. From its first byte on that leg is
+/// heard.
+///
+/// The answer is the last one that is asked for. So what lies before it ends with the last answer that was found here, or with
+/// the one before; or the last segment's did, and its own bytes are the first that had to be read.
+#[inline(always)]
+fn arrives(flow: &mut Flow, side: Side, seg: &Segment, found: Read, step: &mut Step) -> bool {
+    if !flow.has(Flow::AHEAD) || flow.authority as u32 == side as u32 || found != Read::Done {
+        return false;
+    }
+    let reading = &seg.reading;
+    let before = if cfg!(feature = "plant-boundary-early") { 2 } else { 1 };
+    let owed = flow.turns.wrapping_sub(before).wrapping_sub(reading.base);
+    let first = match reading.answered.wrapping_sub(owed) {
+        _ if owed == 0 => reading.before.at,
+        0 => reading.ends[0],
+        1 => reading.ends[1],
+        _ => return false,
+    };
+    if !seq::lt(first, seg.seq.wrapping_add(seg.payload)) {
+        return false;
+    }
+    flow.set(Flow::AHEAD, false);
+    flow.hear(side, first);
+    let leg = flow.leg_mut(side);
+    leg.rcv_nxt = first;
+    leg.flags &= !Leg::HOLE;
+    note_error(flow, side, seg, step);
+    true
+}
+
+/// Bytes of the authority, for the client: they have been read.
 #[inline(always)]
 fn show<S: Switch>(
     flow: &mut Flow,
@@ -211,7 +266,8 @@ fn show<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
-    if seq::lt(seg.seq, flow.shown_from) {
+    let hidden = if seq::lt(seg.seq, flow.shown_from) { flow.shown_from.wrapping_sub(seg.seq) } else { 0 };
+    if hidden > 0 && hidden >= seg.payload {
         // It was absorbed before this leg had the authority, and its acknowledgement was lost.
         ack_leg(flow, side, step);
         if raise_shown(flow) {
@@ -220,25 +276,20 @@ fn show<S: Switch>(
         step.end(Verdict::Absorbed);
         return;
     }
-    if seg.payload > 0 {
-        match read(flow, side, seg, terms, step) {
-            Read::Done => {}
-            Read::Hole => {
-                step.end(Verdict::BeyondHead);
-                return;
-            }
-            Read::Raced => {
-                step.end(Verdict::DeferredRaced);
-                return;
-            }
-        }
-    }
     let mut end = end;
-    let borrowed_fin = seg.is(tcp::FIN) && seg.payload > 0 && borrowed(flow, side, terms);
-    if borrowed_fin {
+    // What is made of a packet larger than a segment is one segment: the rest comes again.
+    let most = u32::from(flow.mss);
+    let partly = hidden > 0 && seg.payload.wrapping_sub(hidden) > most;
+    let without_fin = seg.is(tcp::FIN) && seg.payload > 0 && (partly || borrowed(flow, side, terms));
+    if without_fin {
         // Its answer is the client's, its end isn't: that comes again, alone.
         end = end.wrapping_sub(1);
-    } else if seg.is(tcp::FIN) && !fin_of_authority(flow, side, seg, end, terms, step) {
+    }
+    if partly {
+        end = flow.shown_from.wrapping_add(most);
+        unsummed(flow);
+    }
+    if seg.is(tcp::FIN) && !without_fin && !fin_of_authority(flow, side, seg, end, terms, step) {
         return;
     }
     let leg = flow.leg_mut(side);
@@ -256,15 +307,23 @@ fn show<S: Switch>(
     raise_shown(flow);
     raise_edge(flow);
     step.to_client = shown(flow, seg);
-    if borrowed_fin {
-        step.to_client.flags = seg.flags & !tcp::FIN;
+    let flags = if without_fin { seg.flags & !tcp::FIN } else { seg.flags };
+    if without_fin {
+        step.to_client.flags = flags;
+    }
+    if hidden > 0 {
+        let shown = &mut step.to_client;
+        (shown.kind, shown.flags) = (emit::CUT, flags);
+        shown.seq = shown.seq.wrapping_add(hidden);
+        shown.skip = hidden as u16;
+        shown.mss = if partly { most } else { seg.payload.wrapping_sub(hidden) } as u16;
     }
     note_end(flow, side, seg, step);
     if step.measured.ended != 0 && flow.has(Flow::TURN_WRITES) && terms.switch.in_doubt() {
         // The authority lives: what it may have left undone when it lost a leg, the mirror has done.
         put_out(terms, step);
     }
-    step.end(Verdict::Forwarded);
+    step.end(if hidden > 0 { Verdict::TailForwarded } else { Verdict::Forwarded });
 }
 
 /// Whether a leg only answers reads for the switch word's authority, and its stream's end isn't an answer's.
@@ -329,37 +388,29 @@ fn fin_of_authority<S: Switch>(
     true
 }
 
-/// Bytes of the leg without authority: acknowledged, and seen by nobody.
+/// Bytes of the leg without authority, that have been read: acknowledged, and seen by nobody.
 #[inline(always)]
-pub(super) fn absorb<S: Switch>(
+fn absorb<S: Switch>(
     flow: &mut Flow,
     side: Side,
     seg: &Segment,
-    end: u32,
+    found: Read,
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) {
-    if seg.is(tcp::FIN) && flow.state == flow_state::OPENING {
-        // Nothing is dialled under a connection that isn't open yet. It comes again.
-        step.end(Verdict::BeyondHead);
-        return;
-    }
-    let verdict = if seg.payload > 0 { read(flow, side, seg, terms, step) } else { Read::Done };
-    if verdict == Read::Raced {
-        step.end(Verdict::DeferredRaced);
-        return;
-    }
+    let end = seg.end();
     let data_end = seg.seq.wrapping_add(seg.payload);
     let opaque = flow.has(Flow::OPAQUE);
     let turns = flow.turns;
     let leg = flow.leg_mut(side);
-    if verdict == Read::Hole {
+    let next = leg.rcv_nxt == seg.seq;
+    if found == Read::Hole {
         leg.flags |= Leg::HOLE;
     } else if leg.answered == turns {
         leg.flags &= !Leg::HOLE;
     }
     // Over holes of a body nobody reads; never over one that hides a head.
-    let whole = verdict == Read::Done
+    let whole = found != Read::Hole
         && (seq::le(seg.seq, leg.rcv_nxt) || (!opaque && seq::le(data_end, leg.parse.at)));
     if whole {
         leg.rcv_nxt = seq::max(leg.rcv_nxt, data_end);
@@ -369,22 +420,61 @@ pub(super) fn absorb<S: Switch>(
         note_fin(leg, end);
         leg.rcv_nxt = end;
         leg.sent_max = end;
-        if !flow.has(Flow::CLIENT_FIN) && flow.state == flow_state::OPEN {
+        let waits = flow.has(Flow::AHEAD) && flow.answerer() as u32 == side as u32;
+        if (!flow.has(Flow::CLIENT_FIN) || waits) && flow.state == flow_state::OPEN {
             fin_of_mirror(flow, side, terms, step);
             return;
         }
     }
-    ack_leg(flow, side, step);
+    if next && whole && may_wait(flow, side, seg) {
+        flow.leg_mut(side).flags |= Leg::OWES_ACK;
+    } else {
+        ack_leg(flow, side, step);
+    }
     if raise_shown(flow) {
         ack_client(flow, step);
     }
     step.end(if seg.is(tcp::FIN) { Verdict::FinAbsorbed } else { Verdict::Absorbed });
 }
 
+/// Whether the acknowledgement of an answer's last segment, that nobody hears, may wait for the client's next packet, which
+/// brings it: the next request, or the client's own acknowledgement of the answer that it hears. A receiver does so, too
+/// (RFC 9293, 3.8.6.3: of every second segment at the latest). Where no such packet comes, the sweep brings it.
+#[inline(always)]
+fn may_wait(flow: &Flow, side: Side, seg: &Segment) -> bool {
+    let (leg, other) = (flow.leg(side), flow.leg(side.other()));
+    let last = leg.answered == flow.turns && leg.parse.at == leg.rcv_nxt;
+    let comes = flow.client_acked != flow.view_next || other.answered != flow.turns;
+    last && comes
+        && seg.payload <= u32::from(flow.mss)
+        && leg.flags & (Leg::OWES_ACK | Leg::FIN) == 0
+        && flow.state == flow_state::OPEN
+        && other.state == leg_state::OPEN
+        && flow.hears(side.other())
+        && !flow.has(Flow::OPAQUE | Flow::CLIENT_FIN)
+}
+
+/// The same of a leg whose connection's client hears nobody any more.
+#[inline(always)]
+pub(super) fn absorb_unheard<S: Switch>(
+    flow: &mut Flow,
+    side: Side,
+    seg: &Segment,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
+    match if seg.payload > 0 { read(flow, side, seg, terms, step) } else { Read::Nothing } {
+        Read::Raced => step.end(Verdict::DeferredRaced),
+        found => absorb(flow, side, seg, found, terms, step),
+    }
+}
+
 /// The mirror closes while the client doesn't: its leg is replaced, or owes what it will never do.
 #[inline(always)]
 fn fin_of_mirror<S: Switch>(flow: &mut Flow, side: Side, terms: &mut Terms<'_, S>, step: &mut Step) {
-    let over = flow.leg(flow.authority()).flags & (Leg::FIN | Leg::CLOSING) != 0 || done_as_asked(flow, side);
+    let ends = flow.leg(side.other()).flags & (Leg::FIN | Leg::CLOSING) != 0 || done_as_asked(flow, side);
+    // A client that waits for the one leg hears nothing of the other's end.
+    let over = ends && !flow.has(Flow::AHEAD);
     let mine = terms.switch.word().authority() as u8 == side as u8;
     if over || (mine && !spared(flow, side, false)) || flow.has(Flow::OPAQUE) {
         // The connection's own end is on its way, or this is the end that the client will see.

@@ -87,7 +87,7 @@ pub(super) fn lose<S: Switch>(
     }
     // While the other leg is waited for, it is that one which the client can't do without.
     let hears_it = flow.state != flow_state::ENDED
-        && (flow.authority as u32 == side as u32) != flow.has(Flow::RETURNING);
+        && (flow.answerer() as u32 == side as u32) != flow.has(Flow::RETURNING);
     let mine = word.authority() as u8 == side as u8;
     if (mine && !spared(flow, side, refused)) || (flow.has(Flow::OPAQUE) && hears_it) {
         end_with_reset(flow, mine, terms, step);
@@ -106,7 +106,7 @@ pub(super) fn lose<S: Switch>(
     if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
         step.reason |= LossReason::FAILED;
     }
-    if !all_but_last(flow, side) {
+    if !flow.has(Flow::AHEAD) && !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
         flow.set(Flow::MOVED, false);
     }
@@ -162,7 +162,7 @@ pub(super) fn lose<S: Switch>(
 #[inline(always)]
 pub(super) fn spared(flow: &Flow, side: Side, refused: bool) -> bool {
     flow.state == flow_state::OPEN
-        && flow.authority as u32 != side as u32
+        && flow.answerer() as u32 != side as u32
         && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN)
         && !owes_write(flow, side)
         && at_boundary(flow)
@@ -218,7 +218,7 @@ fn give_back(flow: &mut Flow, to: Side, whole: bool) -> bool {
         // It waits for nothing but its connection's end, and nobody else would say that.
         return false;
     }
-    flow.set(Flow::MOVED | Flow::ASK_AGAIN | Flow::RETURNING, false);
+    flow.set(Flow::MOVED | Flow::ASK_AGAIN | Flow::RETURNING | Flow::AHEAD, false);
     flow.authority = to.other() as u8;
     // What the client hasn't acknowledged may be lost on its way, and nobody has it any more.
     let has_all = flow.client_acked == flow.view_next;
@@ -284,6 +284,7 @@ pub(super) fn end_with_reset<S: Switch>(
         put_out(terms, step);
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
+    flow.set(Flow::AHEAD, false);
     flow.set(Flow::RETURNING, lingers || flow.has(Flow::RETURNING));
     finish_write(flow, !lingers, terms, step);
     flow.set(Flow::TOLD_ONCE, !opening);
@@ -333,11 +334,12 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
     let (next, turns) = (flow.client_next, flow.turns);
     let awaited = flow.has(Flow::RETURNING) && flow.authority as u32 != side as u32;
-    let heard_by_nobody = flow.authority as u32 != side as u32 && !flow.has(Flow::RETURNING | Flow::OPAQUE);
+    let answers = flow.answerer() as u32 == side as u32;
+    let heard_by_nobody = !answers && !flow.has(Flow::RETURNING | Flow::OPAQUE);
     // What is told apart no more isn't counted either: then a leg owes acknowledgements alone.
     let counted = !flow.has(Flow::OPAQUE);
     let leg = flow.leg(side);
-    let silent = if flow.authority as u32 == side as u32 {
+    let silent = if answers {
         flow.client_window != 0
             && (flow.client_acked != flow.view_next || (counted && leg.answered != turns) || in_answer(leg))
     } else {

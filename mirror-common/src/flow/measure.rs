@@ -169,9 +169,9 @@ pub fn may_compare(flow: &Flow) -> bool {
     both_open(flow) && !flow.has(Flow::COMPARING | Flow::SUMMING)
 }
 
-/// A leg is gone: what is missing of its body comes from no other.
+/// A part of a body isn't summed as it was shown, or the leg is gone: what is missing comes from no other.
 #[inline(always)]
-pub(super) fn forget(flow: &mut Flow) {
+pub(super) fn unsummed(flow: &mut Flow) {
     flow.set(Flow::SUMMING, false);
     flow.set(Flow::UNSUMMED, true);
 }
@@ -220,7 +220,21 @@ pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
         && flow.has(Flow::TIMED)
         && seq::since(now_us, flow.turn_us) >= for_us
         && !seq::lt(flow.turn_view, flow.view_next)
-        && answered(flow, flow.authority().other())
+        && answered(flow, flow.answerer().other())
+}
+
+/// Notes whether the last answer, whose first bytes are among those of a segment that the client is shown, is an error: what lies
+/// before it was absorbed.
+#[inline(always)]
+pub(super) fn note_error(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
+    let leg = flow.leg(side);
+    // The last head that ends here is its own, or one before.
+    let its_own =
+        leg.answered == flow.turns || !(leg.parse.scanner.in_head() || leg.parse.scanner.is_boundary());
+    if its_own && seg.reading.status >= SERVER_ERROR {
+        step.measured.errors = 1;
+        step.measured.errors_row = Measured::shown(side as u32, flow.has(Flow::TURN_WRITES) as u32) as u8;
+    }
 }
 
 /// Measures the heads that a reading found; the leg had answered so many turns before it, and has answered so many now.
@@ -229,7 +243,7 @@ pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
 #[inline(always)]
 pub(super) fn note_heads(flow: &mut Flow, side: Side, seg: &Segment, answered: [u32; 2], step: &mut Step) {
     let reading = &seg.reading;
-    if side as u8 == flow.authority && reading.errors != 0 {
+    if flow.hears(side) && reading.errors != 0 {
         let class = flow.has(Flow::TURN_WRITES) as u32;
         step.measured.errors = reading.errors as u8;
         step.measured.errors_row = Measured::shown(side as u32, class) as u8;
@@ -305,7 +319,7 @@ fn begin_body(flow: &mut Flow, side: Side, seg: &Segment) {
     flow.lengths[side as usize & 1] = length;
     flow.body_sums[side as usize & 1] = 0;
     if length > MAX_SUMMED {
-        forget(flow);
+        unsummed(flow);
     } else if length > 0 && !flow.has(Flow::UNSUMMED) {
         flow.set(summed(side), true);
         add(flow, side, seg, reading.body_at, reading.body_at.wrapping_add(length));
@@ -323,7 +337,7 @@ fn add(flow: &mut Flow, side: Side, seg: &Segment, from: u32, bound: u32) {
         return;
     }
     if !seq::lt(from, to) || reading.sum_at != from || reading.summed != bytes {
-        forget(flow);
+        unsummed(flow);
         return;
     }
     let before = flow.lengths[side as usize & 1].wrapping_sub(bound.wrapping_sub(from));

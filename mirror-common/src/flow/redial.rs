@@ -56,7 +56,7 @@ pub(super) fn put_down(flow: &mut Flow, side: Side, from: u32, answered: u32) {
     leg.rcv_nxt = 0;
     leg.sent_max = 0;
     sack::forget(flow, side);
-    measure::forget(flow);
+    measure::unsummed(flow);
 }
 
 /// Puts a leg down whose successor begins with the client's next byte, and may be dialled at once.

@@ -232,7 +232,7 @@ fn furthest(flow: &Flow, side: Side, seg: &Segment) -> u32 {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn of_client(flow: &Flow, seg: &Segment, step: &mut Step) -> u8 {
     let side = flow.authority();
-    let current = seg.ack == flow.client_acked && !flow.has(Flow::RETURNING);
+    let current = seg.ack == flow.client_acked && flow.hears(side);
     if current && sacks(flow, side) && flow.leg(side).state == leg_state::OPEN {
         let mut count = translate(flow, side, seg, step, 0);
         count |= translate(flow, side, seg, step, 1);

@@ -5,8 +5,8 @@ use super::{Flow, Leg, Step, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
 
-/// Proof that a flow is settled; only [`settled`] makes one.
-pub struct Settled(());
+/// Proof that a flow is settled; only [`change`] makes one.
+pub(super) struct Settled(());
 
 /// Whether a leg has answered every turn, and every byte of the answers has been seen.
 #[inline(always)]
@@ -50,21 +50,72 @@ fn quiet(flow: &Flow, side: Side) -> bool {
     leg.state == leg_state::NONE || (leg.state == leg_state::OPEN && !seq::lt(leg.acked, flow.client_next))
 }
 
-/// Whether the flow may give its authority to `to` before its next turn.
-///
-/// The only gate to that: callers that find `None` keep everything as it is.
+/// How the next turn's authority may be another one than the last one's.
+pub(super) enum Change {
+    /// Not: everything stays as it is.
+    No,
+    /// From its next byte on, for the flow is settled.
+    Settled(Settled),
+    /// From the first byte of that turn's answer on ([`Flow::AHEAD`]): the leg is behind.
+    Ahead,
+}
+
+/// How the next turn's authority may become `to`. The only gate to that.
 #[inline(always)]
-pub fn settled(flow: &Flow, to: Side) -> Option<Settled> {
-    let open = flow.state == flow_state::OPEN && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN);
-    let client_has_it_all = flow.client_acked == flow.view_next;
-    let legs_quiet = quiet(flow, Side::Primary) && quiet(flow, Side::Shadow);
-    // Both ends of a move must have finished: the old one, or its tail would be shown by the new one's numbers; the new
-    // one, or its last answer would.
-    let ends_finished = finished(flow, flow.authority()) && finished(flow, to);
-    if cfg!(feature = "plant-flip-unsettled") && open && flow.leg(to).state == leg_state::OPEN {
-        return Some(Settled(()));
+pub(super) fn change(flow: &Flow, to: Side) -> Change {
+    match readiness(flow, to) {
+        SETTLED => Change::Settled(Settled(())),
+        BEHIND => Change::Ahead,
+        _ => Change::No,
     }
-    (open && client_has_it_all && at_boundary(flow) && legs_quiet && ends_finished).then_some(Settled(()))
+}
+
+/// [`readiness`]: the flow is settled.
+const SETTLED: u32 = 1;
+/// [`readiness`]: the old authority has finished, the new one hasn't.
+const BEHIND: u32 = 2;
+
+/// What [`change`] goes by, as a number. A subprogram of its own: its caller's frame is large.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+fn readiness(flow: &Flow, to: Side) -> u32 {
+    let open = flow.state == flow_state::OPEN
+        && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN | Flow::AHEAD);
+    let old = flow.authority();
+    if cfg!(feature = "plant-flip-unsettled") && open && flow.leg(to).state == leg_state::OPEN {
+        return SETTLED;
+    }
+    // The old one must have finished in any case, and the client must have all of it, or its tail would be shown by the new
+    // one's numbers.
+    let has_it_all = flow.client_acked == flow.view_next;
+    if !open || !has_it_all || !at_boundary(flow) || !quiet(flow, old) || !finished(flow, old) {
+        0
+    } else if quiet(flow, to) && finished(flow, to) {
+        SETTLED
+    } else if may_catch_up(flow, to) {
+        BEHIND
+    } else {
+        0
+    }
+}
+
+/// The rest of a body that a leg is waited for to send before it answers a read, in bytes: longer ones cost the client too much.
+const SHORT: u32 = 1 << 16;
+
+/// Whether a leg can be expected to answer what it owes, and then the next turn.
+#[inline(always)]
+fn may_catch_up(flow: &Flow, side: Side) -> bool {
+    let leg = flow.leg(side);
+    let missing = leg.parse.at.wrapping_sub(leg.sent_max);
+    let short = (missing as i32) <= SHORT as i32;
+    // It answers in order: what it begins next must be an answer's first byte, or the rest of an answer that was asked for.
+    let in_order = leg.parse.scanner.is_boundary() || leg.answered != flow.turns;
+    leg.state == leg_state::OPEN
+        && leg.flags & (Leg::FIN | Leg::UNKNOWN | Leg::CLOSING) == 0
+        && !leg.parse.scanner.until_close()
+        && in_order
+        && short
+        // It isn't told of a window that opens before it is heard.
+        && flow.client_window != 0
 }
 
 /// The other leg was lost as the authority: this one takes over as soon as it has finished. Where its server has closed it
@@ -98,23 +149,37 @@ pub(super) fn wake(flow: &Flow, step: &mut Step) {
 impl Flow {
     /// Gives `to` the authority of a settled flow.
     #[inline(always)]
-    pub fn set_authority(&mut self, to: Side, _: Settled) {
+    pub(super) fn set_authority(&mut self, to: Side, _: Settled) {
         self.hand_over(to);
+    }
+
+    /// Gives the turn that begins to the other side than the one that is heard. Callers have
+    /// found [`Change::Ahead`].
+    #[inline(always)]
+    pub(super) fn give_ahead(&mut self) {
+        self.set(Flow::AHEAD, true);
+        let old = self.leg_mut(self.authority());
+        old.rcv_nxt = old.sent_max;
     }
 
     /// Lets the client hear `to` from its next new byte on. Callers outside this module hold the proof, or have lost the
     /// other leg.
     #[inline(always)]
     pub(super) fn hand_over(&mut self, to: Side) {
-        let view_next = self.view_next;
         let old = self.leg_mut(to.other());
         if old.state == leg_state::OPEN {
             old.rcv_nxt = old.sent_max;
         }
         let next = self.leg(to).rcv_nxt;
-        self.shown_from = next;
+        self.hear(to, next);
+    }
+
+    /// Lets the client hear `to` from a number of its server's on.
+    #[inline(always)]
+    pub(super) fn hear(&mut self, to: Side, first: u32) {
+        self.shown_from = first;
         if !cfg!(feature = "plant-delta-stale") {
-            self.delta = view_next.wrapping_sub(next);
+            self.delta = self.view_next.wrapping_sub(first);
         }
         self.authority = to as u8;
     }

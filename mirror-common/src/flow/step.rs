@@ -15,7 +15,7 @@ pub mod emit {
     /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when
     /// that is a SYN too, and for dials.
     pub const SYN: u8 = 3;
-    /// As [`FORWARD`], but only the first `mss` bytes of the payload.
+    /// As [`FORWARD`], but of the payload only `mss` bytes, from its byte `skip` on.
     pub const CUT: u8 = 4;
     /// The ICMP error at hand, the packet that it quotes with the sequence number given.
     pub const ERROR: u8 = 5;
@@ -35,6 +35,8 @@ pub struct Emit {
     pub window: u16,
     /// For [`emit::SYN`]; for [`emit::CUT`] the bytes of payload that stay.
     pub mss: u16,
+    /// For [`emit::CUT`]: bytes of payload before those.
+    pub skip: u16,
     /// [`emit`].
     pub kind: u8,
     /// [`tcp`] flags, for all but [`emit::FORWARD`], which keeps the packet's own where this is 0.
@@ -43,7 +45,11 @@ pub struct Emit {
     pub scale: u8,
     /// For [`emit::SYN`]: 1: SACK-permitted is among the options.
     pub permits_sack: u8,
+    /// Zero.
+    pub pad: u16,
 }
+
+const _: () = assert!(size_of::<Emit>() == 24);
 
 /// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
 /// beside; and a copy may be held.

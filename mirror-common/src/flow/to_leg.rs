@@ -1,6 +1,6 @@
 //! Packets of our own to a leg's server, and what it is told in those that are sent on.
 
-use super::{Emit, Flow, Segment, Step, emit, tcp};
+use super::{Emit, Flow, Leg, Segment, Step, emit, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 
@@ -8,18 +8,19 @@ use crate::switch_word::Side;
 #[inline(always)]
 pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
     let leg = flow.leg(side);
-    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+    if flow.hears(side) {
         seq::max(flow.client_acked.wrapping_sub(flow.delta), flow.shown_from)
     } else {
         leg.rcv_nxt
     }
 }
 
-/// The window that a leg's server is told: the authority's is the client's; what is absorbed needs no limit.
+/// The window that a leg's server is told: the authority's is the client's, as is that of a leg that will be heard; what is
+/// absorbed needs no limit.
 #[inline(always)]
 fn leg_window(flow: &Flow, side: Side) -> u16 {
     let leg = flow.leg(side);
-    if flow.authority as u32 == side as u32 && !flow.has(Flow::RETURNING) {
+    if flow.answerer() as u32 == side as u32 && !flow.has(Flow::RETURNING) {
         let field = (u32::from(flow.client_window) << (flow.client_scale & 15)) >> (leg.told & 15);
         if field > 0xffff { 0xffff } else { field as u16 }
     } else {
@@ -38,9 +39,15 @@ pub(super) fn packet(flow: &Flow, side: Side, kind: u8, flags: u8, at: u32) -> E
         ack: leg_ack(flow, side),
         port: leg.port,
         window: leg_window(flow, side),
-        mss: 0,
-        scale: 0,
-        permits_sack: 0,
+        ..Emit::default()
+    }
+}
+
+/// What leaves for a leg brings its server the acknowledgement that was owed.
+#[inline(always)]
+pub(super) fn note_brought(flow: &mut Flow, side: Side, step: &Step) {
+    if step.to_leg[side as usize & 1].kind != emit::NONE {
+        flow.leg_mut(side).flags &= !Leg::OWES_ACK;
     }
 }
 

@@ -3,7 +3,7 @@
 use super::measure;
 use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
-use super::settled::{at_boundary, settled};
+use super::settled::{Change, at_boundary, change};
 use super::to_leg::end_leg;
 use super::{Flow, Leg, Reading, Segment, Step, Switch, Terms, leg_state, tcp};
 use crate::abi::Service;
@@ -18,6 +18,8 @@ enum Begun {
     Yes,
     /// Under the same authority as before, for want of a settled flow.
     Kept,
+    /// As chosen, though that leg is behind ([`Flow::AHEAD`]).
+    Ahead,
     /// Not yet.
     Wait(Verdict),
 }
@@ -35,6 +37,8 @@ const BEHIND_HOLE: u32 = 16;
 const AS_CHOSEN: u8 = 0xff;
 /// [`begin_turn`]: under the same authority as before.
 pub(super) const KEPT: u8 = 0xfe;
+/// [`begin_turn`]: as chosen, ahead of what that leg owes. What is less is a verdict's number.
+pub(super) const AHEAD: u8 = 0xfd;
 
 /// A turn begins, or must wait: then the number of the verdict is returned. A subprogram of its own, as its frame is large.
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -48,6 +52,7 @@ pub(super) fn begin_turn<S: Switch>(
     match begin(flow, seg, data_end, terms, step) {
         Begun::Yes => AS_CHOSEN,
         Begun::Kept => KEPT,
+        Begun::Ahead => AHEAD,
         Begun::Wait(verdict) => verdict as u8,
     }
 }
@@ -61,7 +66,7 @@ fn begin<S: Switch>(
     terms: &mut Terms<'_, S>,
     step: &mut Step,
 ) -> Begun {
-    if flow.has(Flow::MOVED | Flow::ASK_AGAIN) {
+    if flow.has(Flow::MOVED | Flow::ASK_AGAIN | Flow::AHEAD) {
         return Begun::Wait(Verdict::HeldMoved);
     }
     if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
@@ -98,12 +103,15 @@ fn begin<S: Switch>(
         return begun;
     }
     let me = word.authority();
+    flow.turn_view = answers_end(flow);
+    if let Begun::Ahead = begun {
+        flow.give_ahead();
+    }
     flow.set(Flow::COUNTED, writes || flow.has(Flow::COUNTED));
-    flow.set(Flow::MOVED, !writes && flow.authority as u32 != me as u32);
+    flow.set(Flow::MOVED, !writes && flow.answerer() as u32 != me as u32);
     flow.set(Flow::TURN_WRITES, writes);
     flow.set(Flow::LONE_WRITE, counts && reading.begun == 1);
     flow.turn_begin = reading.before.at;
-    flow.turn_view = answers_end(flow);
     flow.turns = flow.turns.wrapping_add(reading.begun);
     if writes {
         flow.write_turn = flow.turns;
@@ -170,18 +178,19 @@ fn choose<S: Switch>(
         limit > 0 && flow.leg(other).state != leg_state::NONE && fed.wrapping_add(seg.reading.begun) >= limit;
     let full = last && fed > 0 && fed.wrapping_add(seg.reading.begun) > limit;
     let wanted = if writes { me } else { reader(flow, seg, data_end, word, last) };
-    let mut kept = false;
+    let mut begun = Begun::Yes;
     if wanted as u8 != flow.authority {
-        match settled(flow, wanted) {
-            Some(proof) => flow.set_authority(wanted, proof),
+        match change(flow, wanted) {
+            Change::Settled(proof) => flow.set_authority(wanted, proof),
             // A side that is out of sync answers nothing any more, and a connection from before a join may have no leg yet
             // where the authority has gone since.
-            None if writes || !word.member(flow.authority()) => {
+            _ if writes || !word.member(flow.authority()) => {
                 take_in(flow, wanted, word, terms.service);
                 ask_dial(flow, wanted, seg.now_ms, step);
                 return Begun::Wait(Verdict::HeldUnsettled);
             }
-            None => kept = true,
+            Change::Ahead if goes_on(flow, seg, data_end) => begun = Begun::Ahead,
+            _ => begun = Begun::Kept,
         }
     }
     // In the middle of a head nothing can be cut off: then it gets one more.
@@ -211,7 +220,7 @@ fn choose<S: Switch>(
         flow.leg_mut(other).state = leg_state::NONE;
     }
     ask_dial(flow, other, seg.now_ms, step);
-    if kept { Begun::Kept } else { Begun::Yes }
+    begun
 }
 
 /// Mirroring began after this connection: from its next turn on it has a leg there, too.
@@ -225,16 +234,29 @@ fn take_in(flow: &mut Flow, side: Side, word: SwitchWord, service: &Service) {
     }
 }
 
+/// Whether a segment is exactly one whole request.
+#[inline(always)]
+fn alone(flow: &Flow, seg: &Segment, data_end: u32) -> bool {
+    let reading = &seg.reading;
+    reading.begun == 1
+        && reading.flags & Reading::IN_HEAD == 0
+        && reading.after.at == data_end
+        && at_boundary(flow)
+        && !seg.is(tcp::FIN)
+}
+
+/// The same, where the client may ask more on its connection: a server that is asked to end it does so behind its answer, though
+/// nobody hears that one, and the other's may never come.
+#[inline(always)]
+fn goes_on(flow: &Flow, seg: &Segment, data_end: u32) -> bool {
+    alone(flow, seg, data_end) && seg.reading.flags & Reading::CLOSE == 0
+}
+
 /// Who answers a read, by the weight: only a segment that is exactly one whole request goes elsewhere.
 #[inline(always)]
 fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, last: bool) -> Side {
     let me = word.authority();
-    let reading = &seg.reading;
-    let whole = reading.begun == 1
-        && reading.flags & Reading::IN_HEAD == 0
-        && reading.after.at == data_end
-        && at_boundary(flow);
-    if !whole || last || seg.is(tcp::FIN) {
+    if !alone(flow, seg, data_end) || last {
         return me;
     }
     let key = if word.sticky() {

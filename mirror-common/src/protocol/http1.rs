@@ -200,6 +200,8 @@ pub struct Walk {
     /// Final answers whose end became known here: with their head where they have no body or a known length,
     /// with the last byte where they are chunked. An answer that ends with the connection isn't counted.
     pub answered: u32,
+    /// Offsets in the payload behind the last of those, and behind the one before; say nothing where there were fewer.
+    pub ends: [u32; 2],
     /// Interim answers (1xx).
     pub interim: u32,
     /// Statuses of the first and the last final answer whose head ends here; 0: there was none.
@@ -215,6 +217,8 @@ pub struct Walk {
     /// 1 when the server said, in a final answer, that it will close the connection; or the client, in the last request that
     /// is complete here, that it asks no more on it.
     pub close: u32,
+    /// 1 when a final answer's head ends here behind one of the same server's that said so here.
+    pub behind_close: u32,
 }
 
 impl Default for Walk {
@@ -243,6 +247,7 @@ impl Walk {
             last_begin: 0,
             completed_class: 0,
             answered: 0,
+            ends: [0; 2],
             interim: 0,
             first_status: 0,
             last_status: 0,
@@ -250,6 +255,7 @@ impl Walk {
             first_length: 0,
             errors: 0,
             close: 0,
+            behind_close: 0,
         }
     }
 
@@ -278,6 +284,7 @@ impl Walk {
         self.last_begin = 0;
         self.completed_class = 0;
         self.answered = 0;
+        self.ends = [0; 2];
         self.interim = 0;
         self.first_status = 0;
         self.last_status = 0;
@@ -285,6 +292,7 @@ impl Walk {
         self.first_length = 0;
         self.errors = 0;
         self.close = 0;
+        self.behind_close = 0;
     }
 
     /// What the walk needs next.

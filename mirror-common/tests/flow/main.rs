@@ -1,10 +1,12 @@
 //! Transitions of a flow, one at a time: what the deterministic world found broken once.
 
+mod ahead;
 mod behind;
 mod broken_off;
 mod doubt;
 mod fins;
 mod hostile;
+mod late;
 mod measure;
 mod order;
 mod resets;
@@ -229,6 +231,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
         (Reading::OPAQUE, walk.opaque()),
         (Reading::CLOSE, walk.close != 0),
         (Reading::IN_HEAD, walk.in_head()),
+        (Reading::BEHIND_CLOSE, walk.behind_close != 0),
     ] {
         flags |= if on { flag } else { 0 };
     }
@@ -240,6 +243,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
         begun: walk.begun,
         completed: walk.completed,
         answered: walk.answered,
+        ends: walk.ends.map(|end| seq.wrapping_add(end)),
         class: walk.class_number(),
         status: walk.last_status,
         first_status: walk.first_status,

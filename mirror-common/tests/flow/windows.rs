@@ -222,3 +222,24 @@ fn the_least_segment_size_is_offered_to_both_ends() {
         assert_eq!(scene.server_sends(Side::Primary, &answer).to_client.mss, least);
     }
 }
+
+/// A number that stood still seemed to lie ahead of the authority's bytes when 2 GiB had come behind it: they were absorbed, and
+/// the connection hung. So it did at 4 GiB, where what had been acknowledged seemed too far from what was seen.
+#[test]
+fn a_connection_goes_on_behind_any_number_of_bytes() {
+    const PIECE: u32 = 1 << 20;
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+    is(&scene.server(Side::Primary, 0, head, READ.len()), Verdict::Forwarded);
+    let mut next = SERVER_ISS[0] + 1 + head.len() as u32;
+    for piece in 0..5 << 10 {
+        let ack = LEG_ISS[0] + 1 + READ.len() as u32;
+        let segment = Segment { seq: next, ack, payload: PIECE, ..scene.segment() };
+        is(&scene.server_sends(Side::Primary, &segment), Verdict::Forwarded);
+        next = next.wrapping_add(PIECE);
+        let ack = Segment { seq: ISS + 1 + READ.len() as u32, ack: next, ..scene.segment() };
+        let step = scene.client_sends(&ack);
+        assert_eq!(step.to_leg[0].ack, next, "behind {piece} MiB");
+    }
+}

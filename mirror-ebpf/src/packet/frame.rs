@@ -111,6 +111,18 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn headers(self, to: &mut Header) -> bool {
+        let (data, end) = (self.data(), self.end());
+        if data + HEADERS as usize > end {
+            // SAFETY: it has room for as many. The first buffer may have fewer than the frame.
+            return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
+        }
+        // SAFETY: within the frame; it has room for as many.
+        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
+        true
+    }
+
+    #[inline(always)]
     fn resize(self, len: u32) -> bool {
         let delta = len.wrapping_sub(self.length()) as i32;
         // SAFETY: nothing points into the frame.
@@ -120,8 +132,14 @@ impl Packet for Frame {
     #[inline(always)]
     fn write(self, header: &mut Header, plain: u16, pseudo: u16, _rest: u32) -> bool {
         header.sum = checksum::update(header.sum, u64::from(plain) + u64::from(pseudo));
-        // SAFETY: the headers were loaded from there; `header` has as many bytes.
-        unsafe { bpf_xdp_store_bytes(self.0, 0, header.bytes().cast(), HEADERS) == 0 }
+        let (data, end) = (self.data(), self.end());
+        if data + HEADERS as usize > end {
+            // SAFETY: the headers were loaded from there; `header` has as many bytes.
+            return unsafe { bpf_xdp_store_bytes(self.0, 0, header.bytes().cast(), HEADERS) == 0 };
+        }
+        // SAFETY: within the frame; `header` has as many bytes.
+        unsafe { Header::copy(header.bytes().cast(), data as *mut u16) };
+        true
     }
 
     #[inline(always)]

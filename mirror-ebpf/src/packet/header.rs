@@ -71,6 +71,18 @@ impl Header {
         unsafe { (&raw mut *self).cast::<u8>().add(first) }
     }
 
+    /// Copies the bytes of three headers, by pairs: a packet begins at an even address, and no more is known of it.
+    ///
+    /// # Safety
+    /// So many may be read from `from` and written to `to`.
+    #[inline(always)]
+    pub unsafe fn copy(from: *const u16, to: *mut u16) {
+        for pair in 0..super::HEADERS as usize / 2 {
+            // SAFETY: the caller's promise.
+            unsafe { to.add(pair).write_volatile(from.add(pair).read_volatile()) };
+        }
+    }
+
     /// Whether it has an offset, or more fragments follow.
     #[inline(always)]
     pub fn is_fragment(&self) -> bool {

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+use super::{HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -49,6 +49,20 @@ impl Skb {
     /// `from` has `len` bytes.
     #[inline(always)]
     pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
+    }
+
+    /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
+    ///
+    /// # Safety
+    /// `from` has `MAX` bytes.
+    #[inline(always)]
+    pub unsafe fn store_raw<const MAX: u32>(self, offset: u32, from: *const u8, len: u32) -> bool {
+        let len = opaque(len);
+        if len == 0 || len > MAX {
+            return false;
+        }
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
     }
@@ -96,6 +110,19 @@ impl Packet for Skb {
     unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool {
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.cast(), len) == 0 }
+    }
+
+    #[inline(always)]
+    fn headers(self, to: &mut Header) -> bool {
+        // SAFETY: the context's own fields.
+        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        if data + HEADERS as usize > end {
+            // SAFETY: it has room for as many. What is linear of a packet may be shorter than it.
+            return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
+        }
+        // SAFETY: within the packet; it has room for as many.
+        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
+        true
     }
 
     #[inline(always)]

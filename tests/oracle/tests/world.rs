@@ -49,7 +49,10 @@ const ENDS: &[Verdict] = &[
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
     Verdict::SynAckWithoutSack,
+    Verdict::MirroredAhead,
+    Verdict::TailForwarded,
     Verdict::BrokenOff,
+    Verdict::AckedLate,
 ];
 
 /// Runs seeds until so many packets have been delivered; ends at the first rule that is broken.

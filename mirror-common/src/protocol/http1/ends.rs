@@ -228,8 +228,8 @@ impl Walk {
         };
         self.note_answer(status, length);
         if length != UNKNOWN_LENGTH {
-            self.answered += 1;
             self.jump(length);
+            self.end_answer();
         } else if coded {
             self.scanner.state = state::CHUNK_SIZE_FIRST;
             self.scanner.head_bytes = 0;
@@ -242,6 +242,7 @@ impl Walk {
     /// Counts a final answer's head.
     #[inline(always)]
     fn note_answer(&mut self, status: u16, length: u32) {
+        self.behind_close |= self.close;
         if self.first_status == 0 {
             self.first_status = status;
             self.first_body = self.at;
@@ -276,8 +277,15 @@ impl Walk {
 
     #[inline(always)]
     pub(super) fn end_chunked(&mut self) {
-        self.answered += 1;
+        self.end_answer();
         self.scanner.state = start_of(self.kind);
+    }
+
+    /// Counts an answer, behind whose last byte the walk is.
+    #[inline(always)]
+    fn end_answer(&mut self) {
+        self.answered += 1;
+        self.ends = [self.at, self.ends[0]];
     }
 
     /// Over bytes that needn't be read. Below 2^31 in all, so the sum doesn't wrap.

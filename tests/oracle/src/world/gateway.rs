@@ -201,13 +201,15 @@ impl Gateway {
             begun: walk.begun,
             completed: walk.completed,
             answered: walk.answered,
+            ends: walk.ends.map(|end| packet.seq.wrapping_add(end)),
             errors: walk.errors,
             class: walk.class_number(),
             flags: Reading::DONE
                 | flag(walk.opaque(), Reading::OPAQUE)
                 | flag(walk.until_close(), Reading::UNTIL_CLOSE)
                 | flag(walk.close != 0, Reading::CLOSE)
-                | flag(walk.in_head(), Reading::IN_HEAD),
+                | flag(walk.in_head(), Reading::IN_HEAD)
+                | flag(walk.behind_close != 0, Reading::BEHIND_CLOSE),
             status: walk.last_status,
             first_status: walk.first_status,
             body_at: packet.seq.wrapping_add(walk.first_body),

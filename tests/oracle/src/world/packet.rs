@@ -69,7 +69,7 @@ impl Packet {
         let cut = e.kind == emit::CUT;
         let payload = match packet {
             Some(packet) if forwards => packet.payload.clone(),
-            Some(packet) if cut => packet.payload[..usize::from(e.mss)].into(),
+            Some(packet) if cut => packet.payload[usize::from(e.skip)..][..usize::from(e.mss)].into(),
             _ => [].into(),
         };
         let made = e.kind == emit::SYN;

@@ -19,12 +19,13 @@ impl World {
     /// All has been answered: who is in sync has each write exactly once, in order.
     pub(super) fn settle(&mut self) {
         // What is known to nobody but a client that has vanished, and that is lost on its way, no server gives up.
-        let vanished = |flow: &Flow| {
-            let client = &self.clients[(flow.tuple.saddr - CLIENTS) as usize];
-            client.has_vanished(flow.tuple.sport)
+        let waits = |flow: &&Flow| {
+            let vanished = || {
+                let client = &self.clients[(flow.tuple.saddr - CLIENTS) as usize];
+                client.has_vanished(flow.tuple.sport)
+            };
+            flow.state != flow_state::FREE && flow.has(Flow::COUNTED) && !vanished()
         };
-        let waits =
-            |flow: &&Flow| flow.state != flow_state::FREE && flow.has(Flow::COUNTED) && !vanished(flow);
         let open = self.gateway.flows.iter().filter(waits).count();
         if open != 0 {
             self.violate(format!("{open} writes are counted as open when all are answered"));

@@ -19,6 +19,8 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::SynAckAbsorbed, "the other's SYN-ACK becomes the ACK", syn_ack_absorbed),
     (Verdict::Forwarded, "the authority's answer is the client's, unchanged", answer),
     (Verdict::Absorbed, "the other's answer is acknowledged, and shown to nobody", absorbed),
+    (Verdict::TailForwarded, "of answers in one segment the client gets the one that it waits for", tail),
+    (Verdict::TailForwarded, "a long one beside options, by an odd number of bytes", long_tail),
     (Verdict::AbsorbedAck, "an acknowledgement without news is dropped", absorbed_ack),
     (Verdict::Raised, "the slower leg's acknowledgement is what the client is shown", raised),
     (Verdict::BeyondHead, "an answer behind a hole comes again", beyond_head),
@@ -26,6 +28,11 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::LegLost, "a reset leg of a side that isn't in sync is gone", leg_lost),
     (Verdict::Dialled, "a leg that has answered and is reset is dialled at once, from a new port", dialled),
     (Verdict::FailedMidAnswer, "a reset in the middle of a shown answer is the client's", mid_answer),
+    (
+        Verdict::AckedLate,
+        "an answer that nobody hears is acknowledged though its client says nothing",
+        acked_late,
+    ),
     (Verdict::NoneDue, "a queued packet that isn't needed any more isn't made", none_due),
 ];
 
@@ -75,13 +82,61 @@ fn answer(stage: &mut Stage) -> Result<Seen> {
 fn absorbed(stage: &mut Stage) -> Result<Seen> {
     let talk = open(stage)?;
     talk.says(stage, READ)?;
-    let seen = talk.answers(stage, Side::Shadow, ANSWER)?;
+    let begin = &ANSWER[..20];
+    let seen = talk.answers(stage, Side::Shadow, begin)?;
     if stage.hook == Hook::Tc {
         let out = Out::parse(&seen.frame)?;
         ensure!(out.seg.payload.is_empty() && out.tuple.daddr == stage.endpoint(1)?.addr, "{out:?}");
-        ensure!(out.seg.ack == SERVER_ISS[1] + 1 + ANSWER.len() as u32, "{out:?}");
+        ensure!(out.seg.ack == SERVER_ISS[1] + 1 + begin.len() as u32, "{out:?}");
     }
     Ok(seen)
+}
+
+/// The shadow's answer is whole, and the primary's doesn't come.
+fn acked_late(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    talk.says(stage, READ)?;
+    talk.answers(stage, Side::Shadow, ANSWER)?;
+    let entry = stage.entry(talk.tuple)?;
+    stage.set_flow(entry.slot(), |flow| {
+        let leg = flow.leg_mut(Side::Shadow);
+        leg.heard_ms = leg.heard_ms.wrapping_sub(1_000);
+    })?;
+    talk.is_due(stage, 0)
+}
+
+/// The next read's answer is the shadow's, which sends it in one segment with the one before; with options.
+fn tail_of(stage: &mut Stage, before: &[u8], answer: &[u8], options: &[u8]) -> Result<Seen> {
+    let talk = open(stage)?;
+    talk.says(stage, READ)?;
+    talk.answers(stage, Side::Primary, ANSWER)?;
+    stage.set_word(all_moved())?;
+    talk.says(stage, READ)?;
+    let bytes = [before, answer].concat();
+    let seg = talk.reply(stage, Side::Shadow, tcp::ACK | tcp::PSH)?.options(options).with(&bytes);
+    let seen = talk.server(stage, Side::Shadow, &seg)?;
+    if stage.hook == Hook::Tc {
+        let (out, flow) = (Out::parse(&seen.frame)?, talk.flow(stage)?);
+        ensure!(out.seg.payload == answer, "{out:?}");
+        ensure!(out.seg.seq == SERVER_ISS[0] + 1 + ANSWER.len() as u32, "{out:?}");
+        ensure!(out.seg.flags == tcp::ACK | tcp::PSH && out.seg.ack == flow.shown, "{out:?}");
+        ensure!(out.tuple.dport == talk.tuple.sport && flow.authority() == Side::Shadow, "{out:?}");
+    }
+    Ok(seen)
+}
+
+/// T37: answers that wait for one another come together.
+fn tail(stage: &mut Stage) -> Result<Seen> {
+    tail_of(stage, ANSWER, ANSWER, &[])
+}
+
+/// More than is moved at once; a timestamp that nobody asked for stays where it is.
+fn long_tail(stage: &mut Stage) -> Result<Seen> {
+    let before = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nodd";
+    ensure!(before.len() % 2 == 1, "an even number of bytes");
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1203\r\n\r\n".to_vec();
+    answer.extend((0..1_203_u32).map(|n| n as u8));
+    tail_of(stage, before, &answer, &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2])
 }
 
 /// T2: an acknowledgement without news isn't shown: it would look like a duplicate.

@@ -17,7 +17,7 @@ use mirror_common::{
 use prog_tests::{
     packet::{Out, Seg},
     stage::{Hook, Seen, Stage, TC_REDIRECT, TC_SHOT},
-    talk::{READ, Talk, WRITE},
+    talk::{READ, SERVER_ISS, Talk, WRITE},
 };
 
 use super::{Sentence, all_moved, frozen, joined};
@@ -46,6 +46,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
         part,
     ),
     (Verdict::KeptUnsettled, "a read on a flow that isn't settled is answered as before", kept),
+    (Verdict::MirroredAhead, "a read goes to both legs, and is the one's that is behind", ahead),
     (Verdict::AskedAgain, "a read whose leg was lost is asked of the other one", asked_again),
     (Verdict::OutOfWindow, "a segment without an acknowledgement is ignored", no_ack),
     (Verdict::NoLeg, "an acknowledgement whose leg is gone is dropped", no_leg),
@@ -314,6 +315,24 @@ fn kept(stage: &mut Stage) -> Result<Seen> {
     talk.says(stage, READ)?;
     stage.set_word(all_moved())?;
     talk.says(stage, READ)
+}
+
+/// T37: the shadow owes an answer, and the next one's is the client's.
+fn ahead(stage: &mut Stage) -> Result<Seen> {
+    let talk = open(stage)?;
+    talk.says(stage, READ)?;
+    talk.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
+    stage.set_word(all_moved())?;
+    let seen = talk.says(stage, READ)?;
+    let flow = talk.flow(stage)?;
+    ensure!(flow.has(Flow::AHEAD) && flow.answerer() == Side::Shadow, "{flow:?}");
+    if stage.hook == Hook::Tc {
+        // The last one that leaves is the shadow's.
+        let out = Out::parse(&seen.frame)?;
+        ensure!(out.seg.payload == READ && out.tuple.daddr == stage.endpoint(1)?.addr, "{out:?}");
+        ensure!(out.seg.ack == SERVER_ISS[1] + 1, "{out:?}");
+    }
+    Ok(seen)
 }
 
 fn asked_again(stage: &mut Stage) -> Result<Seen> {
