@@ -39,7 +39,12 @@ pub(super) fn break_off<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, st
 /// subprogram of its own, for its size.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn went_on<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
-    if at_boundary(flow) {
+    // Where another turn has begun in the same segment, the boundary was passed over. The lost leg's count stands still.
+    let next_begun = |side: Side| {
+        let leg = flow.leg(side);
+        leg.state == leg_state::NONE && leg.answered != flow.turns
+    };
+    if at_boundary(flow) || next_begun(Side::Primary) || next_begun(Side::Shadow) {
         flow.set(Flow::GIVEN_UP, false);
         step.reason = LossReason::GaveUp as u8;
         put_out(terms, step);

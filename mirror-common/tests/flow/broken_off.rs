@@ -222,3 +222,14 @@ fn a_move_breaks_off_what_waits_for_its_client_alone() {
         assert_eq!((due, step.to_client.kind, scene.writes), (Due::Nothing, emit::NONE, 1));
     }
 }
+
+/// A request that was sent ahead began in the segment that ended the one that the mirror had given up: nobody noticed its end.
+#[test]
+fn a_mirror_that_gave_a_request_up_is_out_of_sync_when_the_next_one_begins() {
+    let mut scene = Scene::established(true);
+    let sent = scene.upload(0, 500);
+    is(&scene.says(Side::Shadow, FIN, 0, sent), Verdict::LegLost);
+    assert!(scene.word.member(Side::Shadow));
+    scene.client(sent, &[&vec![b'a'; 500], HEAD].concat(), 0);
+    assert!(!scene.word.member(Side::Shadow));
+}
