@@ -341,9 +341,11 @@ fn a_shadow_that_has_ended_is_started_again_with_its_own_files() -> Result<()> {
     stage.write_to_shadow("key", "an-id-of-the-shadow")?;
     let pid = first["instance"]["pid"].as_u64().context("no pid")?.to_string();
     stage.lab.host(Host::Gateway).sh(&format!("kill -9 {pid}"))?;
-    stage.ended()?;
-    let found = stage.done(&["instance", "shop"])?;
-    ensure!(found["standing"] == "stopped" && found["healthy"] == false, "{found}");
+    let stopped = || {
+        let found = stage.done(&["instance", "shop"]);
+        found.is_ok_and(|found| found["standing"] == "stopped" && found["healthy"] == false)
+    };
+    wait_for("its end to be seen", SOON, stopped)?;
     stage.done(&["provision", "shop"])?;
     ensure!(stage.lists(Host::Shadow)?.contains_key("key"), "its own files were copied anew");
     let data = fs::read_to_string(stage.folder.path().join("data/lists"))?;
