@@ -226,7 +226,8 @@ impl Judge {
             leg.taken = seq::max(leg.taken, packet.ack);
         }
         // A probe's byte lies before what the leg expects: it isn't read.
-        if leg.port != port || packet.len() == 1 || leg.stream.agrees(packet) {
+        let probes = packet.len() == 1 && seq::lt(packet.seq, leg.acked);
+        if leg.port != port || probes || leg.stream.agrees(packet) {
             return Ok(());
         }
         Err(format!(
