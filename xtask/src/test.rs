@@ -174,8 +174,8 @@ pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
 /// scenario at both hooks, one after the other.
 const DECISIONS: [&str; 4] = ["demo_migration", "migration", "orders", "scaling"];
 
-/// Scenarios of the demo and its proof, whose faults are planted in the demo itself: at TC alone, for time.
-const DEMO: &str = "demo";
+/// Scenarios of what isn't the data path's, or is planted in the demo itself: at TC alone, for time.
+const ONCE: [&str; 4] = ["demo", "observe", "ports", "resources"];
 
 /// The scenarios' files: those of the data path, and [`DECISIONS`].
 fn scenarios() -> Result<[Vec<String>; 2]> {
@@ -188,7 +188,9 @@ fn scenarios() -> Result<[Vec<String>; 2]> {
         }
     }
     names.sort();
-    if let Some(unknown) = DECISIONS.iter().find(|name| !names.iter().any(|known| known == *name)) {
+    if let Some(unknown) =
+        DECISIONS.iter().chain(&ONCE).find(|name| !names.iter().any(|known| known == *name))
+    {
         bail!("there is no scenario {unknown} in {}", folder.display());
     }
     let (decisions, packets) = names.into_iter().partition(|name| DECISIONS.contains(&name.as_str()));
@@ -205,7 +207,7 @@ fn netns(args: &TestArgs) -> Result<Count> {
     let runs = match args.name {
         None => {
             let mut at_xdp = packets.clone();
-            at_xdp.retain(|name| name != DEMO);
+            at_xdp.retain(|name| !ONCE.contains(&name.as_str()));
             vec![("tc", packets, "1"), ("tc", decisions, "2"), ("xdp", at_xdp, "1")]
         }
         // What is asked for by name may be in either half.
