@@ -25,7 +25,7 @@ use self::{
 };
 pub use tally::{Connections, Kept, Observed, Unread};
 
-/// Connections that are followed at once. Memory is bounded by it: about 300 bytes each.
+/// Connections that are followed at once: about 300 bytes each, and what came early.
 const MAX_CONNECTIONS: usize = 65_536;
 /// A connection that was silent for longer makes room for another when there is none.
 const SILENT: Duration = Duration::from_secs(60);

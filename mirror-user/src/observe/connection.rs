@@ -16,8 +16,8 @@ use mirror_common::{
 
 use super::tally::{Kept, Observed, Unread};
 
-/// Segments of one direction that are kept until those before them have come.
-const MAX_EARLY: usize = 32;
+/// Bytes of one direction that are kept until those before them have come: a packet of the largest size, or many small ones.
+const MAX_EARLY: usize = 64 << 10;
 
 /// What a packet says.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,11 @@ impl Stream {
         Ok((skip < payload.len() as u32).then_some(skip))
     }
 
-    /// The earliest of those that came early, if its time has come.
+    fn early_bytes(&self) -> usize {
+        self.early.iter().map(|(_, payload)| payload.len()).sum()
+    }
+
+    /// One of those that came early, if its time has come.
     fn due(&mut self) -> Option<(u32, Vec<u8>)> {
         let first = self.early.iter().position(|(seq, _)| !seq::lt(self.at, *seq))?;
         Some(self.early.swap_remove(first))
@@ -201,7 +205,9 @@ impl Connection {
             Ok(None) => (),
             Ok(Some(skip)) if from_client => self.requests(seq, skip, payload, walk, seen),
             Ok(Some(skip)) => self.answers(seq, skip, payload, walk, seen),
-            Err(()) if stream.early.len() < MAX_EARLY => stream.early.push((seq, payload.to_vec())),
+            Err(()) if stream.early_bytes() + payload.len() <= MAX_EARLY => {
+                stream.early.push((seq, payload.to_vec()));
+            }
             Err(()) => self.lose(Unread::Missing, seen),
         }
     }
