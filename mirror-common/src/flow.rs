@@ -132,6 +132,12 @@ impl Leg {
     pub const HOLE: u8 = 16;
     /// Its server's last segment isn't acknowledged yet: the next packet to it brings that.
     pub const OWES_ACK: u8 = 32;
+
+    /// Whether its server waits for an acknowledgement ([`Leg::OWES_ACK`]).
+    #[inline(always)]
+    pub fn owes_ack(&self) -> bool {
+        self.state == leg_state::OPEN && self.flags & Leg::OWES_ACK != 0
+    }
 }
 
 /// States of a [`Flow`].

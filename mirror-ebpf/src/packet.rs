@@ -59,8 +59,20 @@ pub trait Packet: Copy {
     /// # Safety
     /// `to` has room for `len` bytes; `len` is known to the verifier as 1 or more.
     unsafe fn load_raw(self, offset: u32, to: *mut u8, len: u32) -> bool;
+    /// Where the part of it that is read in place begins and ends, as addresses. It may be shorter than the packet.
+    fn linear(self) -> (usize, usize);
     /// Copies the three headers. False where the packet is shorter.
-    fn headers(self, to: &mut Header) -> bool;
+    #[inline(always)]
+    fn headers(self, to: &mut Header) -> bool {
+        let (data, end) = self.linear();
+        if data + HEADERS as usize > end {
+            // SAFETY: it has room for as many.
+            return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
+        }
+        // SAFETY: within the packet; it has room for as many.
+        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
+        true
+    }
     /// Cuts or stretches it to `len` bytes.
     fn resize(self, len: u32) -> bool;
     /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is

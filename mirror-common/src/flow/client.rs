@@ -8,7 +8,7 @@ use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
 use super::to_leg::{ack_leg, note_brought, packet};
 use super::turn::{AHEAD, KEPT, begin_turn};
-use super::{Emit, Flow, Leg, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
+use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -233,8 +233,10 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     }
     for other in Side::BOTH {
         let leg = flow.leg(other);
-        let owed = leg.state == leg_state::OPEN && leg.flags & Leg::OWES_ACK != 0;
-        if owed && flow.client_acked == flow.view_next && step.to_leg[other as usize].kind == emit::NONE {
+        if leg.owes_ack()
+            && flow.client_acked == flow.view_next
+            && step.to_leg[other as usize].kind == emit::NONE
+        {
             ack_leg(flow, other, step);
         }
         let stale =

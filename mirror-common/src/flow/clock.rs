@@ -121,8 +121,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
             due = Due::Emit;
         }
         let leg = flow.leg(side);
-        let owed = leg.state == leg_state::OPEN && leg.flags & Leg::OWES_ACK != 0;
-        if owed && seq::since(now_ms, leg.heard_ms) >= LATE_ACK_MS {
+        if leg.owes_ack() && seq::since(now_ms, leg.heard_ms) >= LATE_ACK_MS {
             if act {
                 flow.leg_mut(side).flags &= !Leg::OWES_ACK;
                 ack_leg(flow, side, step);

@@ -308,12 +308,12 @@ fn show<S: Switch>(
     raise_edge(flow);
     step.to_client = shown(flow, seg);
     let flags = if without_fin { seg.flags & !tcp::FIN } else { seg.flags };
-    if without_fin {
+    if without_fin || hidden > 0 {
         step.to_client.flags = flags;
     }
     if hidden > 0 {
         let shown = &mut step.to_client;
-        (shown.kind, shown.flags) = (emit::CUT, flags);
+        shown.kind = emit::CUT;
         shown.seq = shown.seq.wrapping_add(hidden);
         shown.skip = hidden as u16;
         shown.mss = if partly { most } else { seg.payload.wrapping_sub(hidden) } as u16;

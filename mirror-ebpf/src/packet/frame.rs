@@ -111,15 +111,8 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn headers(self, to: &mut Header) -> bool {
-        let (data, end) = (self.data(), self.end());
-        if data + HEADERS as usize > end {
-            // SAFETY: it has room for as many. The first buffer may have fewer than the frame.
-            return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
-        }
-        // SAFETY: within the frame; it has room for as many.
-        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
-        true
+    fn linear(self) -> (usize, usize) {
+        (self.data(), self.end())
     }
 
     #[inline(always)]

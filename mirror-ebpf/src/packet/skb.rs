@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -64,7 +64,7 @@ impl Skb {
             return false;
         }
         // SAFETY: the caller's promise.
-        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
+        unsafe { self.store(offset, from, len) }
     }
 }
 
@@ -113,16 +113,9 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn headers(self, to: &mut Header) -> bool {
+    fn linear(self) -> (usize, usize) {
         // SAFETY: the context's own fields.
-        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
-        if data + HEADERS as usize > end {
-            // SAFETY: it has room for as many. What is linear of a packet may be shorter than it.
-            return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
-        }
-        // SAFETY: within the packet; it has room for as many.
-        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
-        true
+        unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) }
     }
 
     #[inline(always)]

@@ -160,11 +160,16 @@ impl Connection {
         now.duration_since(self.last) > time
     }
 
+    /// The direction that begins at the client, or at the server.
+    fn stream(&mut self, from_client: bool) -> &mut Stream {
+        if from_client { &mut self.client } else { &mut self.server }
+    }
+
     /// Takes a segment that isn't the client's SYN.
     pub(super) fn take(&mut self, segment: &Segment<'_>, now: Instant, walk: &mut Walk, seen: &mut Observed) {
         self.last = now;
         self.reset |= segment.rst;
-        let stream = if segment.from_client { &mut self.client } else { &mut self.server };
+        let stream = self.stream(segment.from_client);
         stream.fin |= segment.fin;
         if self.unread {
             return;
@@ -176,22 +181,17 @@ impl Connection {
             return;
         }
         if segment.acks {
-            let other = if segment.from_client { &mut self.server } else { &mut self.client };
+            let other = self.stream(!segment.from_client);
             other.acknowledge(segment.ack);
         }
         if segment.payload.is_empty() {
             return;
         }
         self.read(segment.from_client, segment.seq, segment.payload, walk, seen);
-        loop {
-            let stream = if segment.from_client { &mut self.client } else { &mut self.server };
-            if let Some((seq, payload)) = stream.due() {
-                self.read(segment.from_client, seq, &payload, walk, seen);
-            } else {
-                break;
-            }
+        while let Some((seq, payload)) = self.stream(segment.from_client).due() {
+            self.read(segment.from_client, seq, &payload, walk, seen);
         }
-        let stream = if segment.from_client { &mut self.client } else { &mut self.server };
+        let stream = self.stream(segment.from_client);
         if seq::lt(stream.end, segment.end()) {
             stream.end = segment.end();
         }
@@ -199,9 +199,8 @@ impl Connection {
 
     /// Reads what a segment brings that is new, or keeps it for later.
     fn read(&mut self, from_client: bool, seq: u32, payload: &[u8], walk: &mut Walk, seen: &mut Observed) {
-        let stream = if from_client { &mut self.client } else { &mut self.server };
+        let stream = self.stream(from_client);
         match stream.skip(seq, payload) {
-            _ if self.unread => (),
             Ok(None) => (),
             Ok(Some(skip)) if from_client => self.requests(seq, skip, payload, walk, seen),
             Ok(Some(skip)) => self.answers(seq, skip, payload, walk, seen),

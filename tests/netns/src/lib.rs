@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     sync::mpsc::{Receiver, channel},
     thread::JoinHandle,
@@ -163,7 +164,7 @@ impl Scene {
     /// # Errors
     /// If it doesn't answer.
     pub fn lists(&self, host: Host) -> Result<Lists> {
-        let target = std::net::SocketAddr::from(host.service());
+        let target = SocketAddr::from(host.service());
         let dump = self.lab.host(Host::Gateway).run(|| lab::http_client::get(target, "/dump"))??;
         lab::lists::parse_dump(&String::from_utf8(dump)?).with_context(|| format!("the dump of {host}"))
     }
@@ -173,7 +174,7 @@ impl Scene {
     /// # Errors
     /// If it doesn't answer, or doesn't know the ailment.
     pub fn ail(&self, host: Host, query: &str) -> Result<()> {
-        let target = std::net::SocketAddr::from(host.service());
+        let target = SocketAddr::from(host.service());
         let path = format!("/ill?{query}");
         self.lab.host(Host::Gateway).run(|| lab::http_client::put(target, &path, b""))??;
         Ok(())
@@ -227,7 +228,7 @@ impl Scene {
 
     /// The checking client's settings towards the service, with its journals in the gateway's folder.
     pub fn client(&self, connections: usize) -> Config {
-        let mut config = Config::new(std::net::SocketAddr::from((VIP, SERVICE_PORT)));
+        let mut config = Config::new(SocketAddr::from((VIP, SERVICE_PORT)));
         config.connections = connections;
         config.log = Some(self.journals());
         config.control = Some(self.gateway.folder().join("checker.sock"));
@@ -370,6 +371,17 @@ impl Running {
         let control = self.control.as_ref().context("the client has no control socket")?;
         Ok(send_command(control, text)?)
     }
+}
+
+/// A connection from a host, each write on which is a segment of its own.
+///
+/// # Errors
+/// If nobody accepts it.
+pub fn connect(lab: &Lab, from: Host, to: SocketAddr) -> Result<TcpStream> {
+    let stream = lab.host(from).run(|| TcpStream::connect(to))??;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Fails with all that is known, unless every request had its right answer.

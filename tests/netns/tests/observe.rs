@@ -46,10 +46,7 @@ impl Observer {
 
 fn connect(lab: &Lab) -> Result<TcpStream> {
     let server = SocketAddr::from((Host::Primary.address(), SERVICE_PORT));
-    let stream = lab.host(Host::Gateway).run(|| TcpStream::connect(server))??;
-    stream.set_read_timeout(Some(SOON))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    netns_tests::connect(lab, Host::Gateway, server)
 }
 
 /// Sends each piece in a segment of its own, and waits for as many answers.

@@ -14,11 +14,7 @@ use lab::{
 use netns_tests::{SOON, Scene};
 
 fn connect(scene: &Scene) -> Result<TcpStream> {
-    let stream =
-        scene.lab.host(Host::Client).run(|| TcpStream::connect(SocketAddr::from((VIP, SERVICE_PORT))))??;
-    stream.set_read_timeout(Some(SOON))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    netns_tests::connect(&scene.lab, Host::Client, SocketAddr::from((VIP, SERVICE_PORT)))
 }
 
 /// Reads until the text has come.
