@@ -26,6 +26,11 @@ pub(crate) fn bpf_dir() -> PathBuf {
     root().join("target/bpf")
 }
 
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
+}
+
 /// The cargo that runs this, at the workspace's root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -66,6 +71,17 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// All that it said, and whether it succeeded.
+///
+/// # Errors
+/// When it can't be started.
+pub(crate) fn said(command: &mut Command) -> Result<(String, bool)> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("can't start `{}`", shown(command)))?;
+    let both = [output.stdout, output.stderr].map(|part| String::from_utf8_lossy(&part).into_owned());
+    Ok((both.concat(), output.status.success()))
 }
 
 /// The command as one would type it.

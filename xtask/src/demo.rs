@@ -1,11 +1,11 @@
 //! The demo: installs what it needs, builds everything as it would be deployed, and hands over.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::Command, time::Instant};
+use std::{os::unix::process::CommandExt, process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{self, cargo, is_root, locked, root},
+    command::{self, cargo, is_root, locked, target},
     ebpf, programs,
 };
 
@@ -42,8 +42,4 @@ pub(crate) fn start(args: &DemoArgs) -> Result<()> {
     let program = target().join("release/demo");
     let error = Command::new(&program).args(&args.arguments).exec();
     Err(error).with_context(|| format!("can't start {}", program.display()))
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
 }

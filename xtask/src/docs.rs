@@ -1,11 +1,11 @@
 //! The documents that are made from the sources.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    command::{cargo, output, root, shown},
+    command::{self, cargo, locked, output, root, shown, target},
     hazards,
 };
 
@@ -58,7 +58,8 @@ fn make(name: &str) -> Result<String> {
         let document = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
         return hazards::made(&document, root());
     }
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--package", "mirror-user", "--example", "docs", "--", name]);
-    output(&mut command).with_context(|| format!("`{}` failed: run it to see why", shown(&command)))
+    // Of the whole workspace: with one package's features alone everything below it would be built once more.
+    command::run(cargo().args(["build", "--quiet", "--workspace", "--example", "docs"]).args(locked()))?;
+    let mut command = Command::new(target().join("debug/examples/docs"));
+    output(command.arg(name)).with_context(|| format!("`{}` failed: run it to see why", shown(&command)))
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::command::{cargo, root, run};
+use crate::command::{cargo, run, target};
 
 /// What the lab's own program takes: `cargo xtask lab --help` shows it.
 #[derive(clap::Args)]
@@ -16,8 +16,7 @@ pub(crate) struct LabArgs {
 /// Builds the lab's programs and runs the one that handles labs, with its exit status.
 pub(crate) fn start(args: &LabArgs) -> Result<()> {
     run(cargo().args(["build", "--quiet", "--package", "lab", "--bins"]))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    let program = target.join("debug/lab");
+    let program = target().join("debug/lab");
     let mut arguments = args.arguments.clone();
     if arguments.is_empty() {
         arguments.push("--help".into());

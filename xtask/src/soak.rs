@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use crate::{
     command::{self, cargo, is_root},
     ebpf, programs,
-    test::SCENARIO_PROGRAMS,
+    test::scenarios,
 };
 
 /// What to run.
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
                 "the scenarios make network namespaces: run this as root, or `cargo xtask soak --only world,migrations`"
             );
         }
-        programs::ensure(SCENARIO_PROGRAMS)?;
+        programs::ensure(scenarios::PROGRAMS)?;
         ebpf::build(&args.build)?;
         programs::build(&["--quiet", "--release"])?;
     }
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
         match part {
             Part::World => oracle("world", "--steps", args.steps)?,
             Part::Migrations => oracle("migrations", "--migrations", args.migrations)?,
-            Part::Tc => scenarios(args, "tc")?,
-            Part::Xdp => scenarios(args, "xdp")?,
+            Part::Tc => long_scenarios(args, "tc")?,
+            Part::Xdp => long_scenarios(args, "xdp")?,
         }
     }
     Ok(())
@@ -83,7 +83,7 @@ fn oracle(program: &str, option: &str, number: u64) -> Result<()> {
     .with_context(|| format!("{program}: a broken rule was found; --seed N shows it"))
 }
 
-fn scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
+fn long_scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
     println!("--- hook {hook}");
     let mut tests: Command = cargo();
     tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests", "--"]);

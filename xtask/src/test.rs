@@ -1,18 +1,21 @@
 //! All checks, in an order in which the cheap ones fail first.
 
+mod built;
 mod count;
+pub(crate) mod scenarios;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Instant};
+use std::{process::Command, time::Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    command::{self, cargo, is_root, locked, output, root},
-    docs, ebpf, programs, tidy,
+    command::{self, cargo, is_root, locked, output, target},
+    docs, ebpf, tidy,
     toolchain::ensure_packages,
     verifier,
 };
+use built::Built;
 use count::Count;
 
 /// What to run.
@@ -71,11 +74,16 @@ impl Stage {
             Self::Clippy => clippy(&args.build).map(|()| Count::default()),
             Self::Docs => docs::check().map(|()| Count::default()),
             Self::Unit => {
-                tests(args, &["--workspace", "--exclude", "netns-tests", "--exclude", "prog-tests"], &[])
+                tests(args, &["--workspace", "--exclude", "netns-tests", "--exclude", "prog-tests"])
             }
-            Self::Verifier => verifier::load(&ebpf::build(&args.build)?, &[]).map(|()| Count::default()),
-            Self::Prog => tests(args, &["--package", "prog-tests"], &[]),
-            Self::Netns => netns(args),
+            Self::Verifier => {
+                let object = ebpf::build(&args.build)?;
+                Built::new()?;
+                let mut loader = Command::new(target().join("debug/verifier"));
+                verifier::load_by(&mut loader, &object, &[]).map(|()| Count::default())
+            }
+            Self::Prog => fixtures(args),
+            Self::Netns => scenarios::run(args.name.as_deref()),
         }
     }
 }
@@ -155,104 +163,19 @@ fn clippy(build: &ebpf::BuildArgs) -> Result<()> {
     ebpf::clippy(&build.with("log"))
 }
 
-/// What the scenarios use of the system.
-pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
-    ("ip", "iproute2"),
-    ("ss", "iproute2"),
-    ("ethtool", "ethtool"),
-    ("tcpdump", "tcpdump"),
-    ("nginx", "nginx-light"),
-    ("wrk", "wrk"),
-    ("curl", "curl"),
-    ("python3", "python3"),
-    ("node", "nodejs"),
-    ("setpriv", "util-linux"),
-];
-
-/// Scenarios of what the daemon decides, whichever hook carries the packets. Here they run at TC alone, and two at a time: they
-/// wait for the migration's clock more than they work, and all must fit into the time that CI has. `cargo xtask soak` has every
-/// scenario at both hooks, one after the other.
-const DECISIONS: [&str; 4] = ["demo_migration", "migration", "orders", "scaling"];
-
-/// Scenarios of what isn't the data path's, or is planted in the demo itself: at TC alone, for time.
-const ONCE: [&str; 6] = ["cli", "demo", "observe", "ports", "provision", "resources"];
-
-/// The scenarios' files: those of the data path, and [`DECISIONS`].
-fn scenarios() -> Result<[Vec<String>; 2]> {
-    let folder = root().join("tests/netns/tests");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().map(|name| name.to_string_lossy().into_owned()));
-        }
+/// The fixtures, at whichever hook each names.
+fn fixtures(args: &TestArgs) -> Result<Count> {
+    let mut total = Count::default();
+    for tests in Built::new()?.package("tests/prog") {
+        let mut command = tests.command(&["--quiet"]);
+        total += count::run(command.args(&args.name))?;
     }
-    names.sort();
-    if let Some(unknown) =
-        DECISIONS.iter().chain(&ONCE).find(|name| !names.iter().any(|known| known == *name))
-    {
-        bail!("there is no scenario {unknown} in {}", folder.display());
-    }
-    let (decisions, packets) = names.into_iter().partition(|name| DECISIONS.contains(&name.as_str()));
-    Ok([packets, decisions])
-}
-
-fn netns(args: &TestArgs) -> Result<Count> {
-    programs::ensure(SCENARIO_PROGRAMS)?;
-    open_root()?;
-    // The scenarios start the real binaries.
-    programs::build(&["--quiet"])?;
-    let [packets, decisions] = scenarios()?;
-    // Most are several busy processes on few cores: side by side, they would measure each other.
-    let runs = match args.name {
-        None => {
-            let mut at_xdp = packets.clone();
-            at_xdp.retain(|name| !ONCE.contains(&name.as_str()));
-            vec![("tc", packets, "1"), ("tc", decisions, "2"), ("xdp", at_xdp, "1")]
-        }
-        // What is asked for by name may be in either half.
-        Some(_) => ["tc", "xdp"].map(|hook| (hook, [&packets[..], &decisions].concat(), "1")).to_vec(),
-    };
-    let mut total = Ok(Count::default());
-    for (hook, names, threads) in runs {
-        println!("--- hook {hook}: {}", names.join(", "));
-        let mut chosen = vec!["--package", "netns-tests"];
-        chosen.extend(names.iter().flat_map(|name| ["--test", name]));
-        let mut command = test_command(args, &chosen, &["--test-threads", threads]);
-        let counted =
-            count::run(command.env("MIRROR_TEST_HOOK", hook)).with_context(|| format!("at hook {hook}"));
-        // What fails at one hook is no reason not to look at the other.
-        total = match (total, counted) {
-            (Ok(mut total), Ok(count)) => {
-                total += count;
-                Ok(total)
-            }
-            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-            (Err(first), Err(second)) => Err(anyhow!("{first:#}; {second:#}")),
-        };
-    }
-    total
-}
-
-/// Some scenarios run the gateway as another user than root, who must get past `/`: an unpacked userland may have it closed.
-fn open_root() -> Result<()> {
-    let root = Path::new("/");
-    let mode = fs::metadata(root)?.permissions().mode();
-    if mode & 0o005 == 0o005 {
-        return Ok(());
-    }
-    println!("nobody but root gets past / (mode {:o}): chmod 755 /", mode & 0o777);
-    fs::set_permissions(root, fs::Permissions::from_mode(0o755)).context("chmod 755 /")
+    total.of_something("the fixtures")
 }
 
 /// Runs `cargo test`, passes its output on and counts.
-fn tests(args: &TestArgs, packages: &[&str], harness: &[&str]) -> Result<Count> {
-    count::run(&mut test_command(args, packages, harness))
-}
-
-fn test_command(args: &TestArgs, packages: &[&str], harness: &[&str]) -> Command {
+fn tests(args: &TestArgs, packages: &[&str]) -> Result<Count> {
     let mut command = cargo();
     command.args(["test", "--quiet", "--no-fail-fast"]).args(locked()).args(packages);
-    command.arg("--").args(&args.name).args(harness);
-    command
+    count::run(command.arg("--").args(&args.name))?.of_something("cargo test")
 }

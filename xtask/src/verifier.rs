@@ -1,6 +1,9 @@
 //! What each program costs the verifier: built here, loaded by tests/prog.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
@@ -27,9 +30,20 @@ pub(crate) struct VerifierArgs {
 /// # Errors
 /// When a program is refused or costs more than its budget: everything has been printed by then.
 pub(crate) fn load(object: &Path, rest: &[String]) -> Result<()> {
+    load_by(
+        cargo().args(["run", "--quiet", "--package", "prog-tests", "--bin", "verifier", "--"]),
+        object,
+        rest,
+    )
+}
+
+/// The same by a loader that is built already.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_by(loader: &mut Command, object: &Path, rest: &[String]) -> Result<()> {
     command::run(
-        cargo()
-            .args(["run", "--quiet", "--package", "prog-tests", "--bin", "verifier", "--"])
+        loader
             .arg(object)
             .arg("--logs")
             .arg(bpf_dir().join("verifier"))

@@ -147,7 +147,7 @@ fn policy_without_hook(shadow: &str) -> Result<String> {
 
 /// A server that ends a connection because its client has asked for that, and doesn't say so in its answer.
 const SILENT_CLOSER: &str = r#"
-import http.server
+import http.server, socketserver
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *_): pass
@@ -156,8 +156,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len("SIDE")))
         self.end_headers()
         self.wfile.write(b"SIDE")
-class Server(http.server.ThreadingHTTPServer):
+# HTTPServer would look its own name up, where nobody answers.
+class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 128
+    daemon_threads = True
 Server(("HOST", PORT), Handler).serve_forever()
 "#;
 

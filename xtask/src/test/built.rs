@@ -1,0 +1,112 @@
+//! The workspace's tests and programs, built by one command.
+//!
+//! The features of a dependency depend on the packages and targets that a cargo command names, and a dependency with other
+//! features is built again: stages that each asked for their own packages built most of them three times.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command::{cargo, locked, root, shown};
+
+/// A program of tests.
+pub(super) struct Tests {
+    /// What its file is called: a scenario.
+    pub(super) name: String,
+    path: PathBuf,
+    /// Its package's, where cargo would run it.
+    folder: PathBuf,
+    is_integration: bool,
+}
+
+impl Tests {
+    /// It, with arguments of the harness.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.path);
+        command.current_dir(&self.folder).args(arguments);
+        command
+    }
+
+    /// The tests in it, those that are ignored among them.
+    ///
+    /// # Errors
+    /// When it doesn't say.
+    pub(super) fn names(&self) -> Result<Vec<String>> {
+        let mut command = self.command(&["--list", "--format", "terse"]);
+        let output = command.output().with_context(|| format!("can't start `{}`", shown(&command)))?;
+        if !output.status.success() {
+            bail!("`{}` failed: {}", shown(&command), output.status);
+        }
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+    }
+}
+
+/// Every test, example and program of the workspace.
+pub(super) struct Built(Vec<Tests>);
+
+impl Built {
+    /// Builds what isn't built yet.
+    ///
+    /// # Errors
+    /// When it doesn't build.
+    pub(super) fn new() -> Result<Self> {
+        let mut command = cargo();
+        command.args(["test", "--quiet", "--workspace", "--no-run"]).args(locked());
+        command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+        let output = command.output().with_context(|| format!("can't start `{}`", shown(&command)))?;
+        if !output.status.success() {
+            bail!("`{}` failed: {}", shown(&command), output.status);
+        }
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let messages = said.lines().filter_map(|line| serde_json::from_str(line).ok());
+        Ok(Self(messages.filter_map(|message| tests(&message)).collect()))
+    }
+
+    /// A package's, by its folder in the workspace.
+    pub(super) fn package(self, folder: &str) -> Vec<Tests> {
+        let folder = root().join(folder);
+        self.0.into_iter().filter(|tests| tests.folder == folder).collect()
+    }
+
+    /// Of them those in files of their own.
+    pub(super) fn integration(self, folder: &str) -> Vec<Tests> {
+        self.package(folder).into_iter().filter(|tests| tests.is_integration).collect()
+    }
+}
+
+/// What cargo says of a program of tests that is built now.
+fn tests(message: &Value) -> Option<Tests> {
+    let is_tests = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
+    let path = message["executable"].as_str().filter(|_| is_tests)?.into();
+    let name = message["target"]["name"].as_str()?.to_owned();
+    let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
+    Some(Tests { name, path, folder, is_integration: message["target"]["kind"][0] == "test" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_of_tests_are_told_from_others() {
+        let mut message = serde_json::json!({
+            "reason": "compiler-artifact",
+            "manifest_path": "/w/tests/netns/Cargo.toml",
+            "target": { "kind": ["test"], "name": "moves" },
+            "profile": { "test": true },
+            "executable": "/w/target/debug/deps/moves-1",
+        });
+        let found = tests(&message).expect("a program of tests");
+        assert_eq!((found.name.as_str(), found.is_integration), ("moves", true));
+        assert_eq!(found.folder, PathBuf::from("/w/tests/netns"));
+        message["target"]["kind"][0] = "bin".into();
+        assert!(!tests(&message).expect("a program's own tests").is_integration);
+        message["profile"]["test"] = false.into();
+        assert!(tests(&message).is_none());
+    }
+}
