@@ -75,8 +75,11 @@ pub(super) fn read<S: Switch>(
     if unasked || reading.flags & Reading::OPAQUE != 0 {
         // Or its end can't be known.
         leg.flags |= Leg::UNKNOWN;
-        let goes_on = leg.flags & Leg::CLOSING == 0 && flow.authority as u32 == side as u32;
-        if !unasked || goes_on {
+        let goes_on = leg.flags & Leg::CLOSING == 0;
+        // What nobody hears makes nothing of the connection: where the other one's answer can be told apart, this leg owes its
+        // own, and is lost in time.
+        let heard = flow.authority as u32 == side as u32;
+        if (heard && (!unasked || goes_on)) || (!unasked && flow.has(Flow::RETURNING)) {
             make_opaque(flow, terms, step);
         }
     }

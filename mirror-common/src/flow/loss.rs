@@ -133,7 +133,8 @@ pub(super) fn lose<S: Switch>(
         flow.leg_mut(side).state = leg_state::NONE;
     }
     finish_write(flow, false, terms, step);
-    if hears_it && whole && flow.has(Flow::LAST_ASKED) && flow.client_acked == flow.view_next {
+    let shown = whole && !flow.has(Flow::ASK_AGAIN) && flow.client_acked == flow.view_next;
+    if hears_it && shown && flow.has(Flow::LAST_ASKED) {
         // The client waits for the connection's end alone, and no other server would say that.
         end_with_reset(flow, false, terms, step);
         return Verdict::Reset;

@@ -87,8 +87,7 @@ fn no_head_begins_where_it_would_be_taken_for_an_earlier_request() {
 #[test]
 fn a_leg_whose_answers_are_not_counted_owes_acknowledgements_alone() {
     let mut behind = Behind::new();
-    behind.turn(READ, ANSWER);
-    behind.scene.server(Side::Shadow, 0, b"no HTTP", behind.sent);
+    behind.turn(READ, b"no HTTP");
     assert!(behind.scene.flow.has(Flow::OPAQUE));
     for _ in 0..10 {
         behind.scene.now_ms += 200;

@@ -60,6 +60,33 @@ fn a_read_is_asked_again_though_its_leg_is_lost_twice() {
     scene.asks_again(Side::Primary);
 }
 
+/// T36: a client that waits for its last answer was reset as one that waits for its connection's end alone: both legs were
+/// lost, the second one when it had been dialled anew to be asked again.
+#[test]
+fn a_last_read_is_asked_again_though_both_legs_are_lost() {
+    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    scene.now_ms += 60;
+    is(&scene.client(0, LAST, 0), Verdict::Mirrored);
+    scene.server(Side::Primary, 0, CLOSE, LAST.len());
+    is(&scene.says(Side::Primary, tcp::FIN | tcp::ACK, CLOSE.len(), LAST.len()), Verdict::FinAbsorbed);
+    scene.now_ms += 60;
+    let lost = scene.says(Side::Shadow, tcp::RST, 0, 0);
+    is(&lost, Verdict::LegLost);
+    scene.dial(&lost);
+    assert_eq!((lost.dial(), scene.flow.authority()), (Some(Side::Primary), Side::Primary));
+    scene.word = scene.word.with_authority(Side::Shadow);
+    scene.now_ms += 120;
+    let lost = scene.says(Side::Primary, tcp::RST, 0, 0);
+    is(&lost, Verdict::LegLost);
+    scene.dial(&lost);
+    assert_eq!((lost.dial(), scene.flow.authority()), (Some(Side::Shadow), Side::Shadow));
+    let step = scene.client(0, LAST, 0);
+    is(&step, Verdict::AskedAgain);
+    assert_eq!(step.to_leg[Side::Shadow as usize].kind, emit::FORWARD);
+}
+
 /// The leg that is waited for was lost, and the other one was gone: nobody was dialled any more.
 #[test]
 fn when_the_leg_that_is_waited_for_is_lost_the_other_one_is_dialled() {

@@ -48,6 +48,26 @@ fn a_silent_client_is_no_flood() {
     assert_eq!(scene.sweeps().0, Due::Nothing);
 }
 
+/// T28: a server that opens towards a leg that is being dialled is told that there is no such connection, and the leg's own
+/// handshake goes on; on an open leg such a SYN means nothing. Neither changes the flow.
+#[test]
+fn a_simultaneous_open_is_refused() {
+    for side in Side::BOTH {
+        let mut scene = Scene::open(true);
+        let before = scene.flow;
+        let refused = scene.says(side, tcp::SYN, 0, 0);
+        is(&refused, Verdict::ResetUnknownLeg);
+        assert_eq!(refused.to_leg[side as usize].flags & tcp::RST, tcp::RST);
+        assert_eq!((refused.to_client.kind, scene.flow), (emit::NONE, before));
+        let shown = [Verdict::SynAckShown, Verdict::SynAckAbsorbed][side as usize];
+        is(&scene.syn_ack(side, 7), shown);
+        let before = scene.flow;
+        let late = scene.says(side, tcp::SYN, 0, 0);
+        is(&late, Verdict::OutOfWindow);
+        assert_eq!((late.to_leg[side as usize].kind, scene.flow), (emit::NONE, before));
+    }
+}
+
 /// T27: a shadow whose answer never ends is absorbed for ten seconds behind the primary's, and then it has no leg.
 #[test]
 fn an_endless_absorbed_answer_costs_its_leg() {
@@ -86,6 +106,32 @@ fn holes_of_an_absorbed_body_are_acknowledged_over() {
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1, "the head hasn't come");
     scene.server(Side::Shadow, 0, HUGE, READ.len());
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1 + 5_100);
+}
+
+/// H7: a shadow's answer that can't be told apart is none, where the primary's can: the connection was taken for one of another
+/// protocol for good, and the shadow stayed in sync, whatever it did with the writes. One that is told apart on neither side
+/// waits for acknowledgements alone.
+#[test]
+fn a_shadows_answer_that_is_none_is_owed() {
+    const ENDLESS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n";
+    for (said, both) in [(&b"no HTTP"[..], false), (ENDLESS, false), (ENDLESS, true)] {
+        let mut scene = Scene::established(true);
+        is(&scene.client(0, WRITE, 0), Verdict::Mirrored);
+        let step = scene.server(Side::Shadow, 0, said, WRITE.len());
+        assert_eq!((step.to_client.kind, scene.flow.has(Flow::OPAQUE)), (emit::NONE, false));
+        is(
+            &scene.server(Side::Primary, 0, if both { said } else { ANSWER }, WRITE.len()),
+            Verdict::Forwarded,
+        );
+        assert_eq!((scene.flow.has(Flow::OPAQUE), scene.writes), (both, i64::from(!both)));
+        let mut lost = 0;
+        for _ in 0..3 {
+            lost += u32::from(scene.sweeps().1.events & Step::OUT_OF_SYNC != 0);
+            scene.now_ms += scene.service.stall_ms;
+        }
+        assert_eq!((lost, scene.word.member(Side::Shadow)), (u32::from(!both), both));
+        assert_eq!(scene.writes, 0);
+    }
 }
 
 /// T36: a shadow that falls silent in the middle of an answer that the client hears: the sweep resets the client, within the
