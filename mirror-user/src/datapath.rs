@@ -347,7 +347,25 @@ fn stand_in() -> [u8; 64] {
 
 #[cfg(test)]
 mod tests {
-    use super::connections;
+    use super::{connections, shuffle};
+
+    /// T25: which port comes next is as good as chance to who doesn't know the secret.
+    #[test]
+    fn ports_come_in_an_order_that_the_secret_makes() {
+        let order = |secret| {
+            let mut ports: Vec<u32> = (1_024..=65_535).collect();
+            shuffle(&mut ports, secret);
+            ports
+        };
+        let (one, other) = (order(1), order(2));
+        let alike = one.iter().zip(&other).filter(|(one, other)| one == other).count();
+        let in_a_row = one.windows(2).filter(|pair| pair[0] + 1 == pair[1]).count();
+        // By chance one of each.
+        assert!(alike < 10 && in_a_row < 10, "{alike} in the same place, {in_a_row} in a row");
+        let mut all = one;
+        all.sort_unstable();
+        assert!(all.into_iter().eq(1_024..=65_535), "each port once");
+    }
 
     /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
     #[test]

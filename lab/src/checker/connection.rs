@@ -259,7 +259,13 @@ impl Connection {
     }
 
     async fn receive(&mut self) -> Result<(), Failure> {
+        let limit = self.shared.config.timeout;
+        let late = || Failure { reason: Reason::Timeout, detail: format!("no answer in {limit:?}") };
         loop {
+            // Bytes that come aren't an answer yet: one that never ends is late, too.
+            let begun_us = self.pending.front().map_or_else(now_us, |pending| pending.start_us);
+            let waited = Duration::from_micros(now_us().saturating_sub(begun_us));
+            let left = limit.checked_sub(waited).ok_or_else(late)?;
             match self.stream.try_read_buf(&mut self.input) {
                 Ok(0) => {
                     return Err(Failure {
@@ -271,16 +277,10 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(Failure::io(&error)),
             }
-            let limit = self.shared.config.timeout;
-            match timeout(limit, self.stream.readable()).await {
+            match timeout(left, self.stream.readable()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return Err(Failure::io(&error)),
-                Err(_) => {
-                    return Err(Failure {
-                        reason: Reason::Timeout,
-                        detail: format!("no answer in {limit:?}"),
-                    });
-                }
+                Err(_) => return Err(late()),
             }
         }
     }

@@ -8,11 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
 use lab::{
     net::{Host, Lab},
     programs::binary,
     wait::wait_for,
 };
+use mirror_common::abi::{ABI_VERSION, maps};
 use netns_tests::{SOON, Scene, all_answered, hook};
 use serde_json::Value;
 
@@ -38,6 +40,23 @@ fn a_second_daemon_is_told_who_holds_the_pins() -> Result<()> {
     ensure!(!other_socket.exists(), "it listened all the same");
     ensure!(scene.gateway.status()?["name"] == "shop", "the first one has suffered");
     Ok(())
+}
+
+/// C7: what another version has pinned isn't read as if it were ours, and what is said to do about it helps.
+#[test]
+fn pins_of_another_version_are_refused_with_the_way_out() -> Result<()> {
+    let mut scene = Scene::new()?;
+    scene.gateway.stop()?;
+    let pinned = MapData::from_pin(scene.gateway.pins().join(maps::ABI))?;
+    Array::<_, u32>::try_from(Map::Array(pinned))?.set(0, ABI_VERSION + 1, 0)?;
+    let gateway = scene.lab.host(Host::Gateway);
+    let policy = scene.gateway.folder().join("policy.toml");
+    let refused = gateway.output(scene.gateway.command(&["run"]).arg(policy))?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let found = format!("layout {}", ABI_VERSION + 1);
+    ensure!(!refused.status.success() && said.contains(&found) && said.contains("mirror unload"), "{said}");
+    gateway.check(&mut scene.gateway.command(&["unload"]))?;
+    scene.gateway.run(&[])
 }
 
 /// The neighbour entry of a host at the gateway, as `ip` prints it.

@@ -41,6 +41,8 @@ pub const TC_OK: u32 = 0;
 
 /// Slots and ports that the stage has.
 const FLOWS: u32 = 1024;
+/// What legs' first numbers are made from, if nothing else is said.
+pub const SECRET: u64 = 7;
 /// The first of the ports of each side's legs.
 pub const FIRST_PORT: u32 = 20_000;
 
@@ -188,7 +190,7 @@ impl Stage {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let config = Config { tap: self.devices[Side::Shadow as usize], flows: FLOWS, secret: 7 };
+        let config = Config { tap: self.devices[Side::Shadow as usize], flows: FLOWS, secret: SECRET };
         self.set(maps::CONFIG, 0, config)?;
         self.set_service(|_| {})?;
         let mut peers: HashMap<_, Tuple, u32> =

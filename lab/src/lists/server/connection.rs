@@ -14,6 +14,10 @@ use super::ill::Ill;
 use super::routes::{self, Body};
 use crate::clock::monotonic;
 
+mod hostile;
+
+pub(super) use hostile::Hostility;
+
 /// How much to read at once.
 const READ: usize = 16 << 10;
 /// Answers are sent when so many bytes wait, even if the client has sent more requests.
@@ -67,6 +71,9 @@ struct Connection {
 
 impl Connection {
     async fn serve(&mut self) -> io::Result<End> {
+        if let Some(end) = self.greet().await? {
+            return Ok(end);
+        }
         loop {
             match parse_head(&self.input[self.at..]) {
                 Ok(Some((head, length))) => {
@@ -107,6 +114,12 @@ impl Connection {
             self.write(head, &answer, true).await?;
             return Ok(Some(End::Server));
         }
+        let hostility = self.shared.ill.get().hostility_to(head);
+        if let Some(hostility) = hostility
+            && let Some(end) = self.interrupt(hostility, head).await?
+        {
+            return Ok(Some(end));
+        }
         let body = self.body(head).await?;
         let Some(body) = body else {
             self.write(head, &Answer::text("400 Bad Request", "a bad body\n"), true).await?;
@@ -125,6 +138,9 @@ impl Connection {
             None => self.routed(head, &body),
         };
         self.pause(head).await?;
+        if let Some(hostility) = hostility {
+            return self.mistreat(hostility, head, &answer).await;
+        }
         self.served += 1;
         let spent = shared.config.max_requests.is_some_and(|most| self.served >= most);
         let announce = !head.keep_alive || (spent && !shared.config.close_silently);

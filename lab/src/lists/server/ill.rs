@@ -1,12 +1,13 @@
 //! Ailments that a test gives a running server: `PUT /ill?delay_ms=30&errors=0.1&differs=0.1` makes its reads slow,
-//! and some of them fail or tell of another state.
+//! and some of them fail or tell of another state; `hostile=dribble` and its like mistreat whoever asks for lists, or writes.
 
 use std::time::Duration;
 
 use super::super::http::{Answer, Head, Method};
+use super::connection::Hostility;
 use crate::wire::Dice;
 
-/// What ails a server: its reads alone, so that its lists stay right.
+/// What ails a server. Its lists stay right.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Ill {
     /// Every read takes so much longer.
@@ -17,6 +18,8 @@ pub(super) struct Ill {
     resets: u64,
     /// This share of them is answered otherwise, at the same length, in millionths.
     differs: u64,
+    /// What connections and requests get instead of answers.
+    pub(super) hostility: Option<Hostility>,
 }
 
 impl Ill {
@@ -26,10 +29,14 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE and differs=SHARE, or none of them to get well\n";
+        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE, differs=SHARE and hostile=HOW, or none of them to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
+            if name == "hostile" {
+                ill.hostility = Some(Hostility::named(value).ok_or(HOW)?);
+                continue;
+            }
             let value: f64 = value.parse().map_err(|_| HOW)?;
             match name {
                 "delay_ms" => ill.delay = Duration::try_from_secs_f64(value / 1e3).map_err(|_| HOW)?,
@@ -42,7 +49,12 @@ impl Ill {
         Ok(ill)
     }
 
-    /// Whether a request suffers from it.
+    /// How a request is mistreated, if it is.
+    pub(super) fn hostility_to(self, head: &Head) -> Option<Hostility> {
+        self.hostility.filter(|_| head.path.starts_with("/lists"))
+    }
+
+    /// Whether a read suffers from it.
     pub(super) fn affects(self, head: &Head) -> bool {
         matches!(head.method, Method::Get | Method::Head) && head.path.starts_with("/lists")
     }
@@ -75,11 +87,26 @@ mod tests {
 
     #[test]
     fn an_ailment_is_read_from_the_query() {
-        let ill =
-            Ill { delay: Duration::from_millis(30), errors: 100_000, resets: 1_000_000, differs: 500_000 };
-        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5"), Ok(ill));
+        let ill = Ill {
+            delay: Duration::from_millis(30),
+            errors: 100_000,
+            resets: 1_000_000,
+            differs: 500_000,
+            hostility: Hostility::named("reset-body"),
+        };
+        assert!(ill.hostility.is_some());
+        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5&hostile=reset-body"), Ok(ill));
         assert_eq!(Ill::parse(""), Ok(Ill::default()));
-        for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "differs=2", "pain=1"] {
+        for bad in [
+            "delay_ms",
+            "delay_ms=-1",
+            "errors=2",
+            "errors=x",
+            "differs=2",
+            "pain=1",
+            "hostile=kind",
+            "hostile=fin-there",
+        ] {
             assert!(Ill::parse(bad).is_err(), "{bad}");
         }
     }

@@ -7,10 +7,11 @@ use mirror_common::{
     abi::{Entry, Tuple, maps},
     flow::tcp,
     verdict::Verdict,
+    weight::mix,
 };
 use prog_tests::{
     packet::{CWR, ECE, Out, Seg},
-    stage::{FIRST_PORT, Hook, PORT, Seen, Stage, TC_OK, TC_REDIRECT, TC_SHOT, VIP_RAW, silent},
+    stage::{FIRST_PORT, Hook, PORT, SECRET, Seen, Stage, TC_OK, TC_REDIRECT, TC_SHOT, VIP_RAW, silent},
     talk::{READ, Talk, client_tuple, syn},
 };
 
@@ -23,6 +24,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::Runt, "an IPv4 frame that ends in the TCP header is the kernel's", runt),
     (Verdict::IpOptions, "a segment with IP options is the kernel's", ip_options),
     (Verdict::Fragment, "a fragment towards another address is the kernel's", fragment),
+    (Verdict::Fragment, "a fragment from a server towards a leg's address is the kernel's", fragment_to_leg),
     (Verdict::FragmentDropped, "a fragment towards the service's address is dropped", fragment_dropped),
     (Verdict::Malformed, "a TCP header of 16 bytes is dropped", short_header),
     (Verdict::Malformed, "a length beyond the frame's end is dropped", long_length),
@@ -37,6 +39,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::PortCollision, "a SYN whose entry finds no room is dropped", entries_full),
     (Verdict::SynNew, "a port that is taken is passed over", taken_port),
     (Verdict::SynNew, "a SYN becomes the SYN of a leg, without the options that legs can't share", syn_new),
+    (Verdict::SynNew, "a leg's first number says nothing of another's", first_numbers),
     (Verdict::SynNew, "a SYN's extensions and data don't reach a leg", extensions),
     (Verdict::SynAgain, "a SYN sent again is the leg's SYN again", syn_again),
 ];
@@ -116,6 +119,18 @@ fn fragment(stage: &mut Stage) -> Result<Seen> {
     // Offset 8, more to come.
     frame[20..22].copy_from_slice(&[0x20, 1]);
     passed(stage, &frame)
+}
+
+/// T21: of a server's fragment nobody knows the leg: it isn't taken for a whole segment, and ends at the gateway's own stack.
+fn fragment_to_leg(stage: &mut Stage) -> Result<Seen> {
+    let (talk, _) = Talk::begin(stage)?;
+    let port = talk.flow(stage)?.legs[0].port;
+    let tuple = leg(port);
+    let mut frame = Seg::new(tcp::ACK, 1, 1).with(b"0123456789").frame(tuple)?;
+    frame[20..22].copy_from_slice(&[0x20, 0]);
+    let seen = stage.put(0, &frame)?;
+    action(stage, &seen, TC_OK)?;
+    Ok(seen)
 }
 
 /// T21: never half a write: a fragment towards the service is dropped by name.
@@ -233,16 +248,47 @@ fn entries_full(stage: &mut Stage) -> Result<Seen> {
     seen
 }
 
+/// The addresses of what comes from the primary on the leg of a port.
+fn leg(port: u32) -> Tuple {
+    Tuple {
+        saddr: u32::from_ne_bytes(silent(Host::Primary).octets()),
+        daddr: u32::from_ne_bytes(Host::Primary.nat_pool()[0].octets()),
+        sport: PORT,
+        dport: (port as u16).to_be(),
+    }
+}
+
+/// T25: who knows a leg's first number knows no other leg's, nor the same one's under another secret (RFC 6528): they are as
+/// far apart as chance has it, and not by the clock, which makes 2^18 numbers a second.
+fn first_numbers(stage: &mut Stage) -> Result<Seen> {
+    let ports = stage.drain(maps::PORTS_PRIMARY)?;
+    let mut last = Seen::default();
+    let mut numbers = Vec::new();
+    for (port, secret) in [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (0, 3), (0, 4)] {
+        stage.set_config(|config| config.secret = mix(secret))?;
+        stage.refill(maps::PORTS_PRIMARY, &ports[port..=port])?;
+        last = Talk::begin(stage)?.1;
+        stage.remove_entry(leg(ports[port]))?;
+        if stage.hook == Hook::Tc {
+            numbers.push(Out::parse(&last.frame)?.seg.seq);
+        }
+    }
+    for (n, number) in numbers.iter().enumerate() {
+        for other in &numbers[..n] {
+            let apart = (number.wrapping_sub(*other) as i32).unsigned_abs();
+            ensure!(apart > 1 << 20, "{apart} between two of {numbers:?}");
+        }
+    }
+    stage.set_config(|config| config.secret = SECRET)?;
+    stage.refill(maps::PORTS_PRIMARY, &ports[4..])?;
+    Ok(last)
+}
+
 /// T29: a taken port is passed over.
 fn taken_port(stage: &mut Stage) -> Result<Seen> {
     let ports = stage.drain(maps::PORTS_PRIMARY)?;
     stage.refill(maps::PORTS_PRIMARY, &ports)?;
-    let taken = Tuple {
-        saddr: u32::from_ne_bytes(silent(Host::Primary).octets()),
-        daddr: u32::from_ne_bytes(Host::Primary.nat_pool()[0].octets()),
-        sport: PORT,
-        dport: (ports[0] as u16).to_be(),
-    };
+    let taken = leg(ports[0]);
     stage.set_entry(taken, Entry(0))?;
     let (talk, seen) = Talk::begin(stage)?;
     ensure!(talk.flow(stage)?.legs[0].port == ports[1], "not the next free port");
