@@ -97,10 +97,10 @@ fn load(scene: &mut Scene, way: &str, weight: &str, seen: &mut Seen) -> Result<S
     config.run = format!("{way}-{weight}");
     let journals = scene.gateway.folder().join(&config.run);
     (config.log, config.control) = (Some(journals.clone()), None);
-    config.requests = Some(rounds(100, 20_000).into());
+    config.requests = Some(rounds(60, 20_000).into());
     config.think = Duration::from_millis(2);
     // What has begun and never ends; what hasn't begun is asked again within the budget of a stall.
-    config.timeout = Duration::from_secs(if weight == "0" { 10 } else { 2 });
+    config.timeout = Duration::from_secs(if weight == "0" { 10 } else { 1 });
     if way.ends_with("request") || way == "early" {
         config.segments = Segments::HeadBody;
     }
