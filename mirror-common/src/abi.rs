@@ -415,4 +415,6 @@ mod pod {
     unsafe impl aya::Pod for super::Flow {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::six::Client {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::six::Known {}
 }

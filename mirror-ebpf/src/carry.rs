@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
 };
 use mirror_common::{
-    abi::{Service, Tuple, nat},
+    abi::{Service, Tuple, nat, six::is_alias},
     flow::{Emit, Step, emit, tcp},
     verdict::Verdict,
 };
@@ -16,6 +16,7 @@ use crate::{
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
     route::{FOUND, NO_NEIGHBOUR, route},
+    six,
 };
 
 /// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
@@ -57,9 +58,15 @@ fn send_as(
     last: bool,
     rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
 ) -> i32 {
+    let six = is_alias(scratch.out.daddr);
+    if six && !six::resolve(scratch) {
+        count::verdict(Verdict::EmitFailed);
+        return TC_ACT_SHOT;
+    }
     let route = route(skb, scratch);
     let waits = route.found == NO_NEIGHBOUR && last;
-    if (route.found != FOUND && !waits) || !rewrite(scratch, route.macs) {
+    let goes = route.found == FOUND || waits;
+    if !goes || !rewrite(scratch, route.macs) || (six && !skb.make_six(scratch)) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
@@ -74,6 +81,11 @@ fn send_as(
         if bpf_clone_redirect(skb.context().cast(), route.device, 0) != 0 {
             count::verdict(Verdict::EmitFailed);
         }
+    }
+    if six {
+        // The next one is made of it. If that fails, none is: it isn't IPv4.
+        let out = scratch.out;
+        skb.make_four(scratch, &out);
     }
     TC_ACT_SHOT
 }
@@ -95,6 +107,10 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ => 2,
     };
     address(scratch, service, index);
+    if is_alias(scratch.out.daddr) {
+        count::verdict(Verdict::IcmpAbsorbed);
+        return TC_ACT_SHOT;
+    }
     send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
 }
 
@@ -231,7 +247,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     }
     let Some(index) = only(all) else { return NOT_HERE };
     address(scratch, service, index);
-    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT {
+    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT || is_alias(scratch.out.daddr) {
         return NOT_HERE;
     }
     let route = route(frame, scratch);

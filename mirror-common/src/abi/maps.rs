@@ -54,7 +54,7 @@ pub const BUSY: &str = "BUSY";
 pub const ADDRESSES: &str = "ADDRESSES";
 /// Hash of [`super::six::Address`] to its alias (`u32`, network byte order): those of [`ADDRESSES`].
 pub const ALIASES: &str = "ALIASES";
-/// Array of [`super::six::Client`]: what a client's alias stands for.
+/// Array of [`super::six::Known`]: what a client's alias stands for.
 pub const CLIENTS: &str = "CLIENTS";
 /// Hash of [`super::six::Client`] to the client's alias (`u32`, network byte order).
 pub const CLIENT_ALIASES: &str = "CLIENT_ALIASES";

@@ -12,8 +12,8 @@ pub type Address = [u32; 4];
 /// Addresses that the daemon can give an alias: services', servers', our own.
 pub const MAX_ADDRESSES: u32 = 256;
 
-/// First octet of an alias, without the bit that tells the kinds apart.
-const FIRST_OCTET: u32 = 0xf0;
+/// The first alias.
+const FIRST: u32 = 0xf000_0000;
 /// The bit of a written alias.
 const WRITTEN: u32 = 0x0800_0000;
 /// Bits of a client's index: as many as [`super::MAX_FLOWS`] needs.
@@ -27,19 +27,19 @@ const _: () = assert!(super::MAX_FLOWS <= 1 << INDEX_BITS);
 /// Whether an address, in network byte order, is an alias.
 #[inline(always)]
 pub const fn is_alias(addr: u32) -> bool {
-    addr & FIRST_OCTET.to_le() == FIRST_OCTET.to_le()
+    u32::from_be(addr) >= FIRST
 }
 
 /// The alias of the address that the daemon wrote at an index, in network byte order.
 #[inline(always)]
 pub const fn written(index: u32) -> u32 {
-    ((FIRST_OCTET << 24) | WRITTEN | (index & (MAX_ADDRESSES - 1))).to_be()
+    (FIRST | WRITTEN | (index & (MAX_ADDRESSES - 1))).to_be()
 }
 
 /// The alias of a free client, as it comes out of [`super::maps::FREE_CLIENTS`], in network byte order.
 #[inline(always)]
 pub const fn client(free: u32) -> u32 {
-    ((FIRST_OCTET << 24) | (free & (WRITTEN - 1))).to_be()
+    (FIRST | (free & (WRITTEN - 1))).to_be()
 }
 
 /// What goes back into [`super::maps::FREE_CLIENTS`] when a client's alias isn't used any more.
@@ -68,8 +68,7 @@ pub const fn meaning(alias: u32) -> Meaning {
     }
 }
 
-/// A client's end and the service's, as its packets have them: key of [`super::maps::CLIENT_ALIASES`], element of
-/// [`super::maps::CLIENTS`]. 36 bytes.
+/// A client's end and the service's, as its packets have them: key of [`super::maps::CLIENT_ALIASES`]. 36 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Client {
@@ -83,10 +82,20 @@ pub struct Client {
     pub dport: u16,
 }
 
-const _: () = assert!(size_of::<Client>() == 36);
+/// Element of [`super::maps::CLIENTS`]: 40 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Whose alias it is.
+    pub client: Client,
+    /// The alias; 0: none, the element is free.
+    pub alias: u32,
+}
+
+const _: () = assert!(size_of::<Client>() == 36 && size_of::<Known>() == 40);
 
 /// Bytes that one flow of an IPv6 client costs besides: its element, and its key in a preallocated hash.
-pub const BYTES_A_FLOW: usize = 40 + 96;
+pub const BYTES_A_FLOW: usize = size_of::<Known>() + 96;
 
 #[cfg(test)]
 mod tests {

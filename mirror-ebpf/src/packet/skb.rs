@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 
-use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -27,6 +27,21 @@ impl Skb {
     #[inline(always)]
     pub fn of(context: *mut __sk_buff) -> Self {
         Self(context)
+    }
+
+    /// Whether a protocol, as Ethernet numbers it, follows the Ethernet header.
+    #[inline(always)]
+    pub(super) fn is(self, protocol: u16) -> bool {
+        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
+        // here, it would bear the tag on the way to its server.
+        // SAFETY: the context's own fields.
+        unsafe { (*self.0).protocol == u32::from(protocol) && (*self.0).vlan_present == 0 }
+    }
+
+    /// Whether IPv6 follows the Ethernet header.
+    #[inline(always)]
+    pub fn is_ipv6(self) -> bool {
+        self.is(PROTOCOL_IPV6)
     }
 
     /// Whether it is cut into segments when it is sent.
@@ -100,10 +115,7 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn is_ipv4(self) -> bool {
-        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
-        // here, it would bear the tag on the way to its server.
-        // SAFETY: as above.
-        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) && (*self.0).vlan_present == 0 }
+        self.is(PROTOCOL_IPV4)
     }
 
     #[inline(always)]
