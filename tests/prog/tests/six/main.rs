@@ -16,6 +16,8 @@ use prog_tests::{
     talk::{ANSWER, CLIENT_ISS, READ, SERVER_ISS, syn},
 };
 
+mod errors;
+
 fn sent(seen: &Seen, verdict: Verdict) -> Result<&[u8]> {
     ensure!(seen.verdicts == [verdict] && seen.action == TC_REDIRECT, "{seen:?}");
     Ok(&seen.frame)
@@ -44,8 +46,19 @@ fn from_primary(stage: &Stage, six: bool, port: u16, seg: &Seg) -> Result<Vec<u8
     seg.frame(Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: port })
 }
 
-/// A client's connection by one leg, from its SYN to an answer.
-fn a_connection(stage: &mut Stage, six: bool) -> Result<()> {
+/// A connection by one leg that is open: a read was answered, the next one is on its way to the primary.
+struct Open {
+    client: six::Client,
+    /// The leg's port.
+    port: u16,
+    /// The second read, as the client and as the primary's server have it.
+    asked: [Seg; 2],
+    /// The answer, as both have it.
+    answered: [Seg; 2],
+}
+
+/// A client's connection, from its SYN on.
+fn a_connection(stage: &mut Stage, six: bool) -> Result<Open> {
     let client = client6(stage.client_port());
     let seen = stage.put(2, &syn().frame6(&client)?)?;
     let (port, dialled) = to_primary(sent(&seen, Verdict::SynNew)?, six)?;
@@ -71,13 +84,18 @@ fn a_connection(stage: &mut Stage, six: bool) -> Result<()> {
     let heard = Out6::parse(sent(&seen, Verdict::Forwarded)?)?;
     ensure!(heard.ends == answer_to(client) && heard.seg.payload == ANSWER, "{heard:?}");
     ensure!(heard.class_and_hops == [0, 64], "{heard:?}");
-    Ok(())
+    let seq = next.seq + READ.len() as u32;
+    // The answer is still on its way to the client.
+    let next = Seg::new(tcp::ACK, seq, heard.seg.seq).with(READ);
+    let seen = stage.put(2, &next.frame6(&client)?)?;
+    let (_, asked) = to_primary(sent(&seen, Verdict::Forwarded)?, six)?;
+    Ok(Open { client, port, asked: [next, asked], answered: [heard.seg, answer] })
 }
 
 fn a_client_is_served_by_servers_of_either_family(stage: &mut Stage) -> Result<()> {
     for six in [false, true] {
         stage.servers_of_ipv6([six; 2])?;
-        a_connection(stage, six).with_context(|| format!("servers of IPv6: {six}"))?;
+        a_connection(stage, six).map(drop).with_context(|| format!("servers of IPv6: {six}"))?;
     }
     Ok(())
 }
@@ -155,6 +173,7 @@ fn a_segment_without_a_connection_is_reset_and_its_alias_taken_back(stage: &mut 
 
 /// T29.
 fn without_a_free_alias_a_new_connection_is_refused(stage: &mut Stage) -> Result<()> {
+    stage.servers_of_ipv6([true; 2])?;
     for left in (0..stage.free_clients()?).rev() {
         a_connection(stage, true)?;
         ensure!(stage.free_clients()? == left);
@@ -179,13 +198,14 @@ fn aliases_that_come_in_by_a_wire_are_not_believed(stage: &mut Stage) -> Result<
 #[test]
 fn ipv6_is_translated_where_it_is_ours() -> Result<()> {
     type Scenario = fn(&mut Stage) -> Result<()>;
-    let scenarios: [(&str, Scenario); 7] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("either family", a_client_is_served_by_servers_of_either_family),
         ("both families", a_packet_for_servers_of_both_families_reaches_each_in_its_own),
         ("not ours", what_is_not_ours_is_the_kernels_as_it_came),
         ("fragments", a_fragment_towards_the_service_is_dropped),
         ("no connection", a_segment_without_a_connection_is_reset_and_its_alias_taken_back),
         ("forged", aliases_that_come_in_by_a_wire_are_not_believed),
+        ("errors", errors::reach_the_end_that_can_do_something),
         ("no alias", without_a_free_alias_a_new_connection_is_refused),
     ];
     on_stage(Hook::Tc, |stage| {
