@@ -73,9 +73,12 @@ impl Built {
         self.0.into_iter().filter(|tests| tests.folder == folder).collect()
     }
 
-    /// Of them those in files of their own.
+    /// Of them those in files of their own, by name.
     pub(super) fn integration(self, folder: &str) -> Vec<Tests> {
-        self.package(folder).into_iter().filter(|tests| tests.is_integration).collect()
+        let mut all = self.package(folder);
+        all.retain(|tests| tests.is_integration);
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 }
 
