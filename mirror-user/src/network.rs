@@ -60,6 +60,8 @@ pub struct Route {
     pub hop: IpAddr,
     /// Bytes that an IP packet may have, where the route says so.
     pub mtu: Option<u32>,
+    /// Where this host's own packets on it come from.
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
@@ -177,12 +179,14 @@ impl Network {
         let message = answer.with_context(|| format!("no answer about the route to {to}"))?;
         let message = message
             .with_context(|| format!("no route to {to}: ip route add {to}/{} via ROUTER", bits(to)))?;
-        let mut route = Route { device: 0, hop: to, mtu: None };
+        let mut route = Route { device: 0, hop: to, mtu: None, source: None };
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => route.device = *index,
                 RouteAttribute::Gateway(RouteAddress::Inet(hop)) => route.hop = IpAddr::V4(*hop),
                 RouteAttribute::Gateway(RouteAddress::Inet6(hop)) => route.hop = IpAddr::V6(*hop),
+                RouteAttribute::PrefSource(RouteAddress::Inet(own)) => route.source = Some(IpAddr::V4(*own)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(own)) => route.source = Some(IpAddr::V6(*own)),
                 RouteAttribute::Metrics(metrics) => {
                     route.mtu = metrics.iter().find_map(|m| match m {
                         RouteMetric::Mtu(mtu) => Some(*mtu),
@@ -328,7 +332,7 @@ mod tests {
         for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
             assert_eq!(network.device_with(address).unwrap(), Some(lo.index), "{address}");
             let route = network.route(address).unwrap();
-            assert_eq!((route.device, route.hop), (lo.index, address));
+            assert_eq!((route.device, route.hop, route.source), (lo.index, address, Some(address)));
         }
         assert_eq!(network.device_with(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap(), None);
     }

@@ -77,7 +77,7 @@ pub struct Policy {
     /// Where packets are taken up.
     #[serde(default)]
     pub hook: Hook,
-    /// Whether a weight chooses by request or by client.
+    /// Whether a weight chooses by request or by client, where those are of IPv4.
     #[serde(default)]
     pub weight_by: WeightBy,
     /// Whose order the writes keep on the mirror.
@@ -378,7 +378,7 @@ impl Policy {
         if let Some(what) = policy.scale.as_ref().and_then(|scale| scale.fault(process)) {
             return Err(invalid(find("[scale]"), what, None));
         }
-        if let Some(what) = policy.service.fault() {
+        if let Some(what) = policy.service.fault(policy.weight_by) {
             return Err(invalid(find("[service]"), what, None));
         }
         for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
@@ -457,6 +457,15 @@ mod tests {
         let policy = Policy::parse("http.toml", GOOD).unwrap();
         assert_eq!(policy.stall, Duration::from_millis(500));
         assert!(policy.shadow.is_some());
+    }
+
+    #[test]
+    fn a_service_and_its_sides_may_be_of_both_families() {
+        let text = include_str!("../../policies/dual-stack.toml");
+        let policy = Policy::parse("dual-stack.toml", text).unwrap();
+        let six: Vec<String> = policy.six().map(|address| address.to_string()).collect();
+        assert_eq!(six, ["2001:db8:77::1", "2001:db8:3::2", "2001:db8:3::101"]);
+        assert!(policy.service.has_six());
     }
 
     #[test]

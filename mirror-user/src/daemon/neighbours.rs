@@ -41,9 +41,16 @@ impl Keeper {
         let names = ["primary", "shadow"];
         let servers = policy.sides().zip(names).map(|(side, name)| (name, side.address.ip())).collect();
         let keeper = Self { network, servers };
-        for (name, address) in &keeper.servers {
+        for ((name, address), side) in keeper.servers.iter().zip(policy.sides()) {
             if let Err(error) = keeper.look(*address) {
                 tracing::warn!("the way to the {name}: {error:#}");
+            }
+            if keeper.network.route(*address).is_ok_and(|route| route.source == Some(side.nat)) {
+                tracing::warn!(
+                    "this host's own packets to the {name} come from its `nat` address {}: no answer to the join hook or \
+                     a health check comes back; `mirror doctor` says what to type",
+                    side.nat
+                );
             }
         }
         keeper

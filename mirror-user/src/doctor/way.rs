@@ -231,8 +231,22 @@ fn nat(
     ports: &[Port],
 ) -> Line {
     let check = format!("nat address of the {side}");
-    let (device, bits) = (name_of(ports, route.device), bits(address));
+    let device = name_of(ports, route.device);
+    // Of several IPv6 addresses the kernel sends from one that isn't deprecated.
+    let spare = if address.is_ipv6() { " preferred_lft 0" } else { "" };
+    let add = format!("ip addr add {address}/{} dev {device}{spare}", bits(address));
     match found {
+        Some(_) if route.source == Some(address) => {
+            let change = format!("ip addr change {address}/{} dev {device}{spare}", bits(address));
+            let another = format!("another address, on {device} too");
+            Line::warning(
+                &check,
+                format!(
+                    "the host's own packets to {server} come from {address}: no answer to the join hook comes back"
+                ),
+                if address.is_ipv6() { change } else { another },
+            )
+        }
         Some(index) if index == route.device => {
             Line::ok(&check, format!("{address} is an address of {device}"))
         }
@@ -242,17 +256,17 @@ fn nat(
                 "{address} is an address of {}, but {server} is reached by {device}",
                 name_of(ports, index)
             ),
-            format!("ip addr add {address}/{bits} dev {device}, or a route to {address} at {server}"),
+            format!("{add}, or a route to {address} at {server}"),
         ),
         None if route.hop == server => Line::failure(
             &check,
             format!("no device has {address}: {server} gets no answer when it asks for it"),
-            format!("ip addr add {address}/{bits} dev {device}"),
+            add,
         ),
         None => Line::warning(
             &check,
             format!("no device has {address}: its packets must be routed to this host"),
-            format!("ip addr add {address}/{bits} dev {device}"),
+            add,
         ),
     }
 }
@@ -310,7 +324,7 @@ mod tests {
 
     fn server(device: u32, hop: &str) -> Server {
         Server {
-            route: Ok(Route { device, hop: hop.parse().unwrap(), mtu: None }),
+            route: Ok(Route { device, hop: hop.parse().unwrap(), mtu: None, source: None }),
             neighbour: Neighbour::Kept,
             nat_device: Some(device),
         }
@@ -354,8 +368,18 @@ mod tests {
         way.servers[1].nat_device = None;
         let line = only(&policy(""), &way, Level::Failure);
         assert_eq!(advice(&line), "ip addr add 10.0.3.101/32 dev shadow0");
-        way.servers[1].route = Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 254]), mtu: None });
+        way.servers[1].route =
+            Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 254]), mtu: None, source: None });
         only(&policy(""), &way, Level::Warning);
+    }
+
+    #[test]
+    fn what_the_host_sends_itself_must_not_come_from_where_legs_do() {
+        let mut way = fine();
+        let route = way.servers[1].route.clone().unwrap();
+        way.servers[1].route = Ok(Route { source: Some(IpAddr::from([10, 0, 3, 101])), ..route });
+        let line = only(&policy(""), &way, Level::Warning);
+        assert!(line.found.contains("come from 10.0.3.101"), "{line:?}");
     }
 
     #[test]
@@ -392,7 +416,8 @@ mod tests {
         let clamped = Policy::parse("x.toml", &text).unwrap();
         assert_eq!(worst(&judge(&clamped, &way)), Level::Ok);
         let mut way = fine();
-        way.servers[1].route = Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 2]), mtu: Some(1_300) });
+        way.servers[1].route =
+            Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 2]), mtu: Some(1_300), source: None });
         only(&policy(""), &way, Level::Failure);
     }
 
@@ -447,9 +472,8 @@ mod tests {
         way.servers[1].nat_device = None;
         let lines = judged("", &way);
         assert!(
-            lines
-                .iter()
-                .any(|line| line.advice.as_deref() == Some("ip addr add 2001:db8:3::101/128 dev shadow0")),
+            lines.iter().any(|line| line.advice.as_deref()
+                == Some("ip addr add 2001:db8:3::101/128 dev shadow0 preferred_lft 0")),
             "{lines:?}"
         );
     }

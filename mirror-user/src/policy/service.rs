@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::address;
+use super::{WeightBy, address};
 
 /// Ports of one application at most.
 const MAX_PORTS: usize = 64;
@@ -65,7 +65,11 @@ impl Service {
     }
 
     /// What doesn't hold.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(super) fn fault(&self, weight_by: WeightBy) -> Option<String> {
+        if weight_by == WeightBy::Client && self.has_six() {
+            let what = "`weight_by = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
+            return Some(what.into());
+        }
         if self.vip6.is_some() && self.vip.is_ipv6() {
             return Some("`vip` is of IPv6 already: `vip6` stands beside an IPv4 `vip`".into());
         }
@@ -90,7 +94,7 @@ mod tests {
         let all: Vec<_> = service.all([8_000, 9_000]).map(|(vip, servers)| (vip.port(), servers)).collect();
         assert_eq!(all, [(80, [8_000, 9_000]), (81, [81, 81]), (82, [82, 8_082])]);
         assert!(service.all([0; 2]).all(|(vip, _)| vip.ip() == service.vip.ip()));
-        assert_eq!(service.fault(), None);
+        assert_eq!(service.fault(WeightBy::Request), None);
     }
 
     #[test]
@@ -106,7 +110,7 @@ mod tests {
             ("[2001:db8::77]:82", 8_082),
         ];
         assert_eq!(all, expected.map(|(vip, port)| (vip.to_owned(), port)));
-        assert_eq!(service.fault(), None);
+        assert_eq!(service.fault(WeightBy::Request), None);
     }
 
     #[test]
@@ -114,8 +118,8 @@ mod tests {
         let port = |n: u16| Port { port: NonZeroU16::new(n).unwrap(), primary: None, shadow: None };
         let vip = "10.0.0.1:80".parse().unwrap();
         let mut service = Service { vip, vip6: None, ports: (100..163).map(port).collect() };
-        assert_eq!(service.fault(), None);
+        assert_eq!(service.fault(WeightBy::Request), None);
         service.ports.push(port(200));
-        assert!(service.fault().unwrap().contains("at most"));
+        assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));
     }
 }
