@@ -47,7 +47,16 @@ pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: 
     let skb = Skb::of(skb);
     // SAFETY: the callers' own; the verifier wants to see that it may be null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
-    send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite(skb, scratch, macs))
+    let six = is_alias(scratch.out.daddr);
+    let sent = send_as(skb, scratch, last != 0, |scratch, macs| {
+        packet::rewrite(skb, scratch, macs) && (!six || skb.make_six(scratch))
+    });
+    if six && last == 0 {
+        // The next one is made of it. If that fails, none is: it isn't IPv4.
+        let out = scratch.out;
+        skb.make_four(scratch, &out);
+    }
+    sent
 }
 
 /// [`mirror_send`], where `rewrite` says into what.
@@ -58,15 +67,14 @@ fn send_as(
     last: bool,
     rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
 ) -> i32 {
-    let six = is_alias(scratch.out.daddr);
-    if six && !six::resolve(scratch) {
+    if is_alias(scratch.out.daddr) && !six::resolve(scratch) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
     let route = route(skb, scratch);
     let waits = route.found == NO_NEIGHBOUR && last;
     let goes = route.found == FOUND || waits;
-    if !goes || !rewrite(scratch, route.macs) || (six && !skb.make_six(scratch)) {
+    if !goes || !rewrite(scratch, route.macs) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
@@ -81,11 +89,6 @@ fn send_as(
         if bpf_clone_redirect(skb.context().cast(), route.device, 0) != 0 {
             count::verdict(Verdict::EmitFailed);
         }
-    }
-    if six {
-        // The next one is made of it. If that fails, none is: it isn't IPv4.
-        let out = scratch.out;
-        skb.make_four(scratch, &out);
     }
     TC_ACT_SHOT
 }
@@ -107,11 +110,11 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ => 2,
     };
     address(scratch, service, index);
-    if is_alias(scratch.out.daddr) {
-        count::verdict(Verdict::IcmpAbsorbed);
-        return TC_ACT_SHOT;
-    }
-    send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+    let four = !is_alias(scratch.out.daddr) && !skb.is_ipv6();
+    send_as(skb, scratch, true, |scratch, macs| match four {
+        true => packet::rewrite_error(skb, scratch, macs),
+        false => packet::make_error(skb, scratch, macs),
+    })
 }
 
 /// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.

@@ -10,7 +10,7 @@ use mirror_common::{
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
         six::{Address, Client, Known, MAX_ADDRESSES},
     },
-    flow::{Dialled, Emit, Flow, Measured, Opening, Segment, Step, pair},
+    flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
     hist,
     options::{Options, ROOM},
     protocol::http1::{Target, Walk},
@@ -18,7 +18,7 @@ use mirror_common::{
 };
 
 use crate::{
-    packet::{Header, Header6},
+    packet::{Header, Header6, Words},
     route::{self, Kept},
 };
 
@@ -182,6 +182,12 @@ pub struct Scratch {
     pub header: Header,
     /// Its headers as an IPv6 packet: as it came, or as it leaves.
     pub header6: Header6,
+    /// A client's and the service's end, as they are looked up.
+    pub client6: Client,
+    /// What the ICMP error at hand says, ...
+    pub quote: Quote,
+    /// ... and the one that is made of it, where IPv6 is on either side.
+    pub error: Words,
     /// Not 0: its addresses may be aliases.
     pub aliased: u32,
     /// The alias that was made for it; 0: none.

@@ -2,6 +2,7 @@
 //! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
 mod error;
+mod error6;
 mod frame;
 mod header;
 mod header6;
@@ -22,6 +23,7 @@ use mirror_common::{
 };
 
 pub use error::{quote, rewrite_error};
+pub use error6::{Words, make_error, quote6};
 pub use frame::Frame;
 pub use header::{Header, Macs};
 pub use header6::Header6;

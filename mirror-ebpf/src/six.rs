@@ -7,15 +7,16 @@
 use mirror_common::{
     abi::{
         Tuple,
-        six::{Client, Meaning, client, freed, is_alias, meaning},
+        six::{Meaning, client, freed, is_alias, meaning},
     },
+    flow::Quote,
     verdict::Verdict,
 };
 
 use crate::{
     lookup,
     maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, PEERS, Scratch},
-    packet::{Packet, Skb},
+    packet::{self, Packet, Skb},
 };
 
 const NOEXIST: u64 = 1;
@@ -23,6 +24,7 @@ const NOEXIST: u64 = 1;
 /// Numbers of protocols (RFC 8200, 4.1).
 const TCP: u8 = 6;
 const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
 
 /// Makes an IPv4 packet of an IPv6 one that is ours. An error is the verdict of one that isn't, or that can't be taken.
 #[inline(never)]
@@ -34,8 +36,11 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     // SAFETY: the daemon never changes an entry.
     let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return Err(Verdict::NotIpv4) };
     if header.next != TCP {
-        let ours = header.next == FRAGMENT && lookup::is_service(daddr);
-        return Err(if ours { Verdict::FragmentDropped } else { Verdict::NotIpv4 });
+        return Err(match header.next {
+            ICMPV6 => Verdict::NotTcp,
+            FRAGMENT if lookup::is_service(daddr) => Verdict::FragmentDropped,
+            _ => Verdict::NotIpv4,
+        });
     }
     let (sport, dport) = (header.sport, header.dport);
     // SAFETY: as above.
@@ -61,10 +66,11 @@ fn is_peer(saddr: u32, daddr: u32, sport: u16) -> bool {
 /// The alias of the connection whose client sent the packet at hand: its own, or a fresh one.
 #[inline(always)]
 fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
-    let header = &scratch.header6;
-    let key = Client { saddr: header.saddr, daddr: header.daddr, sport: header.sport, dport: header.dport };
+    let (header, key) = (&scratch.header6, &mut scratch.client6);
+    (key.saddr, key.daddr) = (header.saddr, header.daddr);
+    (key.sport, key.dport) = (header.sport, header.dport);
     // SAFETY: the value is one word.
-    if let Some(&alias) = unsafe { CLIENT_ALIASES.get(&key) } {
+    if let Some(&alias) = unsafe { CLIENT_ALIASES.get(&*key) } {
         return Ok(alias);
     }
     let Ok(Some(free)) = FREE_CLIENTS.pop() else { return Err(Verdict::TableFull) };
@@ -73,10 +79,10 @@ fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
     let Some(known) = CLIENTS.get_ptr_mut(index) else { return Err(Verdict::TableFull) };
     // SAFETY: a popped element is nobody else's.
     unsafe {
-        (*known).client = key;
+        (*known).client = *key;
         (&raw mut (*known).alias).write_volatile(alias);
     }
-    if CLIENT_ALIASES.insert(&key, &alias, NOEXIST).is_err() {
+    if CLIENT_ALIASES.insert(&*key, &alias, NOEXIST).is_err() {
         // Another packet of the connection came first. This one comes again.
         // SAFETY: as above.
         unsafe { (&raw mut (*known).alias).write_volatile(0) };
@@ -85,6 +91,21 @@ fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
     }
     scratch.fresh = alias;
     Ok(alias)
+}
+
+/// What an ICMPv6 error to one of our addresses says, and the aliases that an answer to the packet in question would have.
+/// `None`: it is no error about a TCP packet of a flow.
+#[inline(never)]
+pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
+    let quote = packet::quote6(skb, scratch)?;
+    let answer = &scratch.client6;
+    // SAFETY: the daemon never changes an entry.
+    let daddr = *unsafe { ALIASES.get(&answer.daddr) }?;
+    // SAFETY: as above.
+    let written = unsafe { ALIASES.get(&answer.saddr) };
+    // SAFETY: as above; a client's is one word.
+    let saddr = *written.or_else(|| unsafe { CLIENT_ALIASES.get(answer) })?;
+    Some((Tuple { saddr, daddr, sport: answer.sport, dport: answer.dport }, quote))
 }
 
 /// Takes a client's alias back, when its connection is no more. Other addresses have none.
@@ -106,9 +127,9 @@ fn release_client(alias: u32, index: u32) {
             return;
         }
         (&raw mut (*known).alias).write_volatile(0);
-        (*known).client
+        &(*known).client
     };
-    let _ = CLIENT_ALIASES.remove(&key);
+    let _ = CLIENT_ALIASES.remove(key);
     let _ = FREE_CLIENTS.push(freed(alias), 0);
 }
 

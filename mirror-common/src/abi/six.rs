@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn an_index_comes_back_under_another_alias_each_time() {
-        let (mut free, mut seen) = (70_001, std::collections::HashSet::new());
+        let (mut free, mut seen) = (70_001, std::collections::BTreeSet::new());
         for _ in 0..32 {
             let alias = client(free);
             assert_eq!(meaning(alias), Meaning::Client(70_001));

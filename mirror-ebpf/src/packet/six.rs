@@ -3,8 +3,8 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{
-    bindings::{BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_proto, bpf_skb_store_bytes},
+    bindings::BPF_F_PSEUDO_HDR,
+    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_proto},
 };
 use mirror_common::{abi::Tuple, checksum};
 
@@ -94,18 +94,15 @@ impl Skb {
     ) -> bool {
         let difference = checksum::fold(becomes + u64::from(!checksum::fold(was)));
         let context = self.context().cast();
-        // Where a device has summed the packet, its sum follows the header's bytes: it doesn't cover Ethernet.
-        let follow = u64::from(BPF_F_RECOMPUTE_CSUM);
         let pseudo = u64::from(BPF_F_PSEUDO_HDR);
         // SAFETY: the caller's promise.
         unsafe {
             if bpf_skb_change_proto(context, protocol, 0) != 0 {
                 return false;
             }
-            let mut failed = bpf_skb_store_bytes(context, ETHER_TYPE, from.cast(), 2, 0);
-            failed |= bpf_skb_store_bytes(context, ETH, from.add(2).cast(), len, follow);
-            failed |= bpf_l4_csum_replace(context, checksum_at, 0, u64::from(difference), pseudo);
-            failed == 0
+            self.store(ETHER_TYPE, from, 2)
+                && self.store_summed(ETH, from.add(2), len)
+                && bpf_l4_csum_replace(context, checksum_at, 0, u64::from(difference), pseudo) == 0
         }
     }
 }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
@@ -66,6 +66,17 @@ impl Skb {
     pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
+    }
+
+    /// [`Skb::store`] behind the Ethernet header: a sum that a device has made of the packet follows.
+    ///
+    /// # Safety
+    /// `from` has `len` bytes.
+    #[inline(always)]
+    pub(super) unsafe fn store_summed(self, offset: u32, from: *const u8, len: u32) -> bool {
+        let follow = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, follow) == 0 }
     }
 
     /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
