@@ -33,13 +33,13 @@ impl Datapath {
     /// # Errors
     /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
     pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
+        self.has_room_for_clients(policy)?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         let (fresh, flows) = (self.fresh, self.flows);
         let mut config: Array<_, Config> = Array::try_from(self.map(maps::CONFIG)?)?;
         let secret = if fresh { u64::from_ne_bytes(secret) } else { config.get(&0, 0)?.secret };
         config.set(0, Config { tap, flows, secret }, 0)?;
-        self.has_room_for_clients(policy)?;
         let aliases = self.write_aliases(policy)?;
         self.fill_services(policy, segments, &aliases)?;
         if !fresh {

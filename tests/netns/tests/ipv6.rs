@@ -187,6 +187,11 @@ fn the_doctor_is_content(scene: &Scene) -> Result<()> {
     };
     wait_for("a content doctor", SOON, || doctor().is_ok()).with_context(|| format!("{:?}", doctor()))?;
     let said = doctor()?;
-    ensure!(said.contains("IPv6 forwarding of client0") && !said.contains("failure"), "{said}");
+    for found in
+        ["IPv6 forwarding of client0", "IPv6 forwarding of mirror0", "2001:db8:2::2 is resolved, and kept so"]
+    {
+        ensure!(said.contains(found), "{found}: {said}");
+    }
+    ensure!(!said.contains("failure") && !said.contains("ip addr"), "{said}");
     Ok(())
 }
