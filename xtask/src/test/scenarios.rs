@@ -36,12 +36,13 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 12] = [
+const ONCE: [&str; 13] = [
     "cli",
     "daemon_moves",
     "demo",
     "demo_migration",
     "hostile",
+    "ipv6",
     "migration",
     "observe",
     "orders",
