@@ -54,7 +54,7 @@ const ONCE: [&str; 13] = [
 
 /// Scenarios of several busy processes, or with bounds in time: on few cores, side by side, they would measure each other. The
 /// others wait more than they work, and run two at a time.
-const ALONE: [&str; 10] = [
+const ALONE: [&str; 11] = [
     "bad_shadow",
     "clients",
     "daemon",
@@ -64,6 +64,7 @@ const ALONE: [&str; 10] = [
     "measured",
     "mixed_load",
     "moves",
+    "ports",
     "restart",
 ];
 
