@@ -52,10 +52,11 @@ const ONCE: [&str; 13] = [
     "scaling",
 ];
 
-/// Scenarios of several busy processes, or with bounds in time: on few cores, side by side, they would measure each other. The
-/// others wait more than they work, and run two at a time.
-const ALONE: [&str; 11] = [
+/// Scenarios of several busy processes, with bounds in time, or that count what is sent again: on few cores, side by side, they
+/// would measure each other. The others wait more than they work, and run two at a time.
+const ALONE: [&str; 12] = [
     "bad_shadow",
+    "captures",
     "clients",
     "daemon",
     "daemon_moves",
