@@ -260,6 +260,10 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
     let all = network.devices()?;
     let mut indices = Vec::new();
     for vip in policy.service.addresses() {
+        if policy.is_transparent(vip) {
+            indices.extend(clients_devices(&all));
+            continue;
+        }
         let first = network.device_with(vip)?.with_context(|| {
             format!(
                 "no device here has the service's address {vip}: ip addr add {vip}/{} dev DEVICE, or name `devices`",

@@ -5,6 +5,7 @@ mod breaker;
 mod divergence;
 mod events;
 mod migration;
+mod nat;
 mod resources;
 pub mod scale;
 mod service;
@@ -23,6 +24,7 @@ pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
+pub use nat::Nat;
 pub use service::{Port, Service};
 pub mod init;
 pub mod process;
@@ -119,9 +121,9 @@ pub struct Endpoint {
     /// Address and port, of IPv4 or IPv6, whatever the clients' and the other side's are.
     #[serde(deserialize_with = "address::socket")]
     pub address: SocketAddr,
-    /// The gateway's own address that its legs come from, of the same family.
-    #[serde(deserialize_with = "address::any")]
-    pub nat: IpAddr,
+    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the server's
+    /// way back leads through the gateway.
+    pub nat: Nat,
     /// Requests that the server answers on one connection before it closes it; 0: no limit.
     #[serde(default)]
     pub max_requests: u32,
@@ -382,18 +384,8 @@ impl Policy {
             return Err(invalid(find("[service]"), what, None));
         }
         for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
-            if side.nat.is_ipv4() != side.address.is_ipv4() {
-                let what = format!("`nat` and `address` of {table} are of two families: its legs have both");
-                return Err(invalid(
-                    find(table),
-                    what,
-                    Some("give both an IPv4, or both an IPv6 address".into()),
-                ));
-            }
-            let same = |(vip, _): (SocketAddr, _)| vip.ip() == side.nat && vip.port() == side.address.port();
-            if policy.service.all([0; 2]).any(same) {
-                let help = Some("use an address of the gateway that no client talks to".into());
-                return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
+            if let Some((what, help)) = side.nat_fault(&policy.service) {
+                return Err(invalid(find(table), what, help));
             }
             if side.max_requests == 1 {
                 let what =
@@ -421,9 +413,14 @@ impl Policy {
         std::iter::once(&self.primary).chain(&self.shadow)
     }
 
+    /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.
+    pub fn is_transparent(&self, address: IpAddr) -> bool {
+        address == self.primary.address.ip()
+    }
+
     /// The IPv6 addresses in it: the service's, the servers', our own.
     pub fn six(&self) -> impl Iterator<Item = Ipv6Addr> {
-        let sides = self.sides().flat_map(|side| [side.address.ip(), side.nat]);
+        let sides = self.sides().flat_map(|side| [Some(side.address.ip()), side.nat.own()]).flatten();
         self.service.addresses().chain(sides).filter_map(|address| match address {
             IpAddr::V6(six) => Some(six),
             IpAddr::V4(_) => None,

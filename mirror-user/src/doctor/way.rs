@@ -8,7 +8,7 @@ use super::{Level, Line};
 use crate::{
     device::Driver,
     network::{Device, Neighbour, Route, asks, bits, headers},
-    policy::{Endpoint, Hook, Policy},
+    policy::{Endpoint, Hook, Nat, Policy},
 };
 
 /// What was found about a device that the datapath is at.
@@ -88,7 +88,10 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
             }
             Ok(route) => {
                 lines.push(neighbour(name, route.hop, server.neighbour));
-                lines.push(nat(name, side.nat, route, address, server.nat_device, &way.ports));
+                lines.push(match side.nat {
+                    Nat::Own(own) => nat(name, own, route, address, server.nat_device, &way.ports),
+                    Nat::Keep => kept(name, address),
+                });
                 lines.extend(mtu(name, side, route, policy, way));
             }
         }
@@ -110,6 +113,12 @@ fn vip(policy: &Policy, way: &Way, address: IpAddr, device: Option<&Device>) -> 
             );
             Line::ok("service", found)
         }
+        None if policy.is_transparent(address) => Line::ok(
+            "service",
+            format!(
+                "{address} is the primary's own: this host must be on its clients' way there, and on the way back"
+            ),
+        ),
         None if policy.devices.is_empty() => Line::failure(
             "service",
             format!("no device has {address}"),
@@ -220,6 +229,11 @@ fn neighbour(side: &str, hop: IpAddr, state: Neighbour) -> Line {
             format!("ping -c 1 {hop}"),
         ),
     }
+}
+
+fn kept(side: &str, server: IpAddr) -> Line {
+    let found = format!("{server} sees clients' addresses: its way back to them must lead through this host");
+    Line::ok(&format!("nat address of the {side}"), found)
 }
 
 fn nat(
