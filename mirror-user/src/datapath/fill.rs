@@ -1,6 +1,6 @@
 //! What the daemon writes for the datapath: settings, services, aliases, and what is free.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, Queue};
 use mirror_common::{
     abi::{self, Config, Service, ServiceKey, Tuple, maps, six},
@@ -27,13 +27,21 @@ fn clients(flows: u32) -> u32 {
     flows.min(connections(flows) + SPARE_PORTS)
 }
 
+/// Whether the maps have room for the policy's clients. Those that were made for services without an IPv6 address can't grow.
+fn has_room(clients: u32, has_six: bool) -> Result<()> {
+    let what = "what is pinned was made for a service without an IPv6 address: mirror unload, then run again";
+    ensure!(clients > 1 || !has_six, what);
+    Ok(())
+}
+
 impl Datapath {
     /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
     ///
     /// # Errors
     /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
     pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
-        self.has_room_for_clients(policy)?;
+        let Map::Array(known) = self.map(maps::CLIENTS)? else { bail!("no array of clients") };
+        has_room(known.info()?.max_entries(), policy.service.has_six())?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         let (fresh, flows) = (self.fresh, self.flows);
@@ -62,17 +70,6 @@ impl Datapath {
     fn push(&mut self, queue: &str, elements: impl IntoIterator<Item = u32>) -> Result<()> {
         let mut queue: Queue<_, u32> = Queue::try_from(self.map(queue)?)?;
         elements.into_iter().try_for_each(|element| Ok(queue.push(element, 0)?))
-    }
-
-    /// What was pinned for services without an IPv6 address can't have clients of it, and can't grow.
-    fn has_room_for_clients(&mut self, policy: &Policy) -> Result<()> {
-        let Map::Array(clients) = self.map(maps::CLIENTS)? else { anyhow::bail!("no array of clients") };
-        let room = clients.info()?.max_entries();
-        ensure!(
-            room > 1 || !policy.service.has_six(),
-            "what is pinned was made for a service without an IPv6 address: mirror unload, then run again"
-        );
-        Ok(())
     }
 
     /// Gives aliases to the policy's IPv6 addresses; those that were given before stay as they are.
@@ -163,12 +160,20 @@ fn shuffle(ports: &mut [u32], mut seed: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{clients, connections};
+    use super::{clients, connections, has_room};
 
     /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
     #[test]
     fn new_connections_leave_ports_to_the_legs_of_open_ones() {
         assert_eq!([1_024, 65_536, 4_194_304].map(connections), [1_024, 62_464, 62_464]);
         assert_eq!([1_024, 65_536, 4_194_304].map(clients), [1_024, 64_512, 64_512]);
+    }
+
+    #[test]
+    fn a_service_gets_its_first_ipv6_address_with_new_maps_alone() {
+        assert!(has_room(1, true).unwrap_err().to_string().contains("mirror unload"));
+        for (clients, has_six) in [(1, false), (1_024, true), (1_024, false)] {
+            has_room(clients, has_six).unwrap();
+        }
     }
 }
