@@ -36,16 +36,11 @@ pub fn is_service(addr: u32) -> bool {
     unsafe { PEERS.get(&fragments_of(addr)) }.is_some()
 }
 
-/// Whether legs run from where a packet comes from to where it goes; to any client's address, where its server is shown those.
+/// Whether legs run from where a packet comes from to where it goes.
 #[inline(always)]
 pub fn is_peer(tuple: &Tuple) -> bool {
-    let mut peer = Tuple { dport: 0, ..*tuple };
+    let peer = Tuple { dport: 0, ..*tuple };
     // SAFETY: only whether it exists is asked.
-    if unsafe { PEERS.get(&peer) }.is_some() {
-        return true;
-    }
-    peer.daddr = 0;
-    // SAFETY: as above.
     unsafe { PEERS.get(&peer) }.is_some()
 }
 

@@ -8,9 +8,9 @@ pub const APPS: &str = "APPS";
 pub const SWITCH: &str = "SWITCH";
 /// Hash of [`super::ServiceKey`] to [`super::Service`].
 pub const SERVICES: &str = "SERVICES";
-/// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses (0:
-/// any client's) legs run, so that a dead leg's segments can be told from a stranger's; and, by [`super::fragments_of`],
-/// which addresses are services'.
+/// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses
+/// legs run, so that a dead leg's segments can be told from a stranger's; and, by [`super::fragments_of`], which
+/// addresses are services'.
 pub const PEERS: &str = "PEERS";
 /// Array of [`super::Flow`].
 pub const FLOWS: &str = "FLOWS";

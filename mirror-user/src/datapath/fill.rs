@@ -128,11 +128,8 @@ impl Datapath {
         services.insert(key, service, 0)?;
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
         peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
-        let unknown = |end: &&abi::Endpoint| {
-            // What comes from the primary's own address may be for a connection that is older than the datapath.
-            end.addr != 0 && (end.nat != 0 || end.addr != key.addr)
-        };
-        for end in service.endpoints.iter().filter(unknown) {
+        // What comes to a client's address without an entry may be for a connection that the kernel forwards.
+        for end in service.endpoints.iter().filter(|end| end.addr != 0 && end.nat != 0) {
             let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
             peers.insert(from, service.app, 0)?;
         }
