@@ -149,6 +149,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
         ("SocketAddr", _) => "`\"address:port\"`",
         ("IpAddr" | "Ipv4Addr" | "Ipv6Addr", _) => "`\"address\"`",
+        ("Nat", _) => "`\"address\"` or `\"keep\"`",
         ("bool", _) => "`true` or `false`",
         ("Resources", _) => "a table",
         ("BTreeMap", _) => "a table of strings",

@@ -466,6 +466,16 @@ mod tests {
     }
 
     #[test]
+    fn where_clients_talk_to_the_primary_itself_nothing_is_the_gateways_own() {
+        let text = include_str!("../../policies/transparent.toml");
+        let policy = Policy::parse("transparent.toml", text).unwrap();
+        assert!(policy.is_transparent(policy.service.vip.ip()));
+        assert!(policy.sides().all(|side| side.nat == Nat::Keep && side.nat.own().is_none()));
+        let other = Policy::parse("http.toml", GOOD).unwrap();
+        assert!(!other.is_transparent(other.service.vip.ip()));
+    }
+
+    #[test]
     fn each_invalid_policy_fails_as_its_first_line_says() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies/invalid");
         let mut seen = 0;

@@ -320,6 +320,17 @@ mod tests {
         Policy::parse("x.toml", &format!("{more}\n{POLICY}")).unwrap()
     }
 
+    #[test]
+    fn where_clients_talk_to_the_primary_itself_no_address_is_missing() {
+        let text = include_str!("../../../policies/transparent.toml");
+        let policy = Policy::parse("transparent.toml", text).unwrap();
+        let mut way = Way { vips: vec![None], ..fine() };
+        way.servers.iter_mut().for_each(|server| server.nat_device = None);
+        let lines = judge(&policy, &way);
+        assert!(lines.iter().all(|line| line.level == Level::Ok), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.found.contains("the primary's own")), "{lines:#?}");
+    }
+
     fn device(index: u32, name: &str, kind: &str) -> Device {
         let (mtu, ethernet) = if kind.is_empty() { (65_536, false) } else { (1_500, true) };
         Device { index, name: name.into(), mtu, up: true, kind: kind.into(), ethernet, controller: None }
