@@ -95,6 +95,11 @@ impl Executor {
         self.why.as_ref()
     }
 
+    /// From here on it is decided by another plan, which the journal has. What was decided before is done all the same.
+    pub fn replan(&mut self, plan: Plan) {
+        self.plan = plan;
+    }
+
     /// Something happened. It is decided on when all that was decided before is done.
     pub fn event(&mut self, event: Event) {
         self.events.push_back(event);

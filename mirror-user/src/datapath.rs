@@ -107,7 +107,7 @@ impl Datapath {
         }
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
-        let unanswered_us = (policy.migration.throughput.unanswered_seconds * 1e6) as u32;
+        let unanswered_us = policy.migration.unanswered_us();
         Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
     }
 
@@ -181,6 +181,11 @@ impl Datapath {
             peers.insert(from, service.app, 0)?;
         }
         Ok(())
+    }
+
+    /// From now on a turn is unanswered after so long, in microseconds.
+    pub fn unanswered_after(&mut self, us: u32) {
+        self.unanswered_us = us;
     }
 
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].

@@ -4,6 +4,7 @@ mod breaker;
 mod divergence;
 mod events;
 mod migration;
+pub mod reload;
 mod resources;
 pub mod scale;
 mod service;
@@ -330,6 +331,17 @@ pub struct Invalid {
     what: String,
     #[help]
     help: Option<String>,
+}
+
+impl Invalid {
+    /// The line that it is about, and what is wrong with it: for a log.
+    pub fn in_words(&self) -> String {
+        let line = |span: miette::SourceSpan| {
+            let before = self.text.inner().bytes().take(span.offset());
+            format!("line {}: ", before.filter(|byte| *byte == b'\n').count() + 1)
+        };
+        self.at.map(line).unwrap_or_default() + &self.what
+    }
 }
 
 impl Policy {

@@ -143,6 +143,7 @@ impl Show for History {
 fn line(entry: &Entry) -> String {
     let what = match &entry.what {
         What::Begun(_, who) => format!("begun by {who}"),
+        What::Replanned(_, who) => format!("by another policy from here on, of {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
         What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {
@@ -154,6 +155,7 @@ fn line(entry: &Entry) -> String {
         What::Scaled(..) => "(scaling)",
         What::Appointment => "(order)",
         What::Breaker(_) => "(breaker)",
+        What::Replanned(..) => "(policy)",
         What::Begun(..) | What::Decided(_) | What::Moved | What::Asked(..) => entry.state.stage.name(),
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };

@@ -91,6 +91,11 @@ impl Migration {
         self.health.clone().map_or(Check::Tcp, Check::Http)
     }
 
+    /// After how long a turn is unanswered, in microseconds.
+    pub fn unanswered_us(&self) -> u32 {
+        (self.throughput.unanswered_seconds * 1e6) as u32
+    }
+
     /// What the shadow may be worse by.
     pub fn judge(&self) -> JudgePolicy {
         let mut judge = self.judge.clone();
