@@ -24,12 +24,14 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         Some(false) => state.unhealthy_seconds + seen.seconds,
         Some(true) | None => 0.0,
     };
+    // One that is dead is worse, too; of the two it is the death that asks for nothing else.
     let trouble = match &seen.verdict {
-        Some(Verdict::Worse(finding)) => Some(Why::Weight(Reason::Worse(finding.clone()))),
         _ if state.unhealthy_seconds >= plan.moves.unhealthy_seconds => {
             Some(Why::Unhealthy(state.unhealthy_seconds))
         }
-        _ => seen.shortfall.map(Why::Shortfall),
+        _ if seen.shortfall.is_some() => seen.shortfall.map(Why::Shortfall),
+        Some(Verdict::Worse(finding)) => Some(Why::Weight(Reason::Worse(finding.clone()))),
+        _ => None,
     };
     if let Some(why) = trouble {
         // A side that isn't in sync gets the authority from nobody but a person.
