@@ -2,92 +2,14 @@
 //!
 //! Addresses and ports are in network byte order, as they lie in a packet; everything else is the host's.
 
+pub mod maps;
+pub mod six;
+
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 8;
-
-/// Names of the maps, as pinned. `mirror-ebpf/src/maps.rs` says who writes and who reads each.
-pub mod maps {
-    /// Array of one `u32`: [`super::ABI_VERSION`].
-    pub const ABI: &str = "ABI";
-    /// Array of [`super::App`], one an application.
-    pub const APPS: &str = "APPS";
-    /// Array of `u64`, one an application, mmapable: the switch word.
-    pub const SWITCH: &str = "SWITCH";
-    /// Hash of [`super::ServiceKey`] to [`super::Service`].
-    pub const SERVICES: &str = "SERVICES";
-    /// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses
-    /// legs run, so that a dead leg's segments can be told from a stranger's; and, by [`super::fragments_of`], which
-    /// addresses are services'.
-    pub const PEERS: &str = "PEERS";
-    /// Array of [`super::Flow`].
-    pub const FLOWS: &str = "FLOWS";
-    /// Queue of `u32`: free slots of [`FLOWS`].
-    pub const SLOTS: &str = "SLOTS";
-    /// Queue of `u32`: free ports ([`super::nat`]), the oldest first, of the primary's legs.
-    pub const PORTS_PRIMARY: &str = "PORTS_PRIMARY";
-    /// The same for the shadow's legs.
-    pub const PORTS_SHADOW: &str = "PORTS_SHADOW";
-    /// Hash of [`super::Tuple`] to `u64` ([`super::Entry`]).
-    pub const TUPLES: &str = "TUPLES";
-    /// Per-CPU array of `u64`: one a [`crate::verdict::Verdict`].
-    pub const COUNTERS: &str = "COUNTERS";
-    /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a row of [`crate::flow::Measured`], microseconds.
-    pub const LATENCY: &str = "LATENCY";
-    /// Per-CPU array of `u64`: answers with an error of the server's own, by the same rows.
-    pub const ERRORS: &str = "ERRORS";
-    /// Per-CPU array of `u64`: [`crate::flow::pair::COUNTERS`] a class, of the turns that were compared.
-    pub const PAIRS: &str = "PAIRS";
-    /// Per-CPU array of `u64`: [`crate::hist::RATIOS`] a class, the shadow's latency to the primary's in the same turn.
-    pub const RATIOS: &str = "RATIOS";
-    /// Ring buffer of [`super::Event`].
-    pub const EVENTS: &str = "EVENTS";
-    /// Ring buffer of [`super::Turn`].
-    pub const TURNS: &str = "TURNS";
-    /// LRU hash of [`crate::protocol::http1::Target::prefix`] to [`super::Prefix`]: how it reads.
-    pub const PREFIXES: &str = "PREFIXES";
-    /// Per-CPU array of one [`super::Recorded`].
-    pub const RECORDED: &str = "RECORDED";
-    /// Array of one [`super::Config`].
-    pub const CONFIG: &str = "CONFIG";
-    /// Array of one [`super::SweepState`]: what the daemon asks of a sweep, and what it found.
-    pub const SWEEP: &str = "SWEEP";
-    /// Queue of `u64` ([`super::Entry`]): flows for which a packet must be made without one.
-    pub const TODO: &str = "TODO";
-    /// Hash of an interface index to a device of the same index: those with the program at XDP.
-    pub const DEVICES: &str = "DEVICES";
-    /// Array of `u64`, one for each [`super::BLOCK`] slots: how many of them are in use.
-    pub const BUSY: &str = "BUSY";
-    /// Every map, in the order in which they are pinned.
-    pub const ALL: [&str; 24] = [
-        ABI,
-        APPS,
-        SWITCH,
-        SERVICES,
-        PEERS,
-        FLOWS,
-        SLOTS,
-        PORTS_PRIMARY,
-        PORTS_SHADOW,
-        TUPLES,
-        COUNTERS,
-        LATENCY,
-        ERRORS,
-        PAIRS,
-        RATIOS,
-        EVENTS,
-        TURNS,
-        PREFIXES,
-        RECORDED,
-        CONFIG,
-        SWEEP,
-        TODO,
-        DEVICES,
-        BUSY,
-    ];
-}
+pub const ABI_VERSION: u32 = 9;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -115,7 +37,7 @@ pub const MAX_PREFIXES: u32 = 1_024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct ServiceKey {
-    /// IPv4 address that clients talk to.
+    /// IPv4 address or alias ([`six`]) that clients talk to.
     pub addr: u32,
     /// Its port.
     pub port: u16,
@@ -127,7 +49,7 @@ pub struct ServiceKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Endpoint {
-    /// IPv4 address of the server; 0: the side doesn't exist.
+    /// IPv4 address or alias ([`six`]) of the server; 0: the side doesn't exist.
     pub addr: u32,
     /// The gateway's own address that its legs come from.
     pub nat: u32,
@@ -491,4 +413,8 @@ mod pod {
     unsafe impl aya::Pod for super::Recorded {}
     // SAFETY: as above; `Flow` is checked in its own module.
     unsafe impl aya::Pod for super::Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::six::Client {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::six::Known {}
 }

@@ -84,7 +84,7 @@ verdicts! {
     28 BeyondHead         Drop "behind an answer's head that hasn't been seen whole: the server sends it again"
     29 AskedAgain         Emit "a read whose leg was lost before it answered: asked of the other one"
     30 NoService          Pass "not for a service: the kernel's own"
-    31 NotIpv4            Pass "not IPv4, or a VLAN's frame at the device below: the kernel's own"
+    31 NotIpv4            Pass "neither IPv4 nor TCP in IPv6 to one of our addresses, or a VLAN's frame at the device below: the kernel's own"
     32 NotTcp             Pass "neither TCP nor an ICMP error about a flow's packet: the kernel's own"
     33 Fragment           Pass "an IP fragment that is not for a service that it could be matched to: the kernel's own"
     34 FragmentDropped    Drop "an IP fragment towards a service's address"

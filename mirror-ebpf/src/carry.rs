@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
 };
 use mirror_common::{
-    abi::{Service, Tuple, nat},
+    abi::{Service, Tuple, nat, six::is_alias},
     flow::{Emit, Step, emit, tcp},
     verdict::Verdict,
 };
@@ -16,6 +16,7 @@ use crate::{
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
     route::{FOUND, NO_NEIGHBOUR, route},
+    six,
 };
 
 /// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
@@ -46,7 +47,16 @@ pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: 
     let skb = Skb::of(skb);
     // SAFETY: the callers' own; the verifier wants to see that it may be null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
-    send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite(skb, scratch, macs))
+    let six = is_alias(scratch.out.daddr);
+    let sent = send_as(skb, scratch, last != 0, |scratch, macs| {
+        packet::rewrite(skb, scratch, macs) && (!six || skb.make_six(scratch))
+    });
+    if six && last == 0 {
+        // The next one is made of it. If that fails, none is: it isn't IPv4.
+        let out = scratch.out;
+        skb.make_four(scratch, &out);
+    }
+    sent
 }
 
 /// [`mirror_send`], where `rewrite` says into what.
@@ -57,9 +67,14 @@ fn send_as(
     last: bool,
     rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
 ) -> i32 {
+    if is_alias(scratch.out.daddr) && !six::resolve(scratch) {
+        count::verdict(Verdict::EmitFailed);
+        return TC_ACT_SHOT;
+    }
     let route = route(skb, scratch);
     let waits = route.found == NO_NEIGHBOUR && last;
-    if (route.found != FOUND && !waits) || !rewrite(scratch, route.macs) {
+    let goes = route.found == FOUND || waits;
+    if !goes || !rewrite(scratch, route.macs) {
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
@@ -95,7 +110,11 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ => 2,
     };
     address(scratch, service, index);
-    send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+    let four = !is_alias(scratch.out.daddr) && !skb.is_ipv6();
+    send_as(skb, scratch, true, |scratch, macs| match four {
+        true => packet::rewrite_error(skb, scratch, macs),
+        false => packet::make_error(skb, scratch, macs),
+    })
 }
 
 /// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.
@@ -231,7 +250,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
     }
     let Some(index) = only(all) else { return NOT_HERE };
     address(scratch, service, index);
-    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT {
+    if scratch.emit.kind == emit::SYN || scratch.emit.kind == emit::CUT || is_alias(scratch.out.daddr) {
         return NOT_HERE;
     }
     let route = route(frame, scratch);

@@ -7,13 +7,16 @@ use crate::{
     carry, count, decide, lookup,
     maps::Scratch,
     packet::{self, Skb},
+    six,
 };
 
 /// What becomes of a packet that isn't TCP. Counts it.
 #[inline(never)]
 pub fn other(skb: Skb, scratch: &mut Scratch) -> i32 {
-    let Some((answer, quote)) = packet::quote(skb, scratch) else { return the_kernels() };
+    let said = if skb.is_ipv6() { six::quote(skb, scratch) } else { packet::quote(skb, scratch) };
+    let Some((answer, quote)) = said else { return the_kernels() };
     scratch.tuple = answer;
+    scratch.quote = quote;
     let Some(target) = lookup::target(&scratch.tuple) else { return the_kernels() };
     decide::error(scratch, target, &quote);
     count::number(u32::from(scratch.step.verdict));

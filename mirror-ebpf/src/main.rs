@@ -16,6 +16,7 @@ mod maps;
 mod packet;
 mod route;
 mod say;
+mod six;
 mod sweep;
 
 use aya_ebpf::{
@@ -48,6 +49,8 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     let now_ns = unsafe { bpf_ktime_get_ns() };
     scratch.now_ns = now_ns;
     scratch.loaded = 0;
+    scratch.aliased = 0;
+    scratch.fresh = 0;
     say::begin(scratch);
     let judged = match handover::take(skb, scratch) {
         Ok(true) => lookup::of_client(scratch).ok_or(Verdict::HandoverFailed),
@@ -63,11 +66,13 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
         Err(verdict) => {
             say::verdict(say::Hook::Tc, scratch, verdict as u8);
             count::verdict(verdict);
-            match verdict.action() {
-                Action::Pass => TC_ACT_OK,
+            let action = match verdict.action() {
+                Action::Pass if scratch.aliased == 0 => TC_ACT_OK,
                 Action::Emit => carry::reset_back(skb, scratch),
-                Action::Drop | Action::Hold => TC_ACT_SHOT,
-            }
+                Action::Pass | Action::Drop | Action::Hold => TC_ACT_SHOT,
+            };
+            six::release(scratch.fresh);
+            action
         }
     }
 }
@@ -83,6 +88,7 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     scratch.now_ns = now_ns;
+    scratch.aliased = 0;
     let Some(service) = decided(frame, scratch, now_ns) else {
         return match !frame.has_metadata() || frame.set_metadata(0) {
             true => xdp_action::XDP_PASS,
@@ -124,6 +130,9 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
 #[inline(always)]
 fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<&'static Service, Verdict> {
+    if skb.is_ipv6() {
+        six::take(skb, scratch)?;
+    }
     packet::parse(skb, scratch, now_ns).map_err(|verdict| {
         // The kernel would put it together, and reset a connection that it doesn't know.
         let ours = verdict == Verdict::Fragment && lookup::is_service(scratch.tuple.daddr);
@@ -228,7 +237,7 @@ fn again(
     let Some(ports) = decide::restart(target, words) else { return Err(Verdict::StaleSlot) };
     let client = scratch.client;
     lookup::unmake(&client, service, ports, target.slot);
-    create(scratch, service, now_ns)
+    create(scratch, service, now_ns).inspect_err(|_| six::release(client.saddr))
 }
 
 /// [`dial`] with a stack of its own.

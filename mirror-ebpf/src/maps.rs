@@ -8,8 +8,9 @@ use mirror_common::{
     abi::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
+        six::{Address, Client, Known, MAX_ADDRESSES},
     },
-    flow::{Dialled, Emit, Flow, Measured, Opening, Segment, Step, pair},
+    flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
     hist,
     options::{Options, ROOM},
     protocol::http1::{Target, Walk},
@@ -17,7 +18,7 @@ use mirror_common::{
 };
 
 use crate::{
-    packet::Header,
+    packet::{Header, Header6, Words},
     route::{self, Kept},
 };
 
@@ -126,6 +127,27 @@ pub static DEVICES: DevMapHash<{ MAX_DEVICES as usize }> = DevMapHash::new();
 #[btf_map]
 pub static ROUTES: PerCpuArray<Kept, { route::KEPT as usize }> = PerCpuArray::new();
 
+/// Writer: the daemon. The IPv6 addresses that its aliases stand for.
+#[btf_map]
+pub static ADDRESSES: Array<Address, { MAX_ADDRESSES as usize }> = Array::new();
+
+/// Writer: the daemon. The same the other way round.
+#[btf_map]
+pub static ALIASES: HashMap<Address, u32, { MAX_ADDRESSES as usize }> = HashMap::new();
+
+/// Writer: the datapath, of an element that no other connection has. What clients' aliases stand for. An array: what is still
+/// on its way under an alias that was taken back finds another one there.
+#[btf_map]
+pub static CLIENTS: Array<Known, { DEFAULT_FLOWS as usize }> = Array::new();
+
+/// Writer: the datapath. The alias of an IPv6 client's connection; `NOEXIST` decides between two first packets.
+#[btf_map]
+pub static CLIENT_ALIASES: HashMap<Client, u32, { DEFAULT_FLOWS as usize }> = HashMap::new();
+
+/// Free elements of [`CLIENTS`]. Filled by the daemon at the first load; popped and pushed by the datapath.
+#[btf_map]
+pub static FREE_CLIENTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
+
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
@@ -158,6 +180,18 @@ pub struct Scratch {
     pub loaded: u32,
     /// The packet's headers.
     pub header: Header,
+    /// Its headers as an IPv6 packet: as it came, or as it leaves.
+    pub header6: Header6,
+    /// A client's and the service's end, as they are looked up.
+    pub client6: Client,
+    /// What the ICMP error at hand says, ...
+    pub quote: Quote,
+    /// ... and the one that is made of it, where IPv6 is on either side.
+    pub error: Words,
+    /// Not 0: its addresses may be aliases.
+    pub aliased: u32,
+    /// The alias that was made for it; 0: none.
+    pub fresh: u32,
     pub option_bytes: [u8; ROOM],
     /// The hook, and ...
     #[cfg(feature = "log")]

@@ -2,10 +2,13 @@
 //! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
 mod error;
+mod error6;
 mod frame;
 mod header;
+mod header6;
 mod sack;
 mod shift;
+mod six;
 mod skb;
 mod sum;
 
@@ -20,8 +23,10 @@ use mirror_common::{
 };
 
 pub use error::{quote, rewrite_error};
+pub use error6::{Words, make_error, quote6};
 pub use frame::Frame;
 pub use header::{Header, Macs};
+pub use header6::Header6;
 pub use sack::put as put_sack;
 pub use skb::Skb;
 pub use sum::body;
@@ -128,6 +133,10 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     let header = &scratch.header;
     scratch.tuple.saddr = header.saddr;
     scratch.tuple.daddr = header.daddr;
+    if crate::six::forged(packet, scratch) {
+        return Err(Verdict::NoService);
+    }
+    let header = &scratch.header;
     if header.protocol != 6 {
         return Err(Verdict::NotTcp);
     }
@@ -256,7 +265,7 @@ fn syn_options(e: &Emit) -> [u32; 3] {
 /// differences it takes the second alone where only the pseudo-header's sum is in the field.
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
-    if scratch.loaded == 0 && !reload(packet, scratch) {
+    if scratch.loaded == 0 && !(packet.is_ipv4() && reload(packet, scratch)) {
         return false;
     }
     scratch.loaded = 0;

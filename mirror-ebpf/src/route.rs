@@ -8,12 +8,15 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::generated::bpf_fib_lookup as fib_lookup};
 
+use mirror_common::abi::six::is_alias;
+
 use crate::{
     maps::{ROUTES, Scratch},
     packet::{Macs, Packet},
 };
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 
 /// How long an answer is used, in nanoseconds.
 const FRESH_NS: u64 = 4_000_000;
@@ -53,7 +56,7 @@ pub struct Kept {
 
 const _: () = assert!(size_of::<Kept>() == 40);
 
-/// Looks `scratch.out` up.
+/// Looks `scratch.out` up; where that are aliases, the addresses of `scratch.header6`.
 #[inline(always)]
 pub fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     let (saddr, daddr, came_by) = (scratch.out.saddr, scratch.out.daddr, packet.device());
@@ -81,11 +84,17 @@ fn ask<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     let route = space.as_mut_ptr();
     // SAFETY: plain data, of which zero is a valid value, and which lives on the stack for the call.
     unsafe {
-        (*route).family = AF_INET;
         (*route).l4_protocol = 6;
         (*route).ifindex = packet.device();
-        (*route).__bindgen_anon_3.ipv4_src = scratch.out.saddr;
-        (*route).__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
+        if P::HANDSHAKES && is_alias(scratch.out.daddr) {
+            (*route).family = AF_INET6;
+            (*route).__bindgen_anon_3.ipv6_src = scratch.header6.saddr;
+            (*route).__bindgen_anon_4.ipv6_dst = scratch.header6.daddr;
+        } else {
+            (*route).family = AF_INET;
+            (*route).__bindgen_anon_3.ipv4_src = scratch.out.saddr;
+            (*route).__bindgen_anon_4.ipv4_dst = scratch.out.daddr;
+        }
         let found = fib_lookup(packet.context(), route, size_of::<bpf_fib_lookup>() as i32, 0);
         let to = (&raw const (*route).dmac).cast::<[u16; 3]>().read();
         let from = (&raw const (*route).smac).cast::<[u16; 3]>().read();

@@ -15,6 +15,7 @@ use crate::{
     lookup,
     maps::{BUSY, FLOWS, SCRATCH, SWEEP, Scratch, TODO},
     packet::Skb,
+    six,
 };
 
 struct Context {
@@ -90,6 +91,7 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
             count::step(&scratch.step, service.app, slot, generation);
             let client = scratch.client;
             lookup::unmake(&client, service, swept.ports, slot);
+            six::release(client.saddr);
         }
     }
     0
@@ -143,6 +145,7 @@ pub fn emit(skb: Skb) -> Option<()> {
         Due::Free => {
             let client = scratch.client;
             lookup::unmake(&client, service, swept.ports, entry.slot());
+            six::release(client.saddr);
         }
         Due::Nothing => count::verdict(Verdict::NoneDue),
     }

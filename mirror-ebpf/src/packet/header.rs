@@ -108,6 +108,18 @@ impl Header {
             + u64::from(self.urgent)
     }
 
+    /// The sum of IPv4's header, the checksum field left out.
+    #[inline(always)]
+    pub fn ip_words(&self) -> u64 {
+        u64::from(u16::from_ne_bytes([self.version, self.service]))
+            + u64::from(self.total)
+            + u64::from(self.id)
+            + u64::from(self.fragment)
+            + u64::from(u16::from_ne_bytes([self.ttl, self.protocol]))
+            + checksum::word(self.saddr)
+            + checksum::word(self.daddr)
+    }
+
     /// The sum of the options.
     #[inline(always)]
     pub fn options_sum(&self) -> u64 {

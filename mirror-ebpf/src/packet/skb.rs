@@ -4,12 +4,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
     helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
     programs::TcContext,
 };
 
-use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque};
+use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -27,6 +27,21 @@ impl Skb {
     #[inline(always)]
     pub fn of(context: *mut __sk_buff) -> Self {
         Self(context)
+    }
+
+    /// Whether a protocol, as Ethernet numbers it, follows the Ethernet header.
+    #[inline(always)]
+    pub(super) fn is(self, protocol: u16) -> bool {
+        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
+        // here, it would bear the tag on the way to its server.
+        // SAFETY: the context's own fields.
+        unsafe { (*self.0).protocol == u32::from(protocol) && (*self.0).vlan_present == 0 }
+    }
+
+    /// Whether IPv6 follows the Ethernet header.
+    #[inline(always)]
+    pub fn is_ipv6(self) -> bool {
+        self.is(PROTOCOL_IPV6)
     }
 
     /// Whether it is cut into segments when it is sent.
@@ -51,6 +66,17 @@ impl Skb {
     pub unsafe fn store(self, offset: u32, from: *const u8, len: u32) -> bool {
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, 0) == 0 }
+    }
+
+    /// [`Skb::store`] behind the Ethernet header: a sum that a device has made of the packet follows.
+    ///
+    /// # Safety
+    /// `from` has `len` bytes.
+    #[inline(always)]
+    pub(super) unsafe fn store_summed(self, offset: u32, from: *const u8, len: u32) -> bool {
+        let follow = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the caller's promise.
+        unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, follow) == 0 }
     }
 
     /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
@@ -100,10 +126,7 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn is_ipv4(self) -> bool {
-        // A VLAN's tag has been taken off here, and stands beside. The frame comes again by the VLAN's own device; sent on from
-        // here, it would bear the tag on the way to its server.
-        // SAFETY: as above.
-        unsafe { (*self.0).protocol == u32::from(PROTOCOL_IPV4) && (*self.0).vlan_present == 0 }
+        self.is(PROTOCOL_IPV4)
     }
 
     #[inline(always)]

@@ -1,10 +1,11 @@
 //! Packet fixtures through the loaded programs, and what the programs cost the verifier.
 //!
 //! [`stage`]: loaded programs and filled maps; [`packet`]: what goes in and comes out; [`talk`]: one client's connection;
-//! [`told`]: what is counted and told of compared turns; [`wiretap`]: what the hosts get.
+//! [`six`]: the stage's IPv6 addresses; [`told`]: what is counted and told of compared turns; [`wiretap`]: what the hosts get.
 
 mod live;
 pub mod packet;
+pub mod six;
 pub mod stage;
 pub mod talk;
 pub mod told;

@@ -1,8 +1,16 @@
 //! Packets by a builder, and what a packet that came out says.
 
+use std::net::Ipv6Addr;
+
 use anyhow::{Context, Result, ensure};
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TcpHeaderSlice, TransportSlice};
-use mirror_common::{abi::Tuple, flow::tcp};
+use mirror_common::{
+    abi::{
+        Tuple,
+        six::{Address, Client},
+    },
+    flow::tcp,
+};
 
 /// Hardware addresses of the frames that are put in; nobody looks at them.
 const MACS: ([u8; 6], [u8; 6]) = ([2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 9, 2]);
@@ -63,8 +71,30 @@ impl Seg {
     /// # Errors
     /// If the options don't fit.
     pub fn frame(&self, tuple: Tuple) -> Result<Vec<u8>> {
-        let mut header =
-            TcpHeader::new(u16::from_be(tuple.sport), u16::from_be(tuple.dport), self.seq, self.window);
+        let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
+            .ipv4(tuple.saddr.to_ne_bytes(), tuple.daddr.to_ne_bytes(), 64)
+            .tcp_header(self.header(tuple.sport, tuple.dport)?);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &self.payload)?;
+        Ok(frame)
+    }
+
+    /// The same between IPv6 addresses.
+    ///
+    /// # Errors
+    /// If the options don't fit.
+    pub fn frame6(&self, ends: &Client) -> Result<Vec<u8>> {
+        let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
+            .ipv6(octets(ends.saddr), octets(ends.daddr), 64)
+            .tcp_header(self.header(ends.sport, ends.dport)?);
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &self.payload)?;
+        Ok(frame)
+    }
+
+    /// The header between two ports, in network byte order.
+    fn header(&self, sport: u16, dport: u16) -> Result<TcpHeader> {
+        let mut header = TcpHeader::new(u16::from_be(sport), u16::from_be(dport), self.seq, self.window);
         header.acknowledgment_number = self.ack;
         header.fin = self.flags & tcp::FIN != 0;
         header.syn = self.flags & tcp::SYN != 0;
@@ -76,12 +106,70 @@ impl Seg {
         header.cwr = self.flags & CWR != 0;
         header.urgent_pointer = self.urgent;
         header.set_options_raw(&self.options)?;
-        let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
-            .ipv4(tuple.saddr.to_ne_bytes(), tuple.daddr.to_ne_bytes(), 64)
-            .tcp_header(header);
-        let mut frame = Vec::new();
-        builder.write(&mut frame, &self.payload)?;
-        Ok(frame)
+        Ok(header)
+    }
+
+    /// Reads it out of a packet.
+    fn of(header: &TcpHeaderSlice<'_>, payload: &[u8]) -> Self {
+        Self {
+            flags: header.slice()[13],
+            seq: header.sequence_number(),
+            ack: header.acknowledgment_number(),
+            window: header.window_size(),
+            urgent: header.urgent_pointer(),
+            options: header.options().to_vec(),
+            payload: payload.to_vec(),
+        }
+    }
+}
+
+/// An IPv6 address as it lies in a packet.
+fn octets(address: Address) -> [u8; 16] {
+    let mut octets = [0; 16];
+    for (to, word) in octets.chunks_mut(4).zip(address) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    octets
+}
+
+/// The words of an IPv6 address.
+pub fn words(address: Ipv6Addr) -> Address {
+    let octets = address.octets();
+    std::array::from_fn(|n| u32::from_ne_bytes(std::array::from_fn(|at| octets[4 * n + at])))
+}
+
+/// What an IPv6 frame that came out is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Out6 {
+    /// Its addresses and ports.
+    pub ends: Client,
+    /// Traffic class and hop limit.
+    pub class_and_hops: [u8; 2],
+    /// The segment.
+    pub seg: Seg,
+}
+
+impl Out6 {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// If it isn't TCP over IPv6, or a length or checksum is wrong.
+    pub fn parse(frame: &[u8]) -> Result<Self> {
+        let sliced = SlicedPacket::from_ethernet(frame).context("no packet came out")?;
+        let ip = sliced.net.as_ref().and_then(|net| net.ipv6_ref()).context("not IPv6")?.header();
+        ensure!(usize::from(ip.payload_length()) + 54 == frame.len(), "{} bytes", frame.len());
+        let Some(TransportSlice::Tcp(slice)) = &sliced.transport else { anyhow::bail!("not TCP") };
+        let header = TcpHeaderSlice::from_slice(slice.header_slice())?;
+        let sum = header.calc_checksum_ipv6_raw(ip.source(), ip.destination(), slice.payload())?;
+        ensure!(sum == header.checksum(), "TCP checksum {:#x} instead of {sum:#x}", header.checksum());
+        let ends = Client {
+            saddr: words(ip.source().into()),
+            daddr: words(ip.destination().into()),
+            sport: header.source_port().to_be(),
+            dport: header.destination_port().to_be(),
+        };
+        let class_and_hops = [ip.traffic_class(), ip.hop_limit()];
+        Ok(Self { ends, class_and_hops, seg: Seg::of(&header, slice.payload()) })
     }
 }
 
@@ -116,16 +204,7 @@ impl Out {
             sport: header.source_port().to_be(),
             dport: header.destination_port().to_be(),
         };
-        let flags = slice.header_slice()[13];
-        let seg = Seg {
-            flags,
-            seq: header.sequence_number(),
-            ack: header.acknowledgment_number(),
-            window: header.window_size(),
-            urgent: header.urgent_pointer(),
-            options: header.options().to_vec(),
-            payload: payload.to_vec(),
-        };
+        let seg = Seg::of(&header, payload);
         let head = *frame.first_chunk().context("shorter than its headers")?;
         Ok(Self { head, tuple, seg })
     }

@@ -41,6 +41,8 @@ pub const TC_OK: u32 = 0;
 
 /// Slots and ports that the stage has.
 const FLOWS: u32 = 1024;
+/// Connections of IPv6 clients that it can have.
+pub const CLIENTS6: u32 = 8;
 /// The first of the ports of each side's legs.
 pub const FIRST_PORT: u32 = 20_000;
 
@@ -144,6 +146,9 @@ impl Stage {
             .map_max_entries(maps::FLOWS, FLOWS)
             .map_max_entries(maps::SLOTS, FLOWS)
             .map_max_entries(maps::TUPLES, 3 * FLOWS)
+            .map_max_entries(maps::CLIENTS, CLIENTS6)
+            .map_max_entries(maps::CLIENT_ALIASES, CLIENTS6)
+            .map_max_entries(maps::FREE_CLIENTS, CLIENTS6)
             .load(&object("mirror.o")?)?;
         let hosts = [Host::Primary, Host::Shadow, Host::Client];
         let mut devices = [0; 3];
@@ -191,12 +196,10 @@ impl Stage {
         let config = Config { tap: self.devices[Side::Shadow as usize], flows: FLOWS, secret: 7 };
         self.set(maps::CONFIG, 0, config)?;
         self.set_service(|_| {})?;
-        let mut peers: HashMap<_, Tuple, u32> =
-            HashMap::try_from(self.bpf.map_mut(maps::PEERS).context(maps::PEERS)?)?;
         for end in service().endpoints {
-            peers.insert(Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 }, 0, 0)?;
+            self.add_peer(&end)?;
         }
-        peers.insert(abi::fragments_of(VIP_RAW), 0, 0)?;
+        self.insert(maps::PEERS, abi::fragments_of(VIP_RAW), 0_u32)?;
         for slot in 0..FLOWS {
             self.push(maps::SLOTS, slot)?;
         }
@@ -212,13 +215,18 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_service(&mut self, change: impl FnOnce(&mut Service)) -> Result<()> {
+        self.set_service_at(VIP_RAW, change)
+    }
+
+    /// Makes a service of the same port at another address.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn set_service_at(&mut self, addr: u32, change: impl FnOnce(&mut Service)) -> Result<()> {
         let mut service = service();
         change(&mut service);
-        let key = ServiceKey { addr: VIP_RAW, port: PORT, protocol: 6 };
-        let mut services: HashMap<_, ServiceKey, Service> =
-            HashMap::try_from(self.bpf.map_mut(maps::SERVICES).context(maps::SERVICES)?)?;
-        services.insert(key, service, 0)?;
-        Ok(())
+        let key = ServiceKey { addr, port: PORT, protocol: 6 };
+        self.insert(maps::SERVICES, key, service)
     }
 
     /// Changes the datapath's settings.
@@ -298,9 +306,7 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_entry(&mut self, tuple: Tuple, entry: Entry) -> Result<()> {
-        let mut tuples: HashMap<_, Tuple, u64> =
-            HashMap::try_from(self.bpf.map_mut(maps::TUPLES).context(maps::TUPLES)?)?;
-        Ok(tuples.insert(tuple, entry.0, 0)?)
+        self.insert(maps::TUPLES, tuple, entry.0)
     }
 
     /// Takes an entry away.
@@ -336,12 +342,23 @@ impl Stage {
         Ok(array.set(at, value, 0)?)
     }
 
+    /// Writes that legs run from a server.
+    pub(crate) fn add_peer(&mut self, end: &Endpoint) -> Result<()> {
+        let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
+        self.insert(maps::PEERS, from, 0_u32)
+    }
+
+    pub(crate) fn insert<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) -> Result<()> {
+        let mut hash: HashMap<_, K, V> = HashMap::try_from(self.bpf.map_mut(name).context("no such map")?)?;
+        Ok(hash.insert(key, value, 0)?)
+    }
+
     fn get<V: Pod>(&self, name: &str, at: u32) -> Result<V> {
         let array: Array<_, V> = Array::try_from(self.bpf.map(name).context("no such map")?)?;
         Ok(array.get(&at, 0)?)
     }
 
-    fn push<V: Pod>(&mut self, name: &str, value: V) -> Result<()> {
+    pub(crate) fn push<V: Pod>(&mut self, name: &str, value: V) -> Result<()> {
         let mut queue: Queue<_, V> = Queue::try_from(self.bpf.map_mut(name).context("no such map")?)?;
         Ok(queue.push(value, 0)?)
     }
