@@ -59,6 +59,17 @@ impl Mover {
         self.follow(planned, Terms { give_up_ns, break_off_ns, ..self.terms(wanted) }, end)
     }
 
+    /// Takes the side without authority in as it is, with no hook, from an authority that is dead: within the time of a rollback,
+    /// as [`Mover::carry_out`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Mover::carry_out`].
+    pub fn take_in(&self, end: &mut dyn FnMut(u32)) -> Result<Phases> {
+        let planned = plan(self.words.load(APP), Move::Join)?;
+        let half = monotonic_ns() + self.time(Move::Rollback).as_nanos() as u64 / 2;
+        self.follow(planned, Terms { give_up_ns: Some(half), ..self.terms(Move::Rollback) }, end)
+    }
+
     /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
     ///
     /// # Errors

@@ -37,6 +37,12 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         // A side that isn't in sync gets the authority from nobody but a person.
         let way_back = seen.word.member(Side::Primary) && seen.healthy[Side::Primary as usize] != Some(false);
         if !way_back {
+            let dead = matches!(why, Why::Unhealthy(_)) && seen.healthy[Side::Primary as usize] == Some(true);
+            if dead && plan.moves.availability_first {
+                // The next tick finds it in sync, and rolls back.
+                let seconds = state.unhealthy_seconds;
+                return (state, vec![Action::TakeIn], Why::AvailabilityFirst(seconds));
+            }
             return (state, Vec::new(), Why::NoWayBack);
         }
         // From an authority that is dead, or as good as dead, anything is better.

@@ -400,6 +400,12 @@ impl Thread {
         match action {
             Action::Rescue => self.took = Some(self.shared.rescue(Move::Rollback, BY_ITSELF)?),
             Action::Make(wanted) => self.took = Some(self.shared.make(wanted, BY_ITSELF)?),
+            Action::TakeIn => {
+                self.shared.take_in(BY_ITSELF)?;
+                let lost = "the primary is taken in as it is, and what only the dead authority has is lost: availability first";
+                self.say(lost.into());
+                self.shared.events.tell(Kind::Fault, Told::reason(lost));
+            }
             Action::Weigh(share) => {
                 if self.shared.mover.words.load(0).weight() != share {
                     self.shared.mover.weigh(share)?;

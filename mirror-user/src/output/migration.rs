@@ -96,6 +96,12 @@ fn plan(plan: &Plan) -> String {
         weight.steps.iter().map(|step| format!("{}", f64::from(*step) / 100.0)).collect();
     let cutover =
         if plan.cutover_by_itself { "by itself" } else { "by an operator: mirror cutover APP --when-ready" };
+    let stale = match moves.availability_first {
+        true => {
+            ";\n            from a dead authority also to a primary that is out of sync, and lacks writes"
+        }
+        false => "",
+    };
     format!(
         "  join      at most {} attempts, {} apart\n  \
            compare   for {} before the first read moves\n  \
@@ -106,7 +112,7 @@ fn plan(plan: &Plan) -> String {
            back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
            cutover   {cutover}\n  \
            standby   {}; back by itself when the shadow is worse, unhealthy for {},\n            \
-           or its answers drop below {} % of the usual while requests wait\n",
+           or its answers drop below {} % of the usual while requests wait{stale}\n",
         moves.attempts,
         span(moves.retry_seconds),
         span(weight.dark_seconds),

@@ -240,6 +240,34 @@ fn an_authority_that_lets_nobody_in_is_rolled_back_from_by_itself() -> Result<()
     Ok(())
 }
 
+/// C5: it has lost its memory and hasn't joined again when the new authority dies; the policy wants answers all the same.
+#[test]
+#[ignore = "half a minute: cargo xtask soak has it"]
+fn where_availability_comes_first_a_primary_that_lacks_writes_takes_over_from_the_dead() -> Result<()> {
+    let policy = format!("{MIGRATION}availability_first = true\n{PINGED}{SHARED_CORES_JUDGE}");
+    let policy = policy.replace("standby = \"5m\"", "standby = \"1h\"");
+    let mut scene = Scene::under(lab_builder()?.up()?, "", &policy, &[], &[RATE])?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    scene.servers[0] = None;
+    wait(&scene, "the fall", |status| status["primary"]["in_sync"] == false)?;
+    scene.restart(Host::Primary)?;
+    all_answered(&client.stop()?)?;
+    ensure!(scene.gateway.status()?["authority"] == "shadow");
+    scene.servers[1] = None;
+    wait(&scene, "the primary", |status| stage(status, "RolledBack"))?;
+    let status = scene.gateway.status()?;
+    ensure!(status["authority"] == "primary", "{status}");
+    ensure!(status["notices"].to_string().contains("is lost: availability first"), "{status}");
+    let mut next = scene.client(8);
+    (next.log, next.control, next.run) = (None, None, "after".into());
+    next.requests = Some(1_000);
+    all_answered(&scene.run_client(next)?)?;
+    ensure!(told(&scene)?.iter().any(|line| line.contains("availability_first")), "{:#?}", told(&scene)?);
+    Ok(())
+}
+
 /// Each decision is kept before it is carried out: the daemon dies behind every keeping, and behind every act.
 #[test]
 fn killed_between_every_two_steps_it_arrives_all_the_same() -> Result<()> {
