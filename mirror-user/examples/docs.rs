@@ -234,6 +234,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
         "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
+        "availability_first" => bare.migration.availability_first.to_string(),
         "armed" => scale.armed.to_string(),
         "ahead" => time(scale.ahead),
         "quantile" => scale.quantile.to_string(),

@@ -130,11 +130,11 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
     let not_taken = match side.not_taken {
         0 => String::new(),
-        count => styled(BAD, format!("   connections not taken {count}")),
+        count => styled(BAD, format!("; {count} connections not taken")),
     };
     let _ = writeln!(
         text,
-        "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   errors {}   legs lost {}{not_taken}",
+        "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   errors {}   legs lost {}",
         side.answered[0],
         side.answered[1],
         side.p50_us as f64 / 1e3,
@@ -148,7 +148,7 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
         _ => String::new(),
     };
     let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
-    let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, reason));
+    let _ = writeln!(text, "  {:<8} {}{not_taken}", "", styled(FAINT, reason));
 }
 
 /// A time in the largest unit that fits.
@@ -381,8 +381,8 @@ mod tests {
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
-  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3   connections not taken 5
-           for 5 min: it was restarted; breaker open: asked again in 8 s
+  shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
+           for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4
