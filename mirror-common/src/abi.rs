@@ -51,7 +51,7 @@ pub struct ServiceKey {
 pub struct Endpoint {
     /// IPv4 address or alias ([`six`]) of the server; 0: the side doesn't exist.
     pub addr: u32,
-    /// The gateway's own address that its legs come from.
+    /// The gateway's own address that its legs come from; 0: the client's ([`nat::CLIENTS`]).
     pub nat: u32,
     /// The server's port.
     pub port: u16,
@@ -86,6 +86,9 @@ impl Service {
     pub const CAPTURES: u32 = 4;
     /// A write waits while another connection lags ([`crate::flow::Flow::LAGS`]).
     pub const ORDERED: u32 = 8;
+    /// Its address is the primary's own, and the gateway a router on the way there: connections that are older than the
+    /// datapath are the kernel's to forward.
+    pub const TRANSPARENT: u32 = 16;
 
     /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
     #[inline(always)]
@@ -239,13 +242,17 @@ impl Entry {
     }
 }
 
-/// A port of the gateway's own: bits 0–15 the port (host order), 16–31 which address of the pool.
+/// A port that a leg comes from: bits 0–15 the port (host order), bit 16 [`nat::CLIENTS`].
 pub mod nat {
     /// The port, in host order.
     #[inline(always)]
     pub const fn port(id: u32) -> u16 {
         id as u16
     }
+
+    /// The client's own port, and not one of the gateway's to give back: where a side is shown clients' addresses, a leg has
+    /// its client's port, too, and its sequence numbers, as long as it is the connection's first.
+    pub const CLIENTS: u32 = 1 << 16;
 
     /// Lowest port that is handed out.
     pub const FIRST_PORT: u16 = 1_024;

@@ -112,6 +112,7 @@ verdicts! {
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
     57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
     58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
+    59 Older              Pass "a segment of a connection that is older than the datapath (`vip` is the primary's own): the kernel's own"
 }
 
 /// Size of the counters' array: room for new ones.

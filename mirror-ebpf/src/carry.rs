@@ -30,8 +30,8 @@ fn address(scratch: &mut Scratch, service: &Service, index: u32) {
     }
     let e = scratch.step.to_leg[index as usize & 1];
     let end = &service.endpoints[index as usize & 1];
-    scratch.out =
-        Tuple { saddr: end.nat, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
+    let saddr = lookup::source(end, &scratch.client);
+    scratch.out = Tuple { saddr, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
     scratch.emit = e;
 }
 

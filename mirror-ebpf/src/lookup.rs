@@ -1,7 +1,7 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{BLOCK, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
+    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -56,24 +56,31 @@ fn pop_port(side: u32) -> u32 {
 
 /// Gives a port back, behind all others.
 #[inline(always)]
-pub fn push_port(side: u32, port: u32) {
-    if port != 0 {
+fn push_port(side: u32, port: u32) {
+    if port & nat::CLIENTS == 0 {
         let _ = if side == 0 { PORTS_PRIMARY.push(port, 0) } else { PORTS_SHADOW.push(port, 0) };
     }
 }
 
+/// The address that a side's server sees.
+#[inline(always)]
+pub fn source(end: &Endpoint, client: &Tuple) -> u32 {
+    if end.nat == 0 { client.saddr } else { end.nat }
+}
+
 /// The addresses of a leg's packets as they come from its server.
 #[inline(always)]
-pub fn leg_tuple(service: &Service, side: u32, port: u32) -> Tuple {
+fn leg_tuple(service: &Service, side: u32, client: &Tuple, port: u32) -> Tuple {
     let end = &service.endpoints[side as usize & 1];
-    Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: nat::port(port).to_be() }
+    let daddr = source(end, client);
+    Tuple { saddr: end.addr, daddr, sport: end.port, dport: nat::port(port).to_be() }
 }
 
 /// Takes a leg's entry away and gives its port back.
 #[inline(always)]
-pub fn release(service: &Service, side: u32, port: u32) {
+pub fn release(service: &Service, side: u32, client: &Tuple, port: u32) {
     if port != 0 {
-        let tuple = leg_tuple(service, side, port);
+        let tuple = leg_tuple(service, side, client, port);
         let _ = TUPLES.remove(&tuple);
         push_port(side, port);
     }
@@ -89,15 +96,23 @@ fn first_number(service: &Service, side: u32, port: u32, now_ns: u64) -> u32 {
     (weight::mix(key ^ secret) as u32).wrapping_add((now_ns >> 12) as u32)
 }
 
-/// Claims a port for a leg: the oldest free one whose addresses aren't taken. 0: none.
+/// Claims a port for a leg: the client's own where its server sees the client's address, else the oldest free one whose
+/// addresses aren't taken. 0: none.
 #[inline(always)]
-fn claim(service: &Service, side: u32, entry: Entry) -> u32 {
+fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry) -> u32 {
+    if service.endpoints[side as usize & 1].nat == 0 {
+        let own = u32::from(u16::from_be(client.sport)) | nat::CLIENTS;
+        let tuple = leg_tuple(service, side, client, own);
+        if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
+            return own;
+        }
+    }
     for _ in 0..3 {
         let port = pop_port(side);
         if port == 0 {
             return 0;
         }
-        let tuple = leg_tuple(service, side, port);
+        let tuple = leg_tuple(service, side, client, port);
         if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
             return port;
         }
@@ -134,9 +149,9 @@ pub fn make(
         let asked = service.endpoints[side as usize].addr != 0 && (second || side == me as u32);
         let mut port = 0;
         if asked {
-            port = claim(service, side, Entry::new(slot, generation, side));
+            port = claim(service, side, &scratch.tuple, Entry::new(slot, generation, side));
             if port == 0 && side == me as u32 {
-                release(service, 0, scratch.opening.ports[0]);
+                release(service, 0, &scratch.tuple, scratch.opening.ports[0]);
                 let _ = TUPLES.remove(&scratch.tuple);
                 let _ = SLOTS.push(slot, 0);
                 count::event(EventKind::TableFull, service.app, slot, generation, side, 0);
@@ -144,7 +159,10 @@ pub fn make(
             }
         }
         scratch.opening.ports[side as usize] = port;
-        scratch.opening.iss[side as usize] = first_number(service, side, port, now_ns);
+        // By the client's own number none must be shifted.
+        let own = port & nat::CLIENTS != 0;
+        scratch.opening.iss[side as usize] =
+            if own { scratch.seg.seq } else { first_number(service, side, port, now_ns) };
     }
     count_slot(slot, 1);
     Ok(Target { flow, slot, generation, from: 2 })
@@ -153,7 +171,7 @@ pub fn make(
 /// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
 #[inline(always)]
 pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target, now_ns: u64) -> bool {
-    let port = claim(service, side, Entry::new(target.slot, target.generation, side));
+    let port = claim(service, side, &scratch.client, Entry::new(target.slot, target.generation, side));
     scratch.dialled.side = side;
     scratch.dialled.port = port;
     scratch.dialled.iss = first_number(service, side, port, now_ns);
@@ -164,8 +182,8 @@ pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Tar
 #[inline(always)]
 pub fn unmake(client: &Tuple, service: &Service, ports: [u32; 2], slot: u32) {
     let _ = TUPLES.remove(client);
-    release(service, 0, ports[0]);
-    release(service, 1, ports[1]);
+    release(service, 0, client, ports[0]);
+    release(service, 1, client, ports[1]);
     count_slot(slot, u64::MAX);
     let _ = SLOTS.push(slot, 0);
 }

@@ -203,9 +203,25 @@ fn stranger(scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
         });
     };
     if scratch.seg.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
-        return Err(if rst { Verdict::StaleSlot } else { Verdict::NoFlow });
+        return Err(match (older(service, now_ns), rst) {
+            (true, _) => Verdict::Older,
+            (false, true) => Verdict::StaleSlot,
+            (false, false) => Verdict::NoFlow,
+        });
     }
     create(scratch, service, now_ns)
+}
+
+/// Whether a segment without a connection may be of one that is older than the datapath, and is the kernel's to forward:
+/// where its address is the primary's own, as long as nobody but the primary is to see what is written.
+#[inline(always)]
+fn older(service: &Service, now_ns: u64) -> bool {
+    use mirror_common::flow::Switch;
+    let alone = |mut words: Words| {
+        let word = words.word();
+        word.authority() == Side::Primary && !word.member(Side::Shadow)
+    };
+    service.flags & Service::TRANSPARENT != 0 && Words::of(service.app, now_ns).is_some_and(alone)
 }
 
 /// A new connection.
@@ -254,7 +270,8 @@ fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
     let Some(words) = Words::of(service.app, now_ns) else { return };
     if lookup::make_leg(scratch, service, side, target, now_ns) {
         let spare = decide::dialled(scratch, target, service, words);
-        lookup::release(service, side, spare);
+        let client = scratch.client;
+        lookup::release(service, side, &client, spare);
     }
 }
 

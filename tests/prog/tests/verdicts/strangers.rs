@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 use lab::net::Host;
 use mirror_common::{
-    abi::{Entry, Tuple, maps},
+    abi::{Entry, Service, Tuple, maps},
     flow::tcp,
     verdict::Verdict,
 };
@@ -30,6 +30,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::Malformed, "a SYN whose options end behind the packet is dropped", options_cut_off),
     (Verdict::SynWithoutOptions, "a SYN whose option is longer than the header is dropped", bad_option),
     (Verdict::NoFlow, "an ACK to the service without a connection is reset", no_flow),
+    (Verdict::Older, "a segment to the primary's own address without a connection is the kernel's", older),
     (Verdict::ResetUnknownLeg, "a server's segment without a leg is reset", unknown_leg),
     (Verdict::StaleSlot, "an entry of another use of its slot leads nowhere", stale_slot),
     (Verdict::TableFull, "a SYN without a free slot is dropped", table_full),
@@ -64,6 +65,14 @@ fn passed(stage: &mut Stage, frame: &[u8]) -> Result<Seen> {
 fn dropped(stage: &mut Stage, frame: &[u8]) -> Result<Seen> {
     let seen = stage.put(2, frame)?;
     action(stage, &seen, TC_SHOT)?;
+    Ok(seen)
+}
+
+fn older(stage: &mut Stage) -> Result<Seen> {
+    stage.set_service(|service| service.flags |= Service::TRANSPARENT)?;
+    let frame = ack_frame(stage)?;
+    let seen = passed(stage, &frame)?;
+    stage.set_service(|_| {})?;
     Ok(seen)
 }
 
