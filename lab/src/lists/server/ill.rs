@@ -28,7 +28,7 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE, differs=SHARE, deaf=1, or none of them to get well\n";
+        const HOW: &str = "delay_ms=MS, deaf=1, and shares from 0 to 1: errors, resets, differs; none of them to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
