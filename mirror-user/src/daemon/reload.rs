@@ -7,6 +7,7 @@ use axum::{
     Json,
     extract::{ConnectInfo, State as Extract},
 };
+use tokio::signal::unix::Signal;
 
 use super::{
     Shared,
@@ -82,13 +83,11 @@ pub(super) async fn reload(
 }
 
 /// Reloads at each SIGHUP, and lets the file of events be opened anew.
-pub(super) async fn at_hang_up(shared: App) -> Result<()> {
-    let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+pub(super) async fn at_hang_up(shared: App, mut hang_up: Signal) {
     while hang_up.recv().await.is_some() {
         shared.events.reopen();
         let own = Arc::clone(&shared);
         // It says itself what came of it.
         let _ = tokio::task::spawn_blocking(move || own.reload("SIGHUP")).await;
     }
-    Ok(())
 }

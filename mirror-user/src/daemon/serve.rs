@@ -18,7 +18,10 @@ use mirror_control::{
     moves::{Move, Refusal, plan},
 };
 use sd_notify::NotifyState;
-use tokio::net::UnixListener;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
 
 use super::{Shared, compare, forecast, metrics, migrate, notify, reload, resources};
 use crate::{
@@ -104,11 +107,11 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .layer(DefaultBodyLimit::max(BODY))
             .layer(middleware::from_fn(move |peer, request, next| guard(peer, request, next, moves)))
             .with_state(Arc::clone(&shared));
+        tokio::spawn(reload::at_hang_up(Arc::clone(&shared), signal(SignalKind::hangup())?));
         notify::keep_watchdog(&shared);
         notify::tell(NotifyState::Ready);
         tracing::info!("ready: {}", socket.display());
-        tokio::spawn(reload::at_hang_up(Arc::clone(&shared)));
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut term = signal(SignalKind::terminate())?;
         let stop = async move {
             tokio::select! {
                 _ = term.recv() => {}
