@@ -183,11 +183,6 @@ impl Datapath {
         Ok(())
     }
 
-    /// From now on a turn is unanswered after so long, in microseconds.
-    pub fn unanswered_after(&mut self, us: u32) {
-        self.unanswered_us = us;
-    }
-
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].
     ///
     /// # Errors
@@ -228,6 +223,11 @@ impl Datapath {
     pub fn counters(&self) -> Result<Vec<(Verdict, u64)>> {
         let counters = self.per_cpu(maps::COUNTERS)?;
         Verdict::ALL.iter().map(|v| Ok((*v, counters.get(&(*v as u32), 0)?.iter().sum()))).collect()
+    }
+
+    /// From now on a turn is unanswered after so long, in microseconds.
+    pub fn unanswered_after(&mut self, us: u32) {
+        self.unanswered_us = us;
     }
 
     /// Takes a map out, for a thread of its own.
