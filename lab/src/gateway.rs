@@ -1,6 +1,7 @@
 //! The gateway itself on the lab's gateway host: the real binary, with pins and a socket of its own.
 
 use std::{
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -42,18 +43,30 @@ p50_margin = 4.0
 /// # Errors
 /// If the program `lists` wasn't built.
 pub fn policy(more: &str, shadow: &str) -> Result<String> {
+    let side = |host: Host| (host.service().into(), host.nat_pool()[0].into());
+    let service = format!("vip = \"{VIP}:{SERVICE_PORT}\"");
+    policy_between(more, &service, [side(Host::Primary), side(Host::Shadow)], shadow)
+}
+
+/// The same with a service, and each side's server with the gateway's address towards it, of one's own.
+///
+/// # Errors
+/// As [`policy`].
+pub fn policy_between(
+    more: &str,
+    service: &str,
+    sides: [(SocketAddr, IpAddr); 2],
+    shadow: &str,
+) -> Result<String> {
+    let [(primary, primary_nat), (second, second_nat)] = sides;
     Ok(format!(
         "name = \"{APP}\"\n\
          {}\n\
          {more}\n\
-         [service]\nvip = \"{VIP}:{SERVICE_PORT}\"\n\
-         [primary]\naddress = \"{}\"\nnat = \"{}\"\n\
-         [shadow]\naddress = \"{}\"\nnat = \"{}\"\n{shadow}\n",
+         [service]\n{service}\n\
+         [primary]\naddress = \"{primary}\"\nnat = \"{primary_nat}\"\n\
+         [shadow]\naddress = \"{second}\"\nnat = \"{second_nat}\"\n{shadow}\n",
         join_hook()?,
-        Host::Primary.service(),
-        Host::Primary.nat_pool()[0],
-        Host::Shadow.service(),
-        Host::Shadow.nat_pool()[0],
     ))
 }
 

@@ -18,10 +18,12 @@ use anyhow::{Context, Result, bail, ensure};
 mod build;
 mod namespace;
 mod process;
+mod six;
 
 pub use build::{LabBuilder, LinkSpec, Neighbours};
 pub use namespace::Namespace;
 pub use process::Process;
+pub use six::VIP6;
 
 use crate::wire::Wire;
 

@@ -6,7 +6,10 @@
 //! prefix its differences wait, for a bounded time; but not where so many of its bodies were equal before the first of them that
 //! it isn't the application's own. Operators may name prefixes that are noisy.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
 
 use mirror_common::{
     abi::Turn,
@@ -62,8 +65,8 @@ impl Rate {
 pub struct Example {
     /// `CLOCK_MONOTONIC`, seconds.
     pub at: f64,
-    /// The client's address and port, as they lie in memory.
-    pub client: (u32, u16),
+    /// The client.
+    pub client: SocketAddr,
     /// Slot and generation of its flow.
     pub flow: (u32, u32),
     /// Whether the turn writes.
@@ -79,13 +82,13 @@ pub struct Example {
 }
 
 impl Example {
-    fn of(turn: &Turn) -> Self {
+    fn of(turn: &Turn, client: SocketAddr) -> Self {
         let compared = &turn.compared;
         let known =
             |length: u32| (length != mirror_common::protocol::http1::UNKNOWN_LENGTH).then_some(length);
         Self {
             at: seconds(turn.at),
-            client: (turn.client, turn.port),
+            client,
             flow: (turn.slot, turn.generation),
             writes: compared.class != 0,
             statuses: compared.statuses,
@@ -204,8 +207,8 @@ impl Divergence {
         Self { named: named.into_iter().collect(), ..Self::default() }
     }
 
-    /// A turn that the kernel told of.
-    pub fn observe(&mut self, turn: &Turn) {
+    /// A turn that the kernel told of. `outside`: what an address and a port of its record are outside of the datapath.
+    pub fn observe(&mut self, turn: &Turn, outside: impl FnOnce(u32, u16) -> SocketAddr) {
         let compared = &turn.compared;
         let key = self.key(compared.prefix);
         let named = self.named.contains(&key);
@@ -236,7 +239,7 @@ impl Divergence {
         if prefix.examples.len() == EXAMPLES {
             prefix.examples.pop_front();
         }
-        prefix.examples.push_back(Example::of(turn));
+        prefix.examples.push_back(Example::of(turn, outside(turn.client, turn.port)));
         if compared.outcome == outcome::DIGEST {
             self.told += 1;
             if prefix.waiting == 0 {

@@ -3,6 +3,7 @@
 mod compare;
 mod devices;
 mod forecast;
+pub(crate) mod forwarding;
 mod lock;
 mod log;
 mod metrics;
@@ -29,13 +30,13 @@ use mirror_common::abi::maps;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{
-    datapath::Datapath,
+    datapath::{Datapath, Segments},
     doctor,
     driver::process::pid_file,
     events::Events,
     hold::{Bounds, Counts, Holder},
     moves::Mover,
-    network::{Device, Network},
+    network::{Device, Network, bits, headers},
     object,
     policy::{
         Hook, Policy, ProcessId, Resources,
@@ -94,11 +95,12 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
         format!("can't make {}: is a bpf file system mounted there, and yours?", places.pins.display())
     })?;
     let _lock = lock::Lock::take(&places.pins)?;
-    forward_packets()?;
+    forwarding::switch_on(&policy)?;
     let network = Network::open()?;
     let (file, index) = tap::open(&network)?;
+    forwarding::switch_on_tap(&policy)?;
     let mut datapath = Datapath::load(&policy, &places.pins)?;
-    datapath.fill(&policy, index)?;
+    datapath.fill(&policy, index, segments(&policy, &network)?)?;
     if log_packets {
         log::start(&mut datapath)?;
     }
@@ -106,7 +108,7 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     let keeper = neighbours::Keeper::new(network, &policy);
     let (pilot, asked) = pilot::Pilot::new();
     let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;
-    let (compared, told) = compare::Compared::new(&mut datapath, noisy)?;
+    let (compared, told) = compare::Compared::new(&mut datapath, &places.pins, noisy)?;
     let given = Given { policy, file: reload::File::new(loaded) };
     let shared = share(given, datapath, file, places, pilot, compared)?;
     compare::start(&shared, told)?;
@@ -244,13 +246,21 @@ fn mount_bpffs(pins: &Path) -> Result<()> {
 /// `BPF_FS_MAGIC` of linux/magic.h.
 pub(crate) const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// Route look-ups of the datapath need the kernel's own forwarding switched on.
-fn forward_packets() -> Result<()> {
-    let path = "/proc/sys/net/ipv4/ip_forward";
-    if fs::read_to_string(path)?.trim() != "1" {
-        fs::write(path, "1").context("can't switch forwarding on: sysctl -w net.ipv4.ip_forward=1")?;
+/// What a segment towards each side's server may have at most. Clients of IPv4 don't leave the 20 bytes that IPv6's header
+/// has more: towards an IPv6 server the way's own MTU says it, where the policy doesn't.
+fn segments(policy: &Policy, network: &Network) -> Result<Segments> {
+    let devices = network.devices()?;
+    let mut segments = [0; 2];
+    for (segment, side) in segments.iter_mut().zip(policy.sides()) {
+        *segment = side.mss;
+        if side.mss == 0 && side.address.is_ipv6() {
+            let address = side.address.ip();
+            let mtu = network.route(address)?.mtu_over(&devices);
+            let mtu = mtu.with_context(|| format!("the device towards {address} is gone"))?;
+            *segment = u16::try_from(mtu.saturating_sub(headers(address))).unwrap_or(u16::MAX);
+        }
     }
-    Ok(())
+    Ok(segments)
 }
 
 /// Where clients may come in when the service's address belongs to no link: the loopback's, or a dummy's.
@@ -264,17 +274,20 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
     if !policy.devices.is_empty() {
         return Ok(policy.devices.clone());
     }
-    let vip = *policy.service.vip.ip();
-    let first = network.device_with(vip)?.with_context(|| {
-        format!(
-            "no device here has the service's address {vip}: ip addr add {vip}/32 dev DEVICE, or name `devices`"
-        )
-    })?;
     let all = network.devices()?;
-    let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
-    let mut indices = if behind_any { clients_devices(&all) } else { vec![first] };
+    let mut indices = Vec::new();
+    for vip in policy.service.addresses() {
+        let first = network.device_with(vip)?.with_context(|| {
+            format!(
+                "no device here has the service's address {vip}: ip addr add {vip}/{} dev DEVICE, or name `devices`",
+                bits(vip)
+            )
+        })?;
+        let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
+        indices.extend(if behind_any { clients_devices(&all) } else { vec![first] });
+    }
     for side in policy.sides() {
-        match network.route(*side.address.ip()) {
+        match network.route(side.address.ip()) {
             Ok(route) => indices.push(route.device),
             Err(_) if side.process.is_some() => {}
             Err(error) => return Err(error),

@@ -1,11 +1,11 @@
 //! Loads, attaches and pins the kernel side, and adopts what is pinned already.
 
 mod attach;
+mod fill;
 mod turns;
 
 use std::{
     fs,
-    net::SocketAddrV4,
     os::fd::AsFd,
     path::{Path, PathBuf},
 };
@@ -13,23 +13,19 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, Queue},
+    maps::{Array, Map, MapData},
     programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use aya_log::EbpfLogger;
 use mirror_common::{
-    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, Service, ServiceKey, SweepState, Tuple, maps},
+    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps},
     switch_word::SwitchWord,
     verdict::Verdict,
 };
 
 pub use turns::{Answers, Pairs, Turns};
 
-use crate::{
-    object,
-    policy::{Endpoint, Order, Policy, WeightBy},
-    words::Words,
-};
+use crate::{object, policy::Policy, words::Words};
 
 /// The loaded kernel side.
 pub struct Datapath {
@@ -61,13 +57,8 @@ pub struct Swept {
     pub unanswered: u32,
 }
 
-/// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
-const SPARE_PORTS: u32 = 2_048;
-
-/// How many connections there may be at once, of `flows` slots: each takes a port of each side.
-fn connections(flows: u32) -> u32 {
-    flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
-}
+/// Largest segments on the way to each side's server, in bytes; 0: whatever the client says.
+pub type Segments = [u16; 2];
 
 impl Datapath {
     /// Loads the object; maps that are pinned in `pins` are taken over.
@@ -85,11 +76,15 @@ impl Datapath {
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
         }
+        let clients = if policy.service.has_six() { flows } else { 1 };
         let sizes = [
             (maps::FLOWS, flows),
             (maps::SLOTS, flows),
             (maps::TUPLES, 3 * flows),
             (maps::BUSY, flows / abi::BLOCK),
+            (maps::CLIENTS, clients),
+            (maps::CLIENT_ALIASES, clients),
+            (maps::FREE_CLIENTS, clients),
         ];
         for (name, size) in sizes {
             loader.map_max_entries(name, size);
@@ -109,78 +104,6 @@ impl Datapath {
         sweep.load().context("the kernel refuses mirror_sweep")?;
         let unanswered_us = policy.migration.unanswered_us();
         Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
-    }
-
-    /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
-    ///
-    /// # Errors
-    /// When the kernel refuses a value.
-    pub fn fill(&mut self, policy: &Policy, tap: u32) -> Result<()> {
-        let mut secret = [0; 8];
-        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
-        let (fresh, flows) = (self.fresh, self.flows);
-        let mut config: Array<_, Config> = Array::try_from(self.map(maps::CONFIG)?)?;
-        let secret = if fresh { u64::from_ne_bytes(secret) } else { config.get(&0, 0)?.secret };
-        config.set(0, Config { tap, flows, secret }, 0)?;
-        self.fill_services(policy)?;
-        if !fresh {
-            return Ok(());
-        }
-        let mut slots: Queue<_, u32> = Queue::try_from(self.map(maps::SLOTS)?)?;
-        for slot in 0..connections(flows) {
-            slots.push(slot, 0)?;
-        }
-        for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
-            let mut ports: Vec<u32> = (u32::from(abi::nat::FIRST_PORT)..=65_535).collect();
-            shuffle(&mut ports, secret ^ name.len() as u64);
-            let mut queue: Queue<_, u32> = Queue::try_from(self.map(name)?)?;
-            for port in ports {
-                queue.push(port, 0)?;
-            }
-        }
-        let state = SwitchWord::initial().with_sticky(policy.weight_by == WeightBy::Client);
-        self.words.swap(0, SwitchWord(0), state).map_err(|_| anyhow::anyhow!("the switch word isn't new"))?;
-        Ok(())
-    }
-
-    fn fill_services(&mut self, policy: &Policy) -> Result<()> {
-        let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
-        service.idle_ms = policy.idle.as_millis() as u32;
-        service.endpoints[0] = endpoint(&policy.primary);
-        if let Some(shadow) = &policy.shadow {
-            service.endpoints[1] = endpoint(shadow);
-            service.flags |= Service::SHADOWED;
-        }
-        service.flags |= policy.divergence.flags();
-        if policy.durable {
-            service.flags |= Service::DURABLE;
-        }
-        if policy.order == Order::Service {
-            service.flags |= Service::ORDERED;
-        }
-        let first = [Some(&policy.primary), policy.shadow.as_ref()];
-        let first = first.map(|side| side.map_or(0, |side| side.address.port()));
-        for (vip, ports) in policy.service.all(first) {
-            for (end, port) in service.endpoints.iter_mut().zip(ports) {
-                end.port = port.to_be();
-            }
-            self.fill_service(vip, service)?;
-        }
-        Ok(())
-    }
-
-    /// One port of the application, and from where its legs' packets come.
-    fn fill_service(&mut self, vip: SocketAddrV4, service: Service) -> Result<()> {
-        let key = ServiceKey { addr: ip(vip), port: vip.port().to_be(), protocol: 6 };
-        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
-        services.insert(key, service, 0)?;
-        let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
-        peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
-        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
-            let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
-            peers.insert(from, service.app, 0)?;
-        }
-        Ok(())
     }
 
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].
@@ -314,28 +237,6 @@ fn map_data<'a>(bpf: &'a Ebpf, name: &str) -> Result<&'a MapData> {
     }
 }
 
-fn ip(address: SocketAddrV4) -> u32 {
-    u32::from_ne_bytes(address.ip().octets())
-}
-
-fn endpoint(side: &Endpoint) -> abi::Endpoint {
-    abi::Endpoint {
-        addr: ip(side.address),
-        nat: u32::from_ne_bytes(side.nat.octets()),
-        port: side.address.port().to_be(),
-        mss: side.mss,
-        max_requests: side.max_requests,
-    }
-}
-
-/// Fisher and Yates', by a seeded mixer: ports must not be predictable from outside.
-fn shuffle(ports: &mut [u32], mut seed: u64) {
-    for i in (1..ports.len()).rev() {
-        seed = mirror_common::weight::mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
-        ports.swap(i, (seed % (i as u64 + 1)) as usize);
-    }
-}
-
 /// A frame of Ethernet, IPv4 and TCP headers, for programs that make a packet out of one.
 fn stand_in() -> [u8; 64] {
     let mut frame = [0; 64];
@@ -348,15 +249,4 @@ fn stand_in() -> [u8; 64] {
     let sum = mirror_common::checksum::of(&frame[14..34]).to_ne_bytes();
     frame[24..26].copy_from_slice(&sum);
     frame
-}
-
-#[cfg(test)]
-mod tests {
-    use super::connections;
-
-    /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
-    #[test]
-    fn new_connections_leave_ports_to_the_legs_of_open_ones() {
-        assert_eq!([1_024, 65_536, 4_194_304].map(connections), [1_024, 62_464, 62_464]);
-    }
 }

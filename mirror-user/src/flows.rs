@@ -1,10 +1,6 @@
 //! Single connections, read from the slots of the pinned array. The daemon only ever reads them.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
@@ -15,9 +11,13 @@ use mirror_common::{
 };
 
 use crate::{
+    alias::Names,
     api::{FlowStatus, LegStatus},
     words::monotonic_ns,
 };
+
+/// What an address and a port of a flow's record are outside.
+type Outside<'a> = &'a dyn Fn(u32, u16) -> SocketAddr;
 
 /// Copies a value under its lock (`BPF_F_LOCK`), so that no transition is seen half done.
 const LOCKED: u64 = 4;
@@ -36,7 +36,8 @@ const NAMED: usize = 3;
 pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus>> {
     let mut worst = Worst::new(limit.min(MOST));
     each(pins, |flow, now_ns| worst.take(flow, authority, now_ns))?;
-    Ok(worst.described())
+    let names = Names::open(pins)?;
+    Ok(worst.described(&|addr, port| names.socket(addr, port)))
 }
 
 /// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how
@@ -45,10 +46,16 @@ pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus
 /// # Errors
 /// As [`list`].
 pub fn waited_for(pins: &Path, within: Duration) -> Result<Vec<String>> {
+    let names = Names::open(pins)?;
     let (mut named, mut more) = (Vec::new(), 0_u32);
     each(pins, |flow, now_ns| {
         if flow.has(Flow::COUNTED) && u128::from(turn_age_ms(&flow, now_ns)) >= within.as_millis() {
-            if named.len() < NAMED { named.push(waiting(&flow, now_ns)) } else { more += 1 }
+            if named.len() < NAMED {
+                let client = names.socket(flow.tuple.saddr, flow.tuple.sport);
+                named.push(waiting(&flow, client, now_ns));
+            } else {
+                more += 1;
+            }
         }
     })?;
     if more > 0 {
@@ -108,9 +115,9 @@ impl Worst {
         self.flows.truncate(self.limit);
     }
 
-    fn described(mut self) -> Vec<FlowStatus> {
+    fn described(mut self, outside: Outside<'_>) -> Vec<FlowStatus> {
         self.cut();
-        self.flows.iter().map(|(flow, now_ns, debts)| describe(flow, *now_ns, debts)).collect()
+        self.flows.iter().map(|(flow, now_ns, debts)| describe(flow, outside, *now_ns, debts)).collect()
     }
 }
 
@@ -149,10 +156,9 @@ fn turn_age_ms(flow: &Flow, now_ns: u64) -> u32 {
     turn_ms.max(((now_ns / 1_000_000) as u32).wrapping_sub(flow.last_ms))
 }
 
-/// A flow whose write is open, and what that waits for.
-fn waiting(flow: &Flow, now_ns: u64) -> String {
+/// A client's flow whose write is open, and what that waits for.
+fn waiting(flow: &Flow, client: SocketAddr, now_ns: u64) -> String {
     let seconds = |ms: u32| f64::from(ms) / 1_000.0;
-    let client = address(flow.tuple.saddr, flow.tuple.sport);
     let age = seconds(turn_age_ms(flow, now_ns));
     if incomplete(flow) {
         let sent = flow.client_next.wrapping_sub(flow.turn_begin);
@@ -170,17 +176,13 @@ fn waiting(flow: &Flow, now_ns: u64) -> String {
     format!("{client}, asked {age:.1} s ago and not answered by the {}", owing.join(" and the "))
 }
 
-fn address(addr: u32, port: u16) -> String {
-    SocketAddrV4::new(Ipv4Addr::from(addr.to_ne_bytes()), u16::from_be(port)).to_string()
-}
-
 /// A flow as a person reads it, at a time of the datapath's clock.
-fn describe(flow: &Flow, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
+fn describe(flow: &Flow, outside: Outside<'_>, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
     let now_ms = (now_ns / 1_000_000) as u32;
     let seconds = |since_ms: u32| f64::from(now_ms.wrapping_sub(since_ms)) / 1_000.0;
     FlowStatus {
-        client: address(flow.tuple.saddr, flow.tuple.sport),
-        service: address(flow.tuple.daddr, flow.tuple.dport),
+        client: outside(flow.tuple.saddr, flow.tuple.sport).to_string(),
+        service: outside(flow.tuple.daddr, flow.tuple.dport).to_string(),
         state: match flow.state {
             flow_state::OPENING => "opening",
             flow_state::OPEN => "open",
@@ -222,6 +224,11 @@ mod tests {
     use super::*;
     use mirror_common::abi::Tuple;
 
+    /// Where all is of IPv4.
+    fn plain(addr: u32, port: u16) -> SocketAddr {
+        SocketAddr::from((addr.to_ne_bytes(), u16::from_be(port)))
+    }
+
     #[test]
     fn a_flow_is_described_in_the_clients_terms() {
         let mut flow = Flow {
@@ -251,7 +258,7 @@ mod tests {
         };
         let now = 500_000_000;
         let debts = Side::BOTH.map(|side| debt(&flow, side, side == Side::Primary, now));
-        let seen = describe(&flow, now, &debts);
+        let seen = describe(&flow, &plain, now, &debts);
         assert_eq!((seen.client.as_str(), seen.service.as_str()), ("10.0.1.2:40000", "10.77.1.1:8080"));
         assert_eq!((seen.state.as_str(), seen.authority.as_str(), seen.turns), ("open", "shadow", 7));
         assert_eq!((seen.age, seen.idle), (1.0, 0.1), "the clock wraps");
@@ -282,7 +289,8 @@ mod tests {
         for (port, bytes, since) in [(201, 9, 700), (202, 70_000, 900), (203, 1, 100), (204, 10, 700)] {
             worst.take(indebted(port, bytes, since), Side::Primary, 1_000_000_000);
         }
-        let seen: Vec<_> = worst.described().into_iter().map(|flow| (flow.client, flow.shadow)).collect();
+        let seen: Vec<_> =
+            worst.described(&plain).into_iter().map(|flow| (flow.client, flow.shadow)).collect();
         let ages: Vec<_> = seen.iter().map(|(_, shadow)| (shadow.behind_ms, shadow.owed_bytes)).collect();
         assert_eq!(ages, [(900, 1), (300, 10), (300, 9)]);
         assert_eq!(seen[0].0, "0.0.0.0:203", "its numbers wrap");
@@ -295,14 +303,14 @@ mod tests {
         (flow.turns, flow.write_turn, flow.turn_us, flow.last_ms) = (2, 2, 400_000, 2_400);
         (flow.turn_begin, flow.parse.at) = (5_u32.wrapping_sub(100), 55);
         (flow.legs[1].answered, flow.legs[0].state) = (1, leg_state::OPEN);
-        let now = 3_600_000_000;
+        let (now, client) = (3_600_000_000, plain(flow.tuple.saddr, flow.tuple.sport));
         assert_eq!(
-            waiting(&flow, now),
+            waiting(&flow, client, now),
             "0.0.0.0:40000, whose client has sent 100 bytes of a request in 3.2 s and not its end, the last packet 1.2 s ago"
         );
         flow.parse.at = 5;
         assert_eq!(
-            waiting(&flow, now),
+            waiting(&flow, client, now),
             "0.0.0.0:40000, asked 3.2 s ago and not answered by the primary and the shadow"
         );
     }

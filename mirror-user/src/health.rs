@@ -1,6 +1,6 @@
 //! Asks a server whether it is well: by a GET, or by a TCP connection.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use mirror_control::driver::Check;
@@ -35,13 +35,13 @@ impl Checker {
     ///
     /// # Errors
     /// Why it isn't well.
-    pub fn ask(&self, server: SocketAddrV4) -> Result<()> {
+    pub fn ask(&self, server: SocketAddr) -> Result<()> {
         self.runtime.block_on(self.one(server))
     }
 
     /// Asks both sides' servers at the same time; nothing where there is none.
-    pub fn ask_both(&self, servers: [Option<SocketAddrV4>; 2]) -> [Option<bool>; 2] {
-        let well = async |server: Option<SocketAddrV4>| match server {
+    pub fn ask_both(&self, servers: [Option<SocketAddr>; 2]) -> [Option<bool>; 2] {
+        let well = async |server: Option<SocketAddr>| match server {
             Some(server) => Some(self.one(server).await.is_ok()),
             None => None,
         };
@@ -50,7 +50,7 @@ impl Checker {
         [both.0, both.1]
     }
 
-    async fn one(&self, server: SocketAddrV4) -> Result<()> {
+    async fn one(&self, server: SocketAddr) -> Result<()> {
         match &self.check {
             Check::Tcp => {
                 let connected = timeout(self.patience, TcpStream::connect(server)).await;
@@ -74,9 +74,9 @@ mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
 
-    fn server(answer: &'static [u8]) -> SocketAddrV4 {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4") };
+    fn server(at: &str, answer: &'static [u8]) -> SocketAddr {
+        let listener = std::net::TcpListener::bind(at).unwrap();
+        let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn well_is_who_answers_with_success_and_nobody_else() {
-        let well = server(b"HTTP/1.1 204 No Content\r\n\r\n");
-        let ill = server(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
-        let nobody = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 1);
+        let well = server("127.0.0.1:0", b"HTTP/1.1 204 No Content\r\n\r\n");
+        let ill = server("127.0.0.1:0", b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         let patience = Duration::from_secs(5);
         let asks = Checker::new(Check::Http("/health".into()), patience).unwrap();
         assert_eq!(asks.ask_both([Some(well), Some(ill)]), [Some(true), Some(false)]);
@@ -100,5 +100,12 @@ mod tests {
         assert!(asks.ask(ill).unwrap_err().to_string().contains("503"));
         let connects = Checker::new(Check::Tcp, patience).unwrap();
         assert_eq!(connects.ask_both([Some(ill), Some(nobody)]), [Some(true), Some(false)]);
+    }
+    #[test]
+    fn a_server_of_ipv6_is_asked_as_any() {
+        let well = server("[::1]:0", b"HTTP/1.1 204 No Content\r\n\r\n");
+        let patience = Duration::from_secs(5);
+        Checker::new(Check::Http("/health".into()), patience).unwrap().ask(well).unwrap();
+        Checker::new(Check::Tcp, patience).unwrap().ask(well).unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`policy`]: a TOML file becomes types that can't be wrong.
 //! * [`datapath`]: loads, attaches, pins and sweeps the kernel side; [`words`]: the shared words, mapped.
-//! * [`network`]: devices, routes and neighbours.
+//! * [`network`]: devices, routes and neighbours; [`alias`]: IPv6 addresses as the datapath knows them.
 //! * [`tap`], [`hold`]: packets that wait.
 //! * [`moves`]: join, cutover, rollback and weights on the words; planned by `mirror_control::moves`.
 //! * [`journal`], [`health`]: what a migration by itself keeps, and how it asks whether a server is well.
@@ -15,6 +15,7 @@
 //! * [`report`]: a page of what was moved, when and why.
 //! * [`doctor`]: whether this host can run it; [`observe`]: what share of the requests could be shifted.
 
+pub mod alias;
 pub mod api;
 pub mod cli;
 pub mod daemon;

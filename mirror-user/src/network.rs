@@ -2,7 +2,7 @@
 
 mod links;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -57,9 +57,37 @@ pub struct Route {
     /// Interface index of the device that they leave by.
     pub device: u32,
     /// The host whose hardware address they carry: a router, or the destination itself.
-    pub hop: Ipv4Addr,
+    pub hop: IpAddr,
     /// Bytes that an IP packet may have, where the route says so.
     pub mtu: Option<u32>,
+    /// Where this host's own packets on it come from.
+    pub source: Option<IpAddr>,
+}
+
+impl Route {
+    /// Bytes that an IP packet may have on the way, of which `devices` has the first link.
+    pub fn mtu_over(&self, devices: &[Device]) -> Option<u32> {
+        let device = devices.iter().find(|device| device.index == self.device)?;
+        Some(device.mtu.min(self.mtu.unwrap_or(u32::MAX)))
+    }
+}
+
+/// How a host is asked for its hardware address.
+pub fn asks(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ARP" } else { "neighbour solicitations" }
+}
+
+/// Bits of an address: of a prefix that is one host's.
+pub fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Bytes of an address's family's IP header and of TCP's, both without options.
+pub fn headers(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(_) => 20 + 20,
+        IpAddr::V6(_) => 40 + 20,
+    }
 }
 
 /// What is known of a hop's hardware address.
@@ -117,14 +145,9 @@ impl Network {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn device_with(&self, address: Ipv4Addr) -> Result<Option<u32>> {
+    pub fn device_with(&self, address: IpAddr) -> Result<Option<u32>> {
         let found = self.runtime.block_on(
-            self.handle
-                .address()
-                .get()
-                .set_address_filter(IpAddr::V4(address))
-                .execute()
-                .try_collect::<Vec<_>>(),
+            self.handle.address().get().set_address_filter(address).execute().try_collect::<Vec<_>>(),
         );
         let holds = |attributes: &[AddressAttribute]| {
             attributes.iter().any(|a| match a {
@@ -140,20 +163,30 @@ impl Network {
     ///
     /// # Errors
     /// When there is no route.
-    pub fn route(&self, to: Ipv4Addr) -> Result<Route> {
-        let ask = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(to, 32).build();
+    pub fn route(&self, to: IpAddr) -> Result<Route> {
+        let ask = match to {
+            IpAddr::V4(four) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(four, bits(to)).build()
+            }
+            IpAddr::V6(six) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(six, bits(to)).build()
+            }
+        };
         let answer = self.runtime.block_on(async {
             let mut answers = std::pin::pin!(self.handle.route().get(ask).execute());
             answers.next().await
         });
         let message = answer.with_context(|| format!("no answer about the route to {to}"))?;
-        let message =
-            message.with_context(|| format!("no route to {to}: ip route add {to}/32 via ROUTER"))?;
-        let mut route = Route { device: 0, hop: to, mtu: None };
+        let message = message
+            .with_context(|| format!("no route to {to}: ip route add {to}/{} via ROUTER", bits(to)))?;
+        let mut route = Route { device: 0, hop: to, mtu: None, source: None };
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Oif(index) => route.device = *index,
-                RouteAttribute::Gateway(RouteAddress::Inet(hop)) => route.hop = *hop,
+                RouteAttribute::Gateway(RouteAddress::Inet(hop)) => route.hop = IpAddr::V4(*hop),
+                RouteAttribute::Gateway(RouteAddress::Inet6(hop)) => route.hop = IpAddr::V6(*hop),
+                RouteAttribute::PrefSource(RouteAddress::Inet(own)) => route.source = Some(IpAddr::V4(*own)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(own)) => route.source = Some(IpAddr::V6(*own)),
                 RouteAttribute::Metrics(metrics) => {
                     route.mtu = metrics.iter().find_map(|m| match m {
                         RouteMetric::Mtu(mtu) => Some(*mtu),
@@ -171,20 +204,16 @@ impl Network {
     /// # Errors
     /// When the kernel refuses.
     pub fn neighbour(&self, route: &Route) -> Result<Neighbour> {
-        let all = self.runtime.block_on(
-            self.handle
-                .neighbours()
-                .get()
-                .set_address_family(AddressFamily::Inet)
-                .execute()
-                .try_collect::<Vec<_>>(),
-        );
+        let (family, hop) = match route.hop {
+            IpAddr::V4(hop) => (AddressFamily::Inet, NeighbourAddress::Inet(hop)),
+            IpAddr::V6(hop) => (AddressFamily::Inet6, NeighbourAddress::Inet6(hop)),
+        };
+        let ask = self.handle.neighbours().get().set_address_family(family);
+        let all = self.runtime.block_on(ask.execute().try_collect::<Vec<_>>());
         let all = all.context("can't list neighbours")?;
         let is_it = |message: &&NeighbourMessage| {
             message.header.ifindex == route.device
-                && message
-                    .attributes
-                    .contains(&NeighbourAttribute::Destination(NeighbourAddress::Inet(route.hop)))
+                && message.attributes.contains(&NeighbourAttribute::Destination(hop.clone()))
         };
         Ok(all.iter().find(is_it).map_or(Neighbour::Unknown, known))
     }
@@ -194,7 +223,7 @@ impl Network {
     /// # Errors
     /// When the kernel refuses (it needs `CAP_NET_ADMIN`).
     pub fn keep_resolved(&self, route: &Route) -> Result<()> {
-        let mut ask = self.handle.neighbours().add(route.device, IpAddr::V4(route.hop)).replace();
+        let mut ask = self.handle.neighbours().add(route.device, route.hop).replace();
         ask.message_mut().header.state = NeighbourState::None;
         ask.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         self.runtime
@@ -300,9 +329,11 @@ mod tests {
     fn loopback_is_found() {
         let network = Network::open().unwrap();
         let lo = network.devices().unwrap().into_iter().find(|device| device.name == "lo").unwrap();
-        assert_eq!(network.device_with(Ipv4Addr::LOCALHOST).unwrap(), Some(lo.index));
-        let route = network.route(Ipv4Addr::LOCALHOST).unwrap();
-        assert_eq!((route.device, route.hop), (lo.index, Ipv4Addr::LOCALHOST));
-        assert_eq!(network.device_with(Ipv4Addr::new(192, 0, 2, 1)).unwrap(), None);
+        for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            assert_eq!(network.device_with(address).unwrap(), Some(lo.index), "{address}");
+            let route = network.route(address).unwrap();
+            assert_eq!((route.device, route.hop, route.source), (lo.index, address, Some(address)));
+        }
+        assert_eq!(network.device_with(Ipv4Addr::new(192, 0, 2, 1).into()).unwrap(), None);
     }
 }

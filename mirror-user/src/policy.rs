@@ -1,5 +1,6 @@
 //! A policy file: TOML that becomes types which can't be wrong.
 
+mod address;
 mod breaker;
 mod divergence;
 mod events;
@@ -10,7 +11,7 @@ pub mod scale;
 mod service;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -77,7 +78,7 @@ pub struct Policy {
     /// Where packets are taken up.
     #[serde(default)]
     pub hook: Hook,
-    /// Whether a weight chooses by request or by client.
+    /// Whether a weight chooses by request or by client, where those are of IPv4.
     #[serde(default)]
     pub weight_by: WeightBy,
     /// Whose order the writes keep on the mirror.
@@ -116,14 +117,17 @@ pub struct Metrics {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// Address and port.
-    pub address: SocketAddrV4,
-    /// The gateway's own address that its legs come from.
-    pub nat: Ipv4Addr,
+    /// Address and port, of IPv4 or IPv6, whatever the clients' and the other side's are.
+    #[serde(deserialize_with = "address::socket")]
+    pub address: SocketAddr,
+    /// The gateway's own address that its legs come from, of the same family.
+    #[serde(deserialize_with = "address::any")]
+    pub nat: IpAddr,
     /// Requests that the server answers on one connection before it closes it; 0: no limit.
     #[serde(default)]
     pub max_requests: u32,
-    /// Largest segment on the way to it, in bytes; 0: whatever the client says.
+    /// Largest segment on the way to it, in bytes; 0: whatever the client says, and towards an IPv6 server no more than the
+    /// way's MTU takes.
     #[serde(default)]
     pub mss: u16,
     /// Where its CPU, memory, I/O and network are read; without it they are missing.
@@ -379,15 +383,26 @@ impl Policy {
         if let Some(what) = process.and_then(Process::fault) {
             return Err(invalid(find("[shadow.process]"), what, None));
         }
+        if process.is_some() && policy.shadow.as_ref().is_some_and(|shadow| shadow.address.is_ipv6()) {
+            let what = "a shadow that is provisioned here has an IPv4 address, whatever the clients' are";
+            return Err(invalid(find("[shadow.process]"), what.into(), Some("give [shadow] one".into())));
+        }
         if let Some(what) = policy.scale.as_ref().and_then(|scale| scale.fault(process)) {
             return Err(invalid(find("[scale]"), what, None));
         }
-        if let Some(what) = policy.service.fault() {
-            return Err(invalid(find("ports"), what, None));
+        if let Some(what) = policy.service.fault(policy.weight_by) {
+            return Err(invalid(find("[service]"), what, None));
         }
-        for side in policy.sides() {
-            let same =
-                |(vip, _): (SocketAddrV4, _)| *vip.ip() == side.nat && vip.port() == side.address.port();
+        for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
+            if side.nat.is_ipv4() != side.address.is_ipv4() {
+                let what = format!("`nat` and `address` of {table} are of two families: its legs have both");
+                return Err(invalid(
+                    find(table),
+                    what,
+                    Some("give both an IPv4, or both an IPv6 address".into()),
+                ));
+            }
+            let same = |(vip, _): (SocketAddr, _)| vip.ip() == side.nat && vip.port() == side.address.port();
             if policy.service.all([0; 2]).any(same) {
                 let help = Some("use an address of the gateway that no client talks to".into());
                 return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
@@ -418,6 +433,15 @@ impl Policy {
         std::iter::once(&self.primary).chain(&self.shadow)
     }
 
+    /// The IPv6 addresses in it: the service's, the servers', our own.
+    pub fn six(&self) -> impl Iterator<Item = Ipv6Addr> {
+        let sides = self.sides().flat_map(|side| [side.address.ip(), side.nat]);
+        self.service.addresses().chain(sides).filter_map(|address| match address {
+            IpAddr::V6(six) => Some(six),
+            IpAddr::V4(_) => None,
+        })
+    }
+
     /// Reads a policy file.
     ///
     /// # Errors
@@ -445,6 +469,15 @@ mod tests {
         let policy = Policy::parse("http.toml", GOOD).unwrap();
         assert_eq!(policy.stall, Duration::from_millis(500));
         assert!(policy.shadow.is_some());
+    }
+
+    #[test]
+    fn a_service_and_its_sides_may_be_of_both_families() {
+        let text = include_str!("../../policies/dual-stack.toml");
+        let policy = Policy::parse("dual-stack.toml", text).unwrap();
+        let six: Vec<String> = policy.six().map(|address| address.to_string()).collect();
+        assert_eq!(six, ["2001:db8:77::1", "2001:db8:3::2", "2001:db8:3::101"]);
+        assert!(policy.service.has_six());
     }
 
     #[test]

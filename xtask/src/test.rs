@@ -175,7 +175,7 @@ pub(crate) const SCENARIO_PROGRAMS: &[programs::Program] = &[
 const DECISIONS: [&str; 4] = ["demo_migration", "migration", "orders", "scaling"];
 
 /// Scenarios of what isn't the data path's, or is planted in the demo itself: at TC alone, for time.
-const ONCE: [&str; 6] = ["cli", "demo", "observe", "ports", "provision", "resources"];
+const ONCE: [&str; 7] = ["cli", "demo", "ipv6", "observe", "ports", "provision", "resources"];
 
 /// The scenarios' files: those of the data path, and [`DECISIONS`].
 fn scenarios() -> Result<[Vec<String>; 2]> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Host, Lab, Namespace, VIP};
+use super::{Host, Lab, Namespace, VIP, six};
 use crate::wait::wait_for;
 use crate::wire::{Fault, Impairment, Wire};
 
@@ -103,6 +103,7 @@ impl FromStr for LinkSpec {
 pub struct LabBuilder {
     name: Option<String>,
     forwarding: bool,
+    six: bool,
     xdp_ready: bool,
     neighbours: Neighbours,
     links: Vec<(Host, LinkSpec)>,
@@ -122,6 +123,13 @@ impl LabBuilder {
     #[must_use]
     pub fn forwarding(mut self, on: bool) -> Self {
         self.forwarding = on;
+        self
+    }
+
+    /// Gives the hosts IPv6 addresses too, learned by neighbour discovery; none if not given.
+    #[must_use]
+    pub fn six(mut self, on: bool) -> Self {
+        self.six = on;
         self
     }
 
@@ -200,7 +208,11 @@ impl LabBuilder {
         }
         ip_batch(None, &batch)?;
         for namespace in &namespaces {
-            // The gateway is of IPv4 so far; router solicitations would only clutter the captures.
+            if self.six {
+                six::prepare(namespace)?;
+                continue;
+            }
+            // Router solicitations would only clutter the captures.
             namespace.sysctl("ipv6/conf/all/disable_ipv6", "1")?;
             namespace.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
         }
@@ -249,6 +261,9 @@ impl LabBuilder {
                 writeln!(batch, "neigh replace {address} lladdr {} dev eth0 nud permanent", host.mac(true))?;
             }
         }
+        if self.six {
+            six::configure_end(host, &mut batch)?;
+        }
         ip_batch(Some(&lab.host(host)), &batch)
     }
 
@@ -266,13 +281,20 @@ impl LabBuilder {
                 }
             }
             writeln!(batch, "link set {device} up")?;
+            if self.six {
+                six::configure_gateway(host, &mut batch)?;
+            }
             if self.neighbours == Neighbours::Static {
                 let mac = host.mac(false);
                 writeln!(batch, "neigh replace {} lladdr {mac} dev {device} nud permanent", host.address())?;
             }
         }
         ip_batch(Some(&gateway), &batch)?;
-        gateway.sysctl("ipv4/ip_forward", if self.forwarding { "1" } else { "0" })
+        let forwarding = if self.forwarding { "1" } else { "0" };
+        if self.six {
+            gateway.sysctl("ipv6/conf/all/forwarding", forwarding)?;
+        }
+        gateway.sysctl("ipv4/ip_forward", forwarding)
     }
 
     fn set_offloads(&self, lab: &Lab) -> Result<()> {

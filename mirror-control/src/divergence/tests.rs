@@ -18,6 +18,11 @@ fn turn(at_ms: u64, came: u8, target: u32, digest: u16) -> Turn {
     Turn { at: at_ms * MS, compared, ..Turn::default() }
 }
 
+/// Where all is of IPv4.
+fn plain(addr: u32, port: u16) -> SocketAddr {
+    SocketAddr::from((addr.to_ne_bytes(), u16::from_be(port)))
+}
+
 fn standing(divergence: &Divergence, now: f64) -> Standing {
     divergence.top(now)[0].2
 }
@@ -39,7 +44,7 @@ fn a_steady_primary_makes_each_difference_count() {
     let mut divergence = Divergence::new([]);
     for n in 0..100 {
         let came = if n % 10 == 9 { outcome::DIGEST } else { outcome::EQUAL };
-        divergence.observe(&turn(n, came, 1, 9));
+        divergence.observe(&turn(n, came, 1, 9), plain);
     }
     divergence.settle(0.1);
     assert_eq!((standing(&divergence, 0.1), divergence.digests()), (Standing::Counts, [10, 0, 0]));
@@ -51,7 +56,7 @@ fn a_steady_primary_makes_each_difference_count() {
 fn a_primary_that_differs_from_itself_makes_noise() {
     let mut divergence = Divergence::new([]);
     for n in 0..100 {
-        divergence.observe(&turn(n, outcome::DIGEST, 1, n as u16 * 2));
+        divergence.observe(&turn(n, outcome::DIGEST, 1, n as u16 * 2), plain);
     }
     divergence.settle(0.1);
     assert_eq!((standing(&divergence, 0.1), divergence.digests()), (Standing::Noisy, [0, 100, 0]));
@@ -65,7 +70,7 @@ fn more_differences_than_the_primarys_own_count() {
     for n in 0..400 {
         let digest = if n % 40 < 20 { 2 } else { 4 };
         let came = if n % 2 == 0 { outcome::DIGEST } else { outcome::EQUAL };
-        divergence.observe(&turn(n, came, 1, digest));
+        divergence.observe(&turn(n, came, 1, digest), plain);
     }
     divergence.settle(0.4);
     assert_eq!(divergence.digests(), [200, 0, 0]);
@@ -78,7 +83,7 @@ fn what_a_write_may_have_changed_teaches_no_noise_and_waiting_is_bounded() {
     for n in 0..100 {
         let mut seen = turn(n, outcome::DIGEST, 1, n as u16 * 2);
         seen.compared.clock = n as u32;
-        divergence.observe(&seen);
+        divergence.observe(&seen, plain);
     }
     divergence.settle(1.0);
     assert_eq!((standing(&divergence, 1.0), divergence.digests()), (Standing::Learning, [0, 0, 100]));
@@ -92,10 +97,10 @@ fn what_was_equal_for_long_is_no_noise_when_it_begins_to_differ() {
     let after = |equal: u64| {
         let mut divergence = Divergence::new([]);
         for n in 0..equal {
-            divergence.observe(&turn(n, outcome::EQUAL, n as u32 + 1, 9));
+            divergence.observe(&turn(n, outcome::EQUAL, n as u32 + 1, 9), plain);
         }
         for n in equal..equal + 5 {
-            divergence.observe(&turn(n, outcome::DIGEST, n as u32 + 1, 9));
+            divergence.observe(&turn(n, outcome::DIGEST, n as u32 + 1, 9), plain);
         }
         divergence.settle(0.2);
         divergence.digests()
@@ -110,7 +115,7 @@ fn a_status_and_a_length_are_never_noise() {
     for (n, came) in
         [outcome::STATUS, outcome::LENGTH, outcome::DIGEST, outcome::UNKNOWN].into_iter().enumerate()
     {
-        divergence.observe(&turn(n as u64, came, 1, 9));
+        divergence.observe(&turn(n as u64, came, 1, 9), plain);
     }
     divergence.settle(0.0);
     let (_, prefix, standing, rate) = divergence.top(0.0)[0];
@@ -123,10 +128,10 @@ fn records_that_were_lost_are_taken_to_be_like_the_others() {
     let mut divergence = Divergence::new([]);
     divergence.begin();
     for n in 0..40 {
-        divergence.observe(&turn(n, outcome::EQUAL, 1, 9));
+        divergence.observe(&turn(n, outcome::EQUAL, 1, 9), plain);
     }
     for n in 40..50 {
-        divergence.observe(&turn(n, outcome::DIGEST, 1, 9));
+        divergence.observe(&turn(n, outcome::DIGEST, 1, 9), plain);
     }
     divergence.settle(0.1);
     assert_eq!(divergence.tick(1_000, 990), 1_000, "none of them was noise");
@@ -140,11 +145,11 @@ fn clients_can_not_fill_the_memory_with_prefixes_or_targets() {
     for n in 0..20_000_u32 {
         let mut seen = turn(n.into(), outcome::EQUAL, n + 1, 9);
         seen.compared.prefix = n + 1;
-        divergence.observe(&seen);
+        divergence.observe(&seen, plain);
     }
     assert!(divergence.prefixes.len() <= MAX_PREFIXES && divergence.targets.len() <= MAX_TARGETS);
     let mut last = turn(30_000, outcome::STATUS, 1, 9);
     last.compared.prefix = 20_000;
-    divergence.observe(&last);
+    divergence.observe(&last, plain);
     assert_eq!(divergence.top(30.0)[0].0, 20_000, "the newest are kept");
 }

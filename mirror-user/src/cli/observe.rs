@@ -1,6 +1,9 @@
 //! `mirror observe`, as it is typed.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    time::Duration,
+};
 
 use anyhow::Result;
 
@@ -14,7 +17,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The service, as it is addressed where it passes by here
-    #[arg(value_name = "ADDRESS:PORT")]
+    #[arg(value_name = "ADDRESS:PORT", value_parser = four)]
     service: SocketAddrV4,
     /// Only on this device; may be given several times [default: all]
     #[arg(long = "device", value_name = "DEVICE")]
@@ -25,6 +28,14 @@ pub(super) struct Args {
     /// Only one of N connections, a power of two: where there are more packets than one core can read
     #[arg(long, default_value = "1", value_name = "N", value_parser = sample)]
     sample: u16,
+}
+
+fn four(text: &str) -> Result<SocketAddrV4, String> {
+    match text.parse() {
+        Ok(SocketAddr::V4(service)) => Ok(service),
+        Ok(SocketAddr::V6(_)) => Err("IPv6 is mirrored, but not observed yet".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn sample(text: &str) -> Result<u16, String> {

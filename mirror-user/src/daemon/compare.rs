@@ -1,7 +1,7 @@
 //! The thread that takes in what the kernel tells of compared turns; and what the daemon says of them.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use super::{
     serve::{App, Refused, check_name, poisoned},
 };
 use crate::{
+    alias::Names,
     api::divergence::{DivergenceAnswer, DivergenceRequest, Example, PrefixAnswer},
     datapath::{Datapath, Pairs, Turns},
     words::monotonic_ns,
@@ -36,22 +37,22 @@ pub(super) struct Compared {
     before: Turns,
 }
 
-/// The thread's own end.
-pub(super) struct Ring(RingBuf<MapData>);
+/// The thread's own end: what is told, and who the clients are.
+pub(super) struct Ring(RingBuf<MapData>, Names);
 
 impl Compared {
-    /// Takes the maps out of the datapath.
+    /// Takes the maps out of the datapath, and opens those that are pinned for others too.
     ///
     /// # Errors
     /// When there are none.
-    pub(super) fn new(datapath: &mut Datapath, noisy: Vec<u32>) -> Result<(Self, Ring)> {
+    pub(super) fn new(datapath: &mut Datapath, pins: &Path, noisy: Vec<u32>) -> Result<(Self, Ring)> {
         let prefixes = HashMap::try_from(datapath.take_map(maps::PREFIXES)?)?;
         let mut ring = RingBuf::try_from(datapath.take_map(maps::TURNS)?)?;
         // What a daemon before this one left there isn't among the counts that this one sees.
         while ring.next().is_some() {}
         let divergence = Mutex::new(Divergence::new(noisy));
         let before = datapath.turns()?;
-        Ok((Self { divergence, prefixes: Mutex::new(prefixes), before }, Ring(ring)))
+        Ok((Self { divergence, prefixes: Mutex::new(prefixes), before }, Ring(ring, Names::open(pins)?)))
     }
 
     /// How a prefix reads, where that is kept.
@@ -72,7 +73,7 @@ pub(super) fn start(shared: &Arc<Shared>, mut ring: Ring) -> Result<()> {
     std::thread::Builder::new().name("compare".into()).spawn(move || {
         loop {
             std::thread::sleep(LOOK);
-            if let Err(error) = look(&shared, &mut ring.0) {
+            if let Err(error) = look(&shared, &mut ring) {
                 tracing::error!("compared turns aren't taken in: {error:#}");
             }
         }
@@ -80,11 +81,11 @@ pub(super) fn start(shared: &Arc<Shared>, mut ring: Ring) -> Result<()> {
     Ok(())
 }
 
-fn look(shared: &Shared, ring: &mut RingBuf<MapData>) -> Result<()> {
+fn look(shared: &Shared, Ring(ring, names): &mut Ring) -> Result<()> {
     let mut divergence = shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?;
     while let Some(item) = ring.next() {
         if item.len() == size_of::<Turn>() {
-            divergence.observe(&read_turn(&item));
+            divergence.observe(&read_turn(&item), |addr, port| names.socket(addr, port));
         }
     }
     divergence.settle(monotonic_ns() as f64 / 1e9);
@@ -158,11 +159,7 @@ fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize)
 fn show(example: &mirror_control::divergence::Example, now: f64) -> Example {
     Example {
         age: (now - example.at).max(0.0),
-        client: SocketAddrV4::new(
-            Ipv4Addr::from(example.client.0.to_ne_bytes()),
-            u16::from_be(example.client.1),
-        )
-        .to_string(),
+        client: example.client.to_string(),
         slot: example.flow.0,
         generation: example.flow.1,
         writes: example.writes,

@@ -1,8 +1,8 @@
-//! Keeps the servers' hardware addresses known. A copy of a packet can't wait for an answer to ARP: it would be lost, and
-//! its bytes owed until the client sends them again.
+//! Keeps the servers' hardware addresses known. A copy of a packet can't wait for an answer to ARP, or to a neighbour
+//! solicitation: it would be lost, and its bytes owed until the client sends them again.
 
 use std::{
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    network::{Neighbour, Network},
+    network::{Neighbour, Network, asks},
     policy::Policy,
     state::State,
 };
@@ -32,24 +32,31 @@ enum Look {
 /// Looks after the servers' neighbours.
 pub(super) struct Keeper {
     network: Network,
-    servers: Vec<(&'static str, Ipv4Addr)>,
+    servers: Vec<(&'static str, IpAddr)>,
 }
 
 impl Keeper {
     /// A keeper for both sides' servers; it asks for them at once.
     pub(super) fn new(network: Network, policy: &Policy) -> Self {
         let names = ["primary", "shadow"];
-        let servers = policy.sides().zip(names).map(|(side, name)| (name, *side.address.ip())).collect();
+        let servers = policy.sides().zip(names).map(|(side, name)| (name, side.address.ip())).collect();
         let keeper = Self { network, servers };
-        for (name, address) in &keeper.servers {
+        for ((name, address), side) in keeper.servers.iter().zip(policy.sides()) {
             if let Err(error) = keeper.look(*address) {
                 tracing::warn!("the way to the {name}: {error:#}");
+            }
+            if keeper.network.route(*address).is_ok_and(|route| route.source == Some(side.nat)) {
+                tracing::warn!(
+                    "this host's own packets to the {name} come from its `nat` address {}: no answer to the join hook or \
+                     a health check comes back; `mirror doctor` says what to type",
+                    side.nat
+                );
             }
         }
         keeper
     }
 
-    fn look(&self, address: Ipv4Addr) -> Result<Look> {
+    fn look(&self, address: IpAddr) -> Result<Look> {
         let route = self.network.route(address)?;
         let look = match self.network.neighbour(&route)? {
             Neighbour::Kept => return Ok(Look::Kept),
@@ -69,7 +76,7 @@ impl Keeper {
                 let trouble = match self.look(*address) {
                     Ok(Look::Kept) => None,
                     Ok(Look::Asked) => continue,
-                    Ok(Look::Failed) => Some(format!("{address} doesn't answer ARP")),
+                    Ok(Look::Failed) => Some(format!("{address} doesn't answer {}", asks(*address))),
                     Err(error) => Some(format!("{error:#}")),
                 };
                 if trouble.is_some() == *troubled {

@@ -2,7 +2,7 @@
 //! it out. What it sees is the switch word, the kernel's counters of compared turns, and its own health checks.
 
 use std::{
-    net::SocketAddrV4,
+    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -434,6 +434,6 @@ impl Thread {
     }
 }
 
-fn servers(policy: &Policy) -> [Option<SocketAddrV4>; 2] {
+fn servers(policy: &Policy) -> [Option<SocketAddr>; 2] {
     [Some(policy.primary.address), policy.shadow.as_ref().map(|shadow| shadow.address)]
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::IpAddr,
     path::Path,
 };
 
@@ -14,11 +14,12 @@ use super::{
     way::{Port, Server, Way, Xdp},
 };
 use crate::{
-    daemon::{BPF_FS_MAGIC, devices_of},
+    daemon::{BPF_FS_MAGIC, devices_of, forwarding::would_be_lost},
     device,
     network::{Device, Neighbour, Network},
     object,
     policy::{Endpoint, Policy},
+    tap,
 };
 
 /// A file's text; empty where there is none.
@@ -52,40 +53,49 @@ pub(super) fn host(pins: &Path) -> Host {
 pub(super) fn way(policy: &Policy) -> Result<Way> {
     let network = Network::open()?;
     let devices = network.devices()?;
-    let index = network.device_with(*policy.service.vip.ip())?;
-    let vip_device = devices.iter().find(|device| Some(device.index) == index).cloned();
+    let of_address = |address: IpAddr| -> Result<Option<Device>> {
+        let index = network.device_with(address)?;
+        Ok(devices.iter().find(|device| Some(device.index) == index).cloned())
+    };
+    let vips: Vec<_> = policy.service.addresses().map(of_address).collect::<Result<_>>()?;
     let servers: Vec<Server> = policy.sides().map(|side| server(&network, side)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
     let names = devices_of(policy, &network).unwrap_or_default();
     let on_the_way = |device: &Device| {
         let reached =
             servers.iter().any(|s| s.route.as_ref().is_ok_and(|route| route.device == device.index));
-        let clients = Some(device.index) == index && !device.holds_addresses_alone();
+        let clients =
+            vips.iter().flatten().any(|vip| vip.index == device.index && !vip.holds_addresses_alone());
         names.contains(&device.name) || reached || clients
     };
     let ports = devices.into_iter().filter(on_the_way).map(port).collect();
-    Ok(Way { vip_device, ports, servers })
+    let tap = setting(6, tap::NAME, "forwarding");
+    let routes_lost = if setting(6, "all", "forwarding") == Some(1) { Vec::new() } else { would_be_lost() };
+    Ok(Way { vips, ports, servers, tap_forwards_six: tap.map(|on| on == 1), routes_lost })
 }
 
 fn server(network: &Network, side: &Endpoint) -> Result<Server> {
-    let route = network.route(*side.address.ip()).map_err(|error| format!("{error:#}"));
+    let route = network.route(side.address.ip()).map_err(|error| format!("{error:#}"));
     let neighbour = match &route {
         Ok(route) => network.neighbour(route)?,
         Err(_) => Neighbour::Unknown,
     };
-    let nat: Ipv4Addr = side.nat;
-    Ok(Server { route, neighbour, nat_device: network.device_with(nat)? })
+    Ok(Server { route, neighbour, nat_device: network.device_with(side.nat)? })
+}
+
+/// A setting of a device, or of all, for a version of IP; nothing where there is no such device, or no such version.
+fn setting(ip: u8, device: &str, key: &str) -> Option<u32> {
+    read(format!("/proc/sys/net/ipv{ip}/conf/{device}/{key}")).trim().parse().ok()
 }
 
 fn port(device: Device) -> Port {
-    let setting = |of: &str, key: &str| -> u32 {
-        read(format!("/proc/sys/net/ipv4/conf/{of}/{key}")).trim().parse().unwrap_or(0)
-    };
+    let name = &device.name;
     Port {
-        driver: device::driver(&device.name).map_err(|error| format!("{error:#}")),
+        driver: device::driver(name).map_err(|error| format!("{error:#}")),
         xdp: xdp(device.index).ok(),
-        rp_filter: setting(&device.name, "rp_filter").max(setting("all", "rp_filter")),
-        forwarding: setting(&device.name, "forwarding") == 1,
+        rp_filter: setting(4, name, "rp_filter").max(setting(4, "all", "rp_filter")).unwrap_or(0),
+        forwarding: setting(4, name, "forwarding") == Some(1),
+        forwards_six: setting(6, name, "forwarding") == Some(1),
         device,
     }
 }

@@ -1,6 +1,6 @@
 //! What the host must have, whatever the policy.
 
-use mirror_common::abi::BYTES_A_FLOW;
+use mirror_common::abi::{BYTES_A_FLOW, six};
 
 use super::Line;
 
@@ -156,9 +156,10 @@ fn conntrack(count: &str) -> Line {
     }
 }
 
-/// What a table of `flows` costs, against what is free.
-pub(super) fn memory(flows: u32, meminfo: &str) -> Line {
-    let wanted = u64::from(flows) * BYTES_A_FLOW as u64;
+/// What a table of `flows` costs, of IPv6 clients where `has_six`, against what is free.
+pub(super) fn memory(flows: u32, has_six: bool, meminfo: &str) -> Line {
+    let bytes = BYTES_A_FLOW + if has_six { six::BYTES_A_FLOW } else { 0 };
+    let wanted = u64::from(flows) * bytes as u64;
     let free = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))
@@ -260,8 +261,8 @@ mod tests {
     #[test]
     fn a_table_that_eats_the_host_is_a_warning() {
         let meminfo = "MemTotal:        2048000 kB\nMemAvailable:    1024000 kB\n";
-        assert_eq!(memory(65_536, meminfo).level, Level::Ok);
-        assert_eq!(memory(4_194_304, meminfo).level, Level::Warning);
-        assert_eq!(memory(4_194_304, "").level, Level::Ok);
+        assert_eq!(memory(65_536, true, meminfo).level, Level::Ok);
+        assert_eq!(memory(4_194_304, false, meminfo).level, Level::Warning);
+        assert_eq!(memory(4_194_304, true, "").level, Level::Ok);
     }
 }

@@ -1,16 +1,15 @@
 //! What lies on the way of a policy's packets: addresses, devices, neighbours.
 
-use std::net::Ipv4Addr;
+mod six;
+
+use std::net::IpAddr;
 
 use super::{Level, Line};
 use crate::{
     device::Driver,
-    network::{Device, Neighbour, Route},
-    policy::{Hook, Policy},
+    network::{Device, Neighbour, Route, asks, bits, headers},
+    policy::{Endpoint, Hook, Policy},
 };
-
-/// Bytes of IPv4 and TCP headers.
-const HEADERS: u32 = 40;
 
 /// What was found about a device that the datapath is at.
 #[derive(Clone, Debug)]
@@ -23,8 +22,10 @@ pub(super) struct Port {
     pub xdp: Option<Xdp>,
     /// `rp_filter` of the device and of all: the larger one counts.
     pub rp_filter: u32,
-    /// `forwarding` of the device.
+    /// `forwarding` of the device, for IPv4.
     pub forwarding: bool,
+    /// The same for IPv6.
+    pub forwards_six: bool,
 }
 
 /// What a driver can do with XDP (`netdev` generic netlink, linux/netdev.h).
@@ -50,41 +51,53 @@ pub(super) struct Server {
 /// What was found on the way.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
-    /// The device that has the service's address.
-    pub vip_device: Option<Device>,
+    /// By address of the service: the device that has it.
+    pub vips: Vec<Option<Device>>,
     /// The devices that the datapath is at.
     pub ports: Vec<Port>,
     /// By side.
     pub servers: Vec<Server>,
+    /// Whether IPv6's forwarding is on at the TAP; nothing: there is none yet.
+    pub tap_forwards_six: Option<bool>,
+    /// Devices whose advertised default route is lost when IPv6's forwarding is switched on.
+    pub routes_lost: Vec<String>,
 }
 
 /// Judges all of it.
 pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
-    let mut lines = vec![vip(policy, way)];
+    let vips = policy.service.addresses().zip(&way.vips);
+    let mut lines: Vec<Line> =
+        vips.map(|(address, device)| vip(policy, way, address, device.as_ref())).collect();
     for port in &way.ports {
         lines.extend([hook(policy.hook, port), filter(port)]);
         lines.extend(standing(port));
     }
+    if policy.six().next().is_some() {
+        lines.extend(six::judge(way));
+    }
     for ((side, server), name) in policy.sides().zip(&way.servers).zip(["primary", "shadow"]) {
-        let address = *side.address.ip();
+        let address = side.address.ip();
         match &server.route {
             Err(error) => {
-                lines.push(Line::failure(name, error, format!("ip route add {address}/32 via ROUTER")));
+                lines.push(Line::failure(
+                    name,
+                    error,
+                    format!("ip route add {address}/{} via ROUTER", bits(address)),
+                ));
                 continue;
             }
             Ok(route) => {
                 lines.push(neighbour(name, route.hop, server.neighbour));
                 lines.push(nat(name, side.nat, route, address, server.nat_device, &way.ports));
-                lines.extend(mtu(name, u32::from(side.mss), route, way));
+                lines.extend(mtu(name, side, route, policy, way));
             }
         }
     }
     lines
 }
 
-fn vip(policy: &Policy, way: &Way) -> Line {
-    let address = policy.service.vip.ip();
-    match &way.vip_device {
+fn vip(policy: &Policy, way: &Way, address: IpAddr, device: Option<&Device>) -> Line {
+    match device {
         Some(device) if !device.holds_addresses_alone() => {
             Line::ok("service", format!("{address} is an address of {}", device.name))
         }
@@ -100,23 +113,25 @@ fn vip(policy: &Policy, way: &Way) -> Line {
         None if policy.devices.is_empty() => Line::failure(
             "service",
             format!("no device has {address}"),
-            format!("ip addr add {address}/32 dev DEVICE, or name `devices` in the policy"),
+            format!("ip addr add {address}/{} dev DEVICE, or name `devices` in the policy", bits(address)),
         ),
         None => Line::warning(
             "service",
             format!("no device has {address}: its packets must be routed to this host"),
-            format!("ip addr add {address}/32 dev {}", policy.devices[0]),
+            format!("ip addr add {address}/{} dev {}", bits(address), policy.devices[0]),
         ),
     }
 }
 
 /// The devices that clients come in by.
 fn clients(way: &Way) -> impl Iterator<Item = &Port> {
-    let one = way.vip_device.as_ref().filter(|device| !device.holds_addresses_alone()).map(|d| d.index);
-    way.ports.iter().filter(move |port| match one {
-        Some(index) => port.device.index == index,
-        None => port.device.is_on_a_link(),
-    })
+    let held: Vec<_> =
+        way.vips.iter().flatten().filter(|d| !d.holds_addresses_alone()).map(|d| d.index).collect();
+    // An address of the loopback or a dummy is reached by every link.
+    let any = held.len() < way.vips.len();
+    way.ports
+        .iter()
+        .filter(move |port| held.contains(&port.device.index) || any && port.device.is_on_a_link())
 }
 
 fn name_of(ports: &[Port], index: u32) -> String {
@@ -189,14 +204,14 @@ fn standing(port: &Port) -> Vec<Line> {
     lines
 }
 
-fn neighbour(side: &str, hop: Ipv4Addr, state: Neighbour) -> Line {
+fn neighbour(side: &str, hop: IpAddr, state: Neighbour) -> Line {
     let check = format!("neighbour of the {side}");
     match state {
         Neighbour::Kept => Line::ok(&check, format!("{hop} is resolved, and kept so")),
         Neighbour::Known => Line::ok(&check, format!("{hop} is resolved; `mirror run` keeps it so")),
         Neighbour::Failed => Line::failure(
             &check,
-            format!("{hop} doesn't answer ARP"),
+            format!("{hop} doesn't answer {}", asks(hop)),
             format!("is it up, and on this link? ping -c 1 {hop}; ip neigh show {hop}"),
         ),
         Neighbour::Unknown | Neighbour::Asked => Line::warning(
@@ -209,15 +224,29 @@ fn neighbour(side: &str, hop: Ipv4Addr, state: Neighbour) -> Line {
 
 fn nat(
     side: &str,
-    address: Ipv4Addr,
+    address: IpAddr,
     route: &Route,
-    server: Ipv4Addr,
+    server: IpAddr,
     found: Option<u32>,
     ports: &[Port],
 ) -> Line {
     let check = format!("nat address of the {side}");
     let device = name_of(ports, route.device);
+    // Of several IPv6 addresses the kernel sends from one that isn't deprecated.
+    let spare = if address.is_ipv6() { " preferred_lft 0" } else { "" };
+    let add = format!("ip addr add {address}/{} dev {device}{spare}", bits(address));
     match found {
+        Some(_) if route.source == Some(address) => {
+            let change = format!("ip addr change {address}/{} dev {device}{spare}", bits(address));
+            let another = format!("another address, on {device} too");
+            Line::warning(
+                &check,
+                format!(
+                    "the host's own packets to {server} come from {address}: no answer to the join hook comes back"
+                ),
+                if address.is_ipv6() { change } else { another },
+            )
+        }
         Some(index) if index == route.device => {
             Line::ok(&check, format!("{address} is an address of {device}"))
         }
@@ -227,23 +256,23 @@ fn nat(
                 "{address} is an address of {}, but {server} is reached by {device}",
                 name_of(ports, index)
             ),
-            format!("ip addr add {address}/32 dev {device}, or a route to {address} at {server}"),
+            format!("{add}, or a route to {address} at {server}"),
         ),
         None if route.hop == server => Line::failure(
             &check,
             format!("no device has {address}: {server} gets no answer when it asks for it"),
-            format!("ip addr add {address}/32 dev {device}"),
+            add,
         ),
         None => Line::warning(
             &check,
             format!("no device has {address}: its packets must be routed to this host"),
-            format!("ip addr add {address}/32 dev {device}"),
+            add,
         ),
     }
 }
 
-/// A leg's path must take the segments that the client was promised.
-fn mtu(side: &str, mss: u32, route: &Route, way: &Way) -> Option<Line> {
+/// A leg's path must take the segments that the client was promised. Towards an IPv6 server the daemon sees to it.
+fn mtu(name: &str, side: &Endpoint, route: &Route, policy: &Policy, way: &Way) -> Option<Line> {
     let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
     let leads_to_a_server = |port: &Port| {
         way.servers.iter().any(|server| server.route.as_ref().is_ok_and(|r| r.device == port.device.index))
@@ -251,15 +280,18 @@ fn mtu(side: &str, mss: u32, route: &Route, way: &Way) -> Option<Line> {
     let mtus = |of: &dyn Fn(&Port) -> bool| clients(way).filter(|p| of(p)).map(|p| p.device.mtu).max();
     let client = mtus(&|port| !leads_to_a_server(port)).or_else(|| mtus(&|_| true))?;
     let leg = port(route.device)?.device.mtu.min(route.mtu.unwrap_or(u32::MAX));
-    let check = format!("MTU towards the {side}");
-    let fits = leg >= client || (mss != 0 && mss + HEADERS <= leg);
+    let address = side.address.ip();
+    let (mss, takes) = (u32::from(side.mss), leg.saturating_sub(headers(address)));
+    let promised = client.saturating_sub(policy.service.addresses().map(headers).min().unwrap_or(0));
+    let check = format!("MTU towards the {name}");
+    let fits = takes >= promised || if mss == 0 { address.is_ipv6() } else { mss <= takes };
     if fits {
         return Some(Line::ok(&check, format!("{leg} bytes; clients' {client}")));
     }
     Some(Line::failure(
         &check,
         format!("{leg} bytes, clients' {client}: full segments don't fit"),
-        format!("mss = {} in the policy's [{side}]", leg - HEADERS),
+        format!("mss = {takes} in the policy's [{name}]"),
     ))
 }
 
@@ -286,12 +318,13 @@ mod tests {
             xdp: Some(Xdp { native: true, takes: true }),
             rp_filter: 0,
             forwarding: true,
+            forwards_six: true,
         }
     }
 
-    fn server(device: u32, hop: [u8; 4]) -> Server {
+    fn server(device: u32, hop: &str) -> Server {
         Server {
-            route: Ok(Route { device, hop: hop.into(), mtu: None }),
+            route: Ok(Route { device, hop: hop.parse().unwrap(), mtu: None, source: None }),
             neighbour: Neighbour::Kept,
             nat_device: Some(device),
         }
@@ -299,9 +332,11 @@ mod tests {
 
     fn fine() -> Way {
         Way {
-            vip_device: Some(device(1, "client0", "veth")),
+            vips: vec![Some(device(1, "client0", "veth"))],
             ports: vec![port(1, "client0"), port(2, "primary0"), port(3, "shadow0")],
-            servers: vec![server(2, [10, 0, 2, 2]), server(3, [10, 0, 3, 2])],
+            servers: vec![server(2, "10.0.2.2"), server(3, "10.0.3.2")],
+            tap_forwards_six: None,
+            routes_lost: Vec::new(),
         }
     }
 
@@ -325,21 +360,31 @@ mod tests {
 
     #[test]
     fn addresses_that_nobody_has_are_typed_out() {
-        let line = only(&policy(""), &Way { vip_device: None, ..fine() }, Level::Failure);
+        let line = only(&policy(""), &Way { vips: vec![None], ..fine() }, Level::Failure);
         assert!(advice(&line).starts_with("ip addr add 10.77.1.1/32 dev"), "{line:?}");
-        let way = Way { vip_device: None, ..fine() };
+        let way = Way { vips: vec![None], ..fine() };
         only(&policy("devices = [\"client0\"]"), &way, Level::Warning);
         let mut way = fine();
         way.servers[1].nat_device = None;
         let line = only(&policy(""), &way, Level::Failure);
         assert_eq!(advice(&line), "ip addr add 10.0.3.101/32 dev shadow0");
-        way.servers[1].route = Ok(Route { device: 3, hop: Ipv4Addr::new(10, 0, 3, 254), mtu: None });
+        way.servers[1].route =
+            Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 254]), mtu: None, source: None });
         only(&policy(""), &way, Level::Warning);
     }
 
     #[test]
+    fn what_the_host_sends_itself_must_not_come_from_where_legs_do() {
+        let mut way = fine();
+        let route = way.servers[1].route.clone().unwrap();
+        way.servers[1].route = Ok(Route { source: Some(IpAddr::from([10, 0, 3, 101])), ..route });
+        let line = only(&policy(""), &way, Level::Warning);
+        assert!(line.found.contains("come from 10.0.3.101"), "{line:?}");
+    }
+
+    #[test]
     fn an_address_of_the_loopback_is_reached_by_every_link() {
-        let mut way = Way { vip_device: Some(device(9, "lo", "")), ..fine() };
+        let mut way = Way { vips: vec![Some(device(9, "lo", ""))], ..fine() };
         let lines = judge(&policy(""), &way);
         assert_eq!(worst(&lines), Level::Ok, "{lines:?}");
         assert!(
@@ -371,7 +416,8 @@ mod tests {
         let clamped = Policy::parse("x.toml", &text).unwrap();
         assert_eq!(worst(&judge(&clamped, &way)), Level::Ok);
         let mut way = fine();
-        way.servers[1].route = Ok(Route { device: 3, hop: Ipv4Addr::new(10, 0, 3, 2), mtu: Some(1_300) });
+        way.servers[1].route =
+            Ok(Route { device: 3, hop: IpAddr::from([10, 0, 3, 2]), mtu: Some(1_300), source: None });
         only(&policy(""), &way, Level::Failure);
     }
 
@@ -406,5 +452,29 @@ mod tests {
         way = fine();
         way.ports[0].device.up = false;
         only(&policy(""), &way, Level::Failure);
+    }
+    /// Clients of IPv4 fill what IPv6's longer header needs: 20 bytes.
+    #[test]
+    fn towards_an_ipv6_server_the_daemon_sees_to_the_segments() {
+        let six =
+            POLICY.replace("10.0.3.2:8080", "[2001:db8:3::2]:8080").replace("10.0.3.101", "2001:db8:3::101");
+        let mut way = fine();
+        way.servers[1] = server(3, "2001:db8:3::2");
+        let judged =
+            |more: &str, way: &Way| judge(&Policy::parse("x.toml", &format!("{six}\n{more}")).unwrap(), way);
+        assert_eq!(worst(&judged("", &way)), Level::Ok);
+        assert_eq!(worst(&judged("mss = 1440", &way)), Level::Ok);
+        let lines = judged("mss = 1460", &way);
+        assert_eq!(worst(&lines), Level::Failure, "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.advice.as_deref() == Some("mss = 1440 in the policy's [shadow]"))
+        );
+        way.servers[1].nat_device = None;
+        let lines = judged("", &way);
+        assert!(
+            lines.iter().any(|line| line.advice.as_deref()
+                == Some("ip addr add 2001:db8:3::101/128 dev shadow0 preferred_lft 0")),
+            "{lines:?}"
+        );
     }
 }

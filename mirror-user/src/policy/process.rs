@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Component, Path, PathBuf},
     time::Duration,
 };
@@ -261,11 +261,13 @@ impl Policy {
     pub fn wanted(&self) -> Option<Wanted> {
         let Endpoint { address, nat, process, .. } = self.shadow.as_ref()?;
         let process = process.as_ref()?;
+        // The policy holds no provisioned shadow of IPv6.
+        let (&SocketAddr::V4(address), &IpAddr::V4(gateway)) = (address, nat) else { return None };
         let paths = |places: &[Place]| places.iter().map(|place| place.0.clone()).collect();
         Some(Wanted {
             app: self.name.as_str().to_owned(),
-            address: *address,
-            gateway: *nat,
+            address,
+            gateway,
             program: Program {
                 command: process.command.0.clone(),
                 environment: process.environment.0.clone(),

@@ -1,8 +1,14 @@
-//! What clients talk to: one address, one port or several.
+//! What clients talk to: an address, or one of each family; one port or several.
 
-use std::{collections::BTreeSet, net::SocketAddrV4, num::NonZeroU16};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+};
 
 use serde::Deserialize;
+
+use super::{WeightBy, address};
 
 /// Ports of one application at most.
 const MAX_PORTS: usize = 64;
@@ -12,7 +18,11 @@ const MAX_PORTS: usize = 64;
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// Address and port.
-    pub vip: SocketAddrV4,
+    #[serde(deserialize_with = "address::socket")]
+    pub vip: SocketAddr,
+    /// An IPv6 address that serves the same ports, where `vip` is of IPv4.
+    #[serde(default, deserialize_with = "address::six")]
+    pub vip6: Option<Ipv6Addr>,
     /// Its other ports, 63 at most: they are joined, shifted and moved together with the first.
     #[serde(default)]
     pub ports: Vec<Port>,
@@ -31,17 +41,38 @@ pub struct Port {
 }
 
 impl Service {
-    /// Each port: what clients talk to, and where the two sides listen, whose first ports are given.
-    pub fn all(&self, first: [u16; 2]) -> impl Iterator<Item = (SocketAddrV4, [u16; 2])> {
+    /// Its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.vip.ip()).chain(self.vip6.map(IpAddr::V6))
+    }
+
+    /// Whether its clients may be of IPv6.
+    pub fn has_six(&self) -> bool {
+        self.addresses().any(|address| address.is_ipv6())
+    }
+
+    /// Each port of each address: what clients talk to, and where the two sides listen, whose first ports are given.
+    pub fn all(&self, first: [u16; 2]) -> impl Iterator<Item = (SocketAddr, [u16; 2])> {
         let further = self.ports.iter().map(|port| {
             let of = |side: Option<NonZeroU16>| side.unwrap_or(port.port).get();
-            (SocketAddrV4::new(*self.vip.ip(), port.port.get()), [of(port.primary), of(port.shadow)])
+            (port.port.get(), [of(port.primary), of(port.shadow)])
         });
-        std::iter::once((self.vip, first)).chain(further)
+        let ports: Vec<_> = std::iter::once((self.vip.port(), first)).chain(further).collect();
+        self.addresses().flat_map(move |address| {
+            let at = move |(port, sides)| (SocketAddr::new(address, port), sides);
+            ports.clone().into_iter().map(at)
+        })
     }
 
     /// What doesn't hold.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(super) fn fault(&self, weight_by: WeightBy) -> Option<String> {
+        if weight_by == WeightBy::Client && self.has_six() {
+            let what = "`weight_by = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
+            return Some(what.into());
+        }
+        if self.vip6.is_some() && self.vip.is_ipv6() {
+            return Some("`vip` is of IPv6 already: `vip6` stands beside an IPv4 `vip`".into());
+        }
         if self.ports.len() >= MAX_PORTS {
             return Some(format!("{MAX_PORTS} ports at most"));
         }
@@ -63,16 +94,32 @@ mod tests {
         let all: Vec<_> = service.all([8_000, 9_000]).map(|(vip, servers)| (vip.port(), servers)).collect();
         assert_eq!(all, [(80, [8_000, 9_000]), (81, [81, 81]), (82, [82, 8_082])]);
         assert!(service.all([0; 2]).all(|(vip, _)| vip.ip() == service.vip.ip()));
-        assert_eq!(service.fault(), None);
+        assert_eq!(service.fault(WeightBy::Request), None);
+    }
+
+    #[test]
+    fn an_ipv6_address_beside_the_other_has_the_same_ports() {
+        let text = "vip = \"10.0.0.1:80\"\nvip6 = \"2001:db8::77\"\nports = [{ port = 82, shadow = 8082 }]";
+        let service: Service = toml::from_str(text).unwrap();
+        let all: Vec<_> =
+            service.all([8_000; 2]).map(|(vip, servers)| (vip.to_string(), servers[1])).collect();
+        let expected = [
+            ("10.0.0.1:80", 8_000),
+            ("10.0.0.1:82", 8_082),
+            ("[2001:db8::77]:80", 8_000),
+            ("[2001:db8::77]:82", 8_082),
+        ];
+        assert_eq!(all, expected.map(|(vip, port)| (vip.to_owned(), port)));
+        assert_eq!(service.fault(WeightBy::Request), None);
     }
 
     #[test]
     fn there_are_not_too_many() {
         let port = |n: u16| Port { port: NonZeroU16::new(n).unwrap(), primary: None, shadow: None };
-        let mut service =
-            Service { vip: "10.0.0.1:80".parse().unwrap(), ports: (100..163).map(port).collect() };
-        assert_eq!(service.fault(), None);
+        let vip = "10.0.0.1:80".parse().unwrap();
+        let mut service = Service { vip, vip6: None, ports: (100..163).map(port).collect() };
+        assert_eq!(service.fault(WeightBy::Request), None);
         service.ports.push(port(200));
-        assert!(service.fault().unwrap().contains("at most"));
+        assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));
     }
 }

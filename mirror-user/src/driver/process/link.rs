@@ -51,7 +51,7 @@ pub(super) fn make(link: &Link) -> Result<()> {
         set_offloads(INNER, true, !link.xdp)
     })??;
     // With its address the kernel has made a route to the instance; a policy route may still lead elsewhere.
-    let route = host.route(link.address)?;
+    let route = host.route(link.address.into())?;
     if route.device != outer.index {
         bail!("packets to {} leave by another device than {}", link.address, link.device);
     }
@@ -92,6 +92,6 @@ pub(super) fn remove(device: &str) -> Result<()> {
 /// When the kernel refuses.
 pub(super) fn holder(address: Ipv4Addr) -> Result<Option<String>> {
     let host = Network::open()?;
-    let Some(index) = host.device_with(address)? else { return Ok(None) };
+    let Some(index) = host.device_with(address.into())? else { return Ok(None) };
     Ok(host.devices()?.into_iter().find(|device| device.index == index).map(|device| device.name))
 }

@@ -1,0 +1,171 @@
+//! What the daemon writes for the datapath: settings, services, aliases, and what is free.
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{Array, HashMap, Map, Queue};
+use mirror_common::{
+    abi::{self, Config, Service, ServiceKey, Tuple, maps, six},
+    switch_word::SwitchWord,
+};
+
+use super::{Datapath, Segments};
+use crate::{
+    alias::Written,
+    policy::{Endpoint, Order, Policy, WeightBy},
+};
+
+/// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
+const SPARE_PORTS: u32 = 2_048;
+
+/// How many connections there may be at once, of `flows` slots: each takes a port of each side.
+fn connections(flows: u32) -> u32 {
+    flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
+}
+
+/// How many clients of IPv6 may have an alias at once, of `flows` that the maps have room for: those of every connection, and
+/// of as many that have just ended as there are spare ports.
+fn clients(flows: u32) -> u32 {
+    flows.min(connections(flows) + SPARE_PORTS)
+}
+
+/// Whether the maps have room for the policy's clients. Those that were made for services without an IPv6 address can't grow.
+fn has_room(clients: u32, has_six: bool) -> Result<()> {
+    let what = "what is pinned was made for a service without an IPv6 address: mirror unload, then run again";
+    ensure!(clients > 1 || !has_six, what);
+    Ok(())
+}
+
+impl Datapath {
+    /// Writes what the datapath reads. Queues and the switch word only where nothing was pinned before.
+    ///
+    /// # Errors
+    /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
+    pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
+        let Map::Array(known) = self.map(maps::CLIENTS)? else { bail!("no array of clients") };
+        has_room(known.info()?.max_entries(), policy.service.has_six())?;
+        let mut secret = [0; 8];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        let (fresh, flows) = (self.fresh, self.flows);
+        let mut config: Array<_, Config> = Array::try_from(self.map(maps::CONFIG)?)?;
+        let secret = if fresh { u64::from_ne_bytes(secret) } else { config.get(&0, 0)?.secret };
+        config.set(0, Config { tap, flows, secret }, 0)?;
+        let aliases = self.write_aliases(policy)?;
+        self.fill_services(policy, segments, &aliases)?;
+        if !fresh {
+            return Ok(());
+        }
+        self.push(maps::SLOTS, 0..connections(flows))?;
+        if policy.service.has_six() {
+            self.push(maps::FREE_CLIENTS, 0..clients(flows))?;
+        }
+        for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
+            let mut ports: Vec<u32> = (u32::from(abi::nat::FIRST_PORT)..=65_535).collect();
+            shuffle(&mut ports, secret ^ name.len() as u64);
+            self.push(name, ports)?;
+        }
+        let state = SwitchWord::initial().with_sticky(policy.weight_by == WeightBy::Client);
+        self.words.swap(0, SwitchWord(0), state).map_err(|_| anyhow::anyhow!("the switch word isn't new"))?;
+        Ok(())
+    }
+
+    fn push(&mut self, queue: &str, elements: impl IntoIterator<Item = u32>) -> Result<()> {
+        let mut queue: Queue<_, u32> = Queue::try_from(self.map(queue)?)?;
+        elements.into_iter().try_for_each(|element| Ok(queue.push(element, 0)?))
+    }
+
+    /// Gives aliases to the policy's IPv6 addresses; those that were given before stay as they are.
+    fn write_aliases(&mut self, policy: &Policy) -> Result<Written> {
+        let mut addresses: Array<_, six::Address> = Array::try_from(self.map(maps::ADDRESSES)?)?;
+        let mut written = Written::new(addresses.iter().collect::<Result<_, _>>()?);
+        for address in policy.six() {
+            written.give(address)?;
+        }
+        // First what an alias stands for: nobody may find one that stands for nothing.
+        for (index, address) in written.elements() {
+            addresses.set(index, address, 0)?;
+        }
+        let mut aliases: HashMap<_, six::Address, u32> = HashMap::try_from(self.map(maps::ALIASES)?)?;
+        for (index, address) in written.elements() {
+            aliases.insert(address, six::written(index), 0)?;
+        }
+        Ok(written)
+    }
+
+    fn fill_services(&mut self, policy: &Policy, segments: Segments, aliases: &Written) -> Result<()> {
+        let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
+        service.idle_ms = policy.idle.as_millis() as u32;
+        for ((end, side), mss) in service.endpoints.iter_mut().zip(policy.sides()).zip(segments) {
+            *end = endpoint(side, mss, aliases)?;
+        }
+        if policy.shadow.is_some() {
+            service.flags |= Service::SHADOWED;
+        }
+        service.flags |= policy.divergence.flags();
+        if policy.durable {
+            service.flags |= Service::DURABLE;
+        }
+        if policy.order == Order::Service {
+            service.flags |= Service::ORDERED;
+        }
+        let first = [Some(&policy.primary), policy.shadow.as_ref()];
+        let first = first.map(|side| side.map_or(0, |side| side.address.port()));
+        for (vip, ports) in policy.service.all(first) {
+            for (end, port) in service.endpoints.iter_mut().zip(ports) {
+                end.port = port.to_be();
+            }
+            let key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
+            self.fill_service(key, service).with_context(|| format!("the service {vip}"))?;
+        }
+        Ok(())
+    }
+
+    /// One port of the application, and from where its legs' packets come.
+    fn fill_service(&mut self, key: ServiceKey, service: Service) -> Result<()> {
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
+        let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
+        peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
+        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
+            let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
+            peers.insert(from, service.app, 0)?;
+        }
+        Ok(())
+    }
+}
+
+fn endpoint(side: &Endpoint, mss: u16, aliases: &Written) -> Result<abi::Endpoint> {
+    Ok(abi::Endpoint {
+        addr: aliases.of(side.address.ip())?,
+        nat: aliases.of(side.nat)?,
+        port: side.address.port().to_be(),
+        mss,
+        max_requests: side.max_requests,
+    })
+}
+
+/// Fisher and Yates', by a seeded mixer: ports must not be predictable from outside.
+fn shuffle(ports: &mut [u32], mut seed: u64) {
+    for i in (1..ports.len()).rev() {
+        seed = mirror_common::weight::mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        ports.swap(i, (seed % (i as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clients, connections, has_room};
+
+    /// T26, T29: however many connections begin, those that are open find ports for legs that are dialled anew.
+    #[test]
+    fn new_connections_leave_ports_to_the_legs_of_open_ones() {
+        assert_eq!([1_024, 65_536, 4_194_304].map(connections), [1_024, 62_464, 62_464]);
+        assert_eq!([1_024, 65_536, 4_194_304].map(clients), [1_024, 64_512, 64_512]);
+    }
+
+    #[test]
+    fn a_service_gets_its_first_ipv6_address_with_new_maps_alone() {
+        assert!(has_room(1, true).unwrap_err().to_string().contains("mirror unload"));
+        for (clients, has_six) in [(1, false), (1_024, true), (1_024, false)] {
+            has_room(clients, has_six).unwrap();
+        }
+    }
+}
