@@ -20,6 +20,7 @@ const SOURCES: [&str; 9] = [
     include_str!("../src/policy/resources.rs"),
     include_str!("../src/policy/scale.rs"),
     include_str!("../src/policy/service.rs"),
+    include_str!("../src/policy/side.rs"),
 ];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
@@ -235,6 +236,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
         "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
+        "availability_first" => bare.migration.availability_first.to_string(),
         "armed" => scale.armed.to_string(),
         "ahead" => time(scale.ahead),
         "quantile" => scale.quantile.to_string(),

@@ -5,10 +5,11 @@ mod breaker;
 mod divergence;
 mod events;
 mod migration;
-mod nat;
+pub mod reload;
 mod resources;
 pub mod scale;
 mod service;
+mod side;
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -24,12 +25,12 @@ pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
-pub use nat::Nat;
 pub use service::{Port, Service};
+pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;
 
-use process::{Bytes, Cores, Process};
+use process::Process;
 use scale::Scale;
 
 /// What is to be mirrored and moved, and within which bounds.
@@ -112,41 +113,6 @@ pub struct Policy {
 pub struct Metrics {
     /// Address and port: `"127.0.0.1:9464"`.
     pub listen: SocketAddr,
-}
-
-/// One side's server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// Address and port, of IPv4 or IPv6, whatever the clients' and the other side's are.
-    #[serde(deserialize_with = "address::socket")]
-    pub address: SocketAddr,
-    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the server's
-    /// way back leads through the gateway.
-    pub nat: Nat,
-    /// Requests that the server answers on one connection before it closes it; 0: no limit.
-    #[serde(default)]
-    pub max_requests: u32,
-    /// Largest segment on the way to it, in bytes; 0: whatever the client says, and towards an IPv6 server no more than the
-    /// way's MTU takes.
-    #[serde(default)]
-    pub mss: u16,
-    /// Where its CPU, memory, I/O and network are read; without it they are missing.
-    pub resources: Option<Resources>,
-    /// How large it is, where it isn't provisioned by `process`: a cutover by itself needs enough on both sides.
-    pub capacity: Option<Capacity>,
-    /// The shadow alone: it is provisioned on this host.
-    pub process: Option<Process>,
-}
-
-/// How large a side's server is.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Capacity {
-    /// Its cores.
-    pub cpu: Cores,
-    /// Its memory.
-    pub memory: Bytes,
 }
 
 /// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
@@ -336,6 +302,17 @@ pub struct Invalid {
     what: String,
     #[help]
     help: Option<String>,
+}
+
+impl Invalid {
+    /// The line that it is about, and what is wrong with it: for a log.
+    pub fn in_words(&self) -> String {
+        let line = |span: miette::SourceSpan| {
+            let before = self.text.inner().bytes().take(span.offset());
+            format!("line {}: ", before.filter(|byte| *byte == b'\n').count() + 1)
+        };
+        self.at.map(line).unwrap_or_default() + &self.what
+    }
 }
 
 impl Policy {

@@ -17,6 +17,8 @@ pub(super) struct Ill {
     resets: u64,
     /// This share of them is answered otherwise, at the same length, in millionths.
     differs: u64,
+    /// It stops listening, for good; who is connected stays so.
+    pub(super) deaf: bool,
 }
 
 impl Ill {
@@ -26,7 +28,7 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE and differs=SHARE, or none of them to get well\n";
+        const HOW: &str = "delay_ms=MS, deaf=1, and shares from 0 to 1: errors, resets, differs; none of them to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
@@ -36,6 +38,7 @@ impl Ill {
                 "errors" if (0.0..=1.0).contains(&value) => ill.errors = (value * 1e6) as u64,
                 "resets" if (0.0..=1.0).contains(&value) => ill.resets = (value * 1e6) as u64,
                 "differs" if (0.0..=1.0).contains(&value) => ill.differs = (value * 1e6) as u64,
+                "deaf" => ill.deaf = value > 0.0,
                 _ => return Err(HOW),
             }
         }
@@ -75,9 +78,9 @@ mod tests {
 
     #[test]
     fn an_ailment_is_read_from_the_query() {
-        let ill =
-            Ill { delay: Duration::from_millis(30), errors: 100_000, resets: 1_000_000, differs: 500_000 };
-        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5"), Ok(ill));
+        let delay = Duration::from_millis(30);
+        let ill = Ill { delay, errors: 100_000, resets: 1_000_000, differs: 500_000, deaf: true };
+        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5&deaf=1"), Ok(ill));
         assert_eq!(Ill::parse(""), Ok(Ill::default()));
         for bad in ["delay_ms", "delay_ms=-1", "errors=2", "errors=x", "differs=2", "pain=1"] {
             assert!(Ill::parse(bad).is_err(), "{bad}");

@@ -1,10 +1,48 @@
-//! What a side's server sees of where its connections come from.
+//! One side's server, and what it sees of where its connections come from.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Endpoint, Service, address};
+use super::{
+    Resources, Service, address,
+    process::{Bytes, Cores, Process},
+};
+
+/// One side's server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Address and port, of IPv4 or IPv6, whatever the clients' and the other side's are.
+    #[serde(deserialize_with = "address::socket")]
+    pub address: SocketAddr,
+    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the server's
+    /// way back leads through the gateway.
+    pub nat: Nat,
+    /// Requests that the server answers on one connection before it closes it; 0: no limit.
+    #[serde(default)]
+    pub max_requests: u32,
+    /// Largest segment on the way to it, in bytes; 0: whatever the client says, and towards an IPv6 server no more than the
+    /// way's MTU takes.
+    #[serde(default)]
+    pub mss: u16,
+    /// Where its CPU, memory, I/O and network are read; without it they are missing.
+    pub resources: Option<Resources>,
+    /// How large it is, where it isn't provisioned by `process`: a cutover by itself needs enough on both sides.
+    pub capacity: Option<Capacity>,
+    /// The shadow alone: it is provisioned on this host.
+    pub process: Option<Process>,
+}
+
+/// How large a side's server is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capacity {
+    /// Its cores.
+    pub cpu: Cores,
+    /// Its memory.
+    pub memory: Bytes,
+}
 
 /// The address that a side's legs come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
