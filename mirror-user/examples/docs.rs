@@ -10,7 +10,7 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/breaker.rs"),
     include_str!("../src/policy/divergence.rs"),
