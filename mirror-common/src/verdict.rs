@@ -84,7 +84,7 @@ verdicts! {
     28 BeyondHead         Drop "behind an answer's head that hasn't been seen whole: the server sends it again"
     29 AskedAgain         Emit "a read whose leg was lost before it answered: asked of the other one"
     30 NoService          Pass "not for a service: the kernel's own"
-    31 NotIpv4            Pass "neither IPv4 nor TCP in IPv6 to one of our addresses, or a VLAN's frame at the device below: the kernel's own"
+    31 NotIpv4            Pass "neither IPv4 nor our TCP in IPv6, or a VLAN's frame at the device below: the kernel's own"
     32 NotTcp             Pass "neither TCP nor an ICMP error about a flow's packet: the kernel's own"
     33 Fragment           Pass "an IP fragment that is not for a service that it could be matched to: the kernel's own"
     34 FragmentDropped    Drop "an IP fragment towards a service's address"
@@ -112,7 +112,7 @@ verdicts! {
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
     57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
     58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
-    59 Older              Pass "a segment of a connection that is older than the datapath (`vip` is the primary's own): the kernel's own"
+    59 Older              Pass "a segment to the primary's own address, of a connection older than the datapath: the kernel's own"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -105,6 +105,14 @@ impl Breaker {
         Self { policy, ..Self::default() }
     }
 
+    /// From now on it goes by another policy; how it stands it stands.
+    pub fn goes_by(&mut self, policy: BreakerPolicy) {
+        while self.lost.len() > policy.lost_legs as usize {
+            self.lost.pop_front();
+        }
+        self.policy = policy;
+    }
+
     /// How it stands.
     pub fn standing(&self) -> Standing {
         self.standing
@@ -211,6 +219,20 @@ mod tests {
     const S: u64 = 1_000_000_000;
     /// A daemon's clock doesn't begin at nought.
     const START: u64 = 100_000 * S;
+
+    #[test]
+    fn another_policy_counts_what_was_lost_before_it() {
+        let mut breaker = breaker(20);
+        (0..7).for_each(|n| breaker.lost(START + n));
+        assert!(!breaker.trips(START + 7));
+        breaker.goes_by(BreakerPolicy { lost_legs: 5, ..BreakerPolicy::default() });
+        assert!(breaker.trips(START + 7));
+        breaker.goes_by(BreakerPolicy { lost_legs: 0, ..BreakerPolicy::default() });
+        assert!(!breaker.trips(START + 7), "off");
+        breaker.fell(START + 8);
+        breaker.goes_by(BreakerPolicy::default());
+        assert_eq!(breaker.standing(), Standing::Open);
+    }
 
     fn breaker(lost_legs: u32) -> Breaker {
         let mut breaker = Breaker::new(BreakerPolicy { lost_legs, rejoin: true, ..BreakerPolicy::default() });

@@ -69,6 +69,22 @@ pub struct Tick {
     pub pairs: Pairs,
 }
 
+impl Tick {
+    /// Takes in new connections that a side's server didn't take, by side: each is a request that it answered with an error.
+    ///
+    /// What the other side did with them isn't known. It is no good news of the shadow; of the primary it is taken to be:
+    /// behind the cutover, where nobody gets in, there would be nothing else to compare with. Where the primary doesn't take
+    /// all either, its past has them.
+    pub fn add_not_taken(&mut self, [by_primary, by_shadow]: [u64; 2]) {
+        self.primary.requests += by_primary + by_shadow;
+        self.primary.errors += by_primary;
+        self.shadow.requests += by_shadow;
+        self.shadow.errors += by_shadow;
+        self.pairs.compared += by_shadow;
+        self.pairs.errors_shadow_only += by_shadow;
+    }
+}
+
 /// What the shadow can be worse in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -39,7 +39,7 @@ impl Decision {
         let back = |action: &Action| match action {
             Action::Make(made) => *made == Move::Rollback,
             Action::Weigh(share) => *share <= word.weight(),
-            Action::BeginStep | Action::NewJudge | Action::Rescue => true,
+            Action::BeginStep | Action::NewJudge | Action::Rescue | Action::TakeIn => true,
             Action::Release => false,
         };
         self.told || self.actions.iter().all(back)
@@ -93,6 +93,11 @@ impl Executor {
     /// Why it stands there.
     pub fn why(&self) -> Option<&Why> {
         self.why.as_ref()
+    }
+
+    /// From here on it is decided by another plan, which the journal has. What was decided before is done all the same.
+    pub fn replan(&mut self, plan: Plan) {
+        self.plan = plan;
     }
 
     /// Something happened. It is decided on when all that was decided before is done.
@@ -157,7 +162,10 @@ impl Executor {
         let made = match self.actions.pop_front() {
             Some(Action::Make(made)) => made,
             Some(Action::Rescue) => Move::Rollback,
-            Some(Action::Weigh(_) | Action::BeginStep | Action::NewJudge | Action::Release) | None => return,
+            Some(
+                Action::Weigh(_) | Action::BeginStep | Action::NewJudge | Action::Release | Action::TakeIn,
+            )
+            | None => return,
         };
         self.events.push_front(Event::Moved(made, result));
     }

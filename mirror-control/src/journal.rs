@@ -19,6 +19,8 @@ use crate::{
 pub enum What {
     /// A migration was asked for, by whom; decided by this plan to its end.
     Begun(Box<Plan>, String),
+    /// From here on it is decided by this plan, for the policy is another one; who changed it.
+    Replanned(Box<Plan>, String),
     /// Something was decided; carried out behind this line.
     Decided(Vec<Action>),
     /// A move has ended.
@@ -36,7 +38,7 @@ pub enum What {
 impl What {
     /// Whether it is none of a migration's own steps: its line has the state of whatever migration there is, or was.
     pub fn is_beside(&self) -> bool {
-        matches!(self, What::Appointment | What::Scaled(..) | What::Breaker(_))
+        matches!(self, What::Appointment | What::Scaled(..) | What::Breaker(_) | What::Replanned(..))
     }
 }
 
@@ -128,7 +130,7 @@ impl Journal {
     /// The plan and the state of the last migration, if there was one.
     pub fn last(&self) -> Option<(Plan, State)> {
         let begun = self.entries.iter().rev().find_map(|entry| match &entry.what {
-            What::Begun(plan, _) => Some(plan.as_ref().clone()),
+            What::Begun(plan, _) | What::Replanned(plan, _) => Some(plan.as_ref().clone()),
             _ => None,
         });
         Some((begun?, self.entries.last()?.state.clone()))
@@ -184,6 +186,24 @@ mod tests {
         assert_eq!((journal.entries.len(), journal.sound), (3, text.len()));
         assert_eq!(journal.last(), Some((Plan::default(), State::new(&Plan::default()))));
         assert!(text.lines().nth(1).unwrap().contains(r#""decided":[{"weigh":100},"begin_step"]"#), "{text}");
+    }
+
+    #[test]
+    fn a_plan_that_changed_under_way_is_the_one_that_holds() {
+        let plan = Plan { cutover_by_itself: !Plan::default().cutover_by_itself, ..Plan::default() };
+        let replanned = Entry {
+            number: 2,
+            at_ms: 0,
+            app: "shop".into(),
+            what: What::Replanned(Box::new(plan.clone()), "ann".into()),
+            why: None,
+            words: String::new(),
+            phases: None,
+            state: State::new(&plan),
+        };
+        let journal = Journal::read((text(2) + &replanned.line().unwrap()).as_bytes()).unwrap();
+        assert_eq!(journal.last().map(|(holds, _)| holds), Some(plan));
+        assert_eq!(journal.last_why(), Some(&Why::StandingBy(1.0)), "nothing was decided by it yet");
     }
 
     /// C9: no half line is believed.

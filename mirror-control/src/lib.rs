@@ -3,6 +3,7 @@
 
 pub mod appointment;
 pub mod breaker;
+pub mod connections;
 pub mod divergence;
 pub mod driver;
 pub mod evidence;

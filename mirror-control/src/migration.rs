@@ -60,11 +60,19 @@ pub struct MovePolicy {
     pub standby_seconds: f64,
     /// Seconds without a good health check after which the new authority is taken for dead.
     pub unhealthy_seconds: f64,
+    /// A primary that is out of sync takes over from a dead authority: what only that one has is lost.
+    pub availability_first: bool,
 }
 
 impl Default for MovePolicy {
     fn default() -> Self {
-        Self { attempts: 3, retry_seconds: 30.0, standby_seconds: 3_600.0, unhealthy_seconds: 3.0 }
+        Self {
+            attempts: 3,
+            retry_seconds: 30.0,
+            standby_seconds: 3_600.0,
+            unhealthy_seconds: 3.0,
+            availability_first: false,
+        }
     }
 }
 
@@ -209,6 +217,8 @@ pub enum Action {
     NewJudge,
     /// The primary is mirrored no more.
     Release,
+    /// The primary is taken in as it is, though the authority has writes that it lacks: no hook could bring it level.
+    TakeIn,
 }
 
 mod move_name {

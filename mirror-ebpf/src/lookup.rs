@@ -36,6 +36,14 @@ pub fn is_service(addr: u32) -> bool {
     unsafe { PEERS.get(&fragments_of(addr)) }.is_some()
 }
 
+/// Whether legs run from where a packet comes from to where it goes.
+#[inline(always)]
+pub fn is_peer(tuple: &Tuple) -> bool {
+    let peer = Tuple { dport: 0, ..*tuple };
+    // SAFETY: only whether it exists is asked.
+    unsafe { PEERS.get(&peer) }.is_some()
+}
+
 /// The flow that a packet's addresses belong to.
 #[inline(always)]
 pub fn target(tuple: &Tuple) -> Option<Target> {

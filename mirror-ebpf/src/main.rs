@@ -26,7 +26,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use mirror_common::{
-    abi::{Service, Tuple},
+    abi::Service,
     flow::tcp,
     switch_word::Side,
     verdict::{Action, Verdict},
@@ -34,7 +34,7 @@ use mirror_common::{
 
 use crate::{
     decide::{Target, Words},
-    maps::{PEERS, SCRATCH, Scratch},
+    maps::{SCRATCH, Scratch},
     packet::{Frame, Packet, Skb},
 };
 
@@ -193,10 +193,7 @@ fn stranger(scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
     let tuple = scratch.tuple;
     let rst = scratch.seg.is(tcp::RST);
     let Some(service) = lookup::service(tuple.daddr, tuple.dport) else {
-        let peer = Tuple { saddr: tuple.saddr, daddr: tuple.daddr, sport: tuple.sport, dport: 0 };
-        // SAFETY: only whether it exists is asked.
-        let ours = unsafe { PEERS.get(&peer) }.is_some();
-        return Err(match (ours, rst) {
+        return Err(match (lookup::is_peer(&tuple), rst) {
             (false, _) => Verdict::NoService,
             (true, false) => Verdict::ResetUnknownLeg,
             (true, true) => Verdict::StaleSlot,

@@ -15,7 +15,7 @@ use mirror_common::{
 
 use crate::{
     lookup,
-    maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, PEERS, Scratch},
+    maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, Scratch},
     packet::{self, Packet, Skb},
 };
 
@@ -48,19 +48,12 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     let saddr = match (lookup::service(daddr, dport), written) {
         (Some(_), Some(saddr)) => saddr,
         (Some(_), None) => of_client(scratch)?,
-        (None, Some(saddr)) if is_peer(saddr, daddr, sport) => saddr,
+        (None, Some(saddr)) if lookup::is_peer(&Tuple { saddr, daddr, sport, dport }) => saddr,
         (None, _) => return Err(Verdict::NoService),
     };
     let tuple = Tuple { saddr, daddr, sport, dport };
     scratch.aliased = 1;
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
-}
-
-#[inline(always)]
-fn is_peer(saddr: u32, daddr: u32, sport: u16) -> bool {
-    let peer = Tuple { saddr, daddr, sport, dport: 0 };
-    // SAFETY: only whether it exists is asked.
-    unsafe { PEERS.get(&peer) }.is_some()
 }
 
 /// The alias of the connection whose client sent the packet at hand: its own, or a fresh one.

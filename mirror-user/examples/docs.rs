@@ -10,7 +10,7 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/breaker.rs"),
     include_str!("../src/policy/divergence.rs"),
@@ -20,6 +20,7 @@ const SOURCES: [&str; 9] = [
     include_str!("../src/policy/resources.rs"),
     include_str!("../src/policy/scale.rs"),
     include_str!("../src/policy/service.rs"),
+    include_str!("../src/policy/side.rs"),
 ];
 const EXAMPLE: &str = include_str!("../../policies/http.toml");
 
@@ -149,6 +150,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
         ("SocketAddr", _) => "`\"address:port\"`",
         ("IpAddr" | "Ipv4Addr" | "Ipv6Addr", _) => "`\"address\"`",
+        ("Nat", _) => "`\"address\"` or `\"keep\"`",
         ("bool", _) => "`true` or `false`",
         ("Resources", _) => "a table",
         ("BTreeMap", _) => "a table of strings",
@@ -234,6 +236,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
         "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
+        "availability_first" => bare.migration.availability_first.to_string(),
         "armed" => scale.armed.to_string(),
         "ahead" => time(scale.ahead),
         "quantile" => scale.quantile.to_string(),

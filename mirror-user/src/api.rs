@@ -32,6 +32,10 @@ pub struct SideStatus {
     pub next_probe: Option<f64>,
     /// Legs lost since the daemon started.
     pub legs_lost: u64,
+    /// New connections that its server refused, or didn't answer, since then. No answer is one of them: they are in no other
+    /// number of this side's.
+    #[serde(default)]
+    pub not_taken: u64,
     /// Turns that it answered to clients: reads, writes.
     pub answered: [u64; 2],
     /// Of them answered with a status of 500 and above.
@@ -188,6 +192,13 @@ pub struct WeightRequest {
     pub app: String,
     /// Percent.
     pub weight: f64,
+}
+
+/// Answer of `/reload`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Tables of the policy that have changed, and are gone by now.
+    pub changed: Vec<String>,
 }
 
 /// Body of the moves.

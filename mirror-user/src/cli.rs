@@ -12,13 +12,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     api::{
-        Client, Counter, Flows, MoveRequest, Moved, Status, WeightRequest, divergence::DivergenceAnswer,
-        forecast::ForecastAnswer, resources::ResourcesAnswer,
+        Client, Counter, Flows, MoveRequest, Moved, Reloaded, Status, WeightRequest,
+        divergence::DivergenceAnswer, forecast::ForecastAnswer, resources::ResourcesAnswer,
     },
     daemon::{self, Places},
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
-    policy::{Policy, parse_duration},
+    policy::{Policy, parse_duration, reload::Loaded},
     report, tap, top,
 };
 
@@ -59,6 +59,12 @@ enum Command {
         #[arg(long)]
         log_packets: bool,
     },
+    /// Let the daemon read its policy file again, and go by what has changed
+    ///
+    /// [breaker], [events], [migration] and [scale] may change; anything else takes a restart, and then nothing is taken. A
+    /// migration under way goes by it from here on, but for its steps. SIGHUP does the same.
+    #[command(after_help = "Example:\n  mirror check /etc/mirror/shop.toml && mirror reload")]
+    Reload,
     /// Check a policy file; needs no root
     #[command(after_help = "Example:\n  mirror check policies/http.toml")]
     Check {
@@ -251,7 +257,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> miette::Result<ExitCode> {
     match &cli.command {
         Command::Run { policy, log_packets } => {
-            let policy = Policy::load(policy)?;
+            let policy = Loaded::load(policy)?;
             let filter =
                 tracing_subscriber::EnvFilter::try_from_env("MIRROR_LOG").unwrap_or_else(|_| "info".into());
             tracing_subscriber::fmt()
@@ -346,6 +352,7 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
             let body = WeightRequest { app: app.clone(), weight: *percent };
             print(&client.post::<Moved>("/weight", &body).await?, cli.json)
         }
+        Command::Reload => print(&client.post::<Reloaded>("/reload", &()).await?, cli.json),
         Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
         Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
         Command::Cutover { app, cancel: true, .. } => order::cancel(&client, app, cli.json).await,

@@ -12,6 +12,7 @@ mod moving;
 mod neighbours;
 mod notify;
 mod pilot;
+mod reload;
 mod resources;
 mod scale;
 mod serve;
@@ -37,7 +38,10 @@ use crate::{
     moves::Mover,
     network::{Device, Network, bits, headers},
     object,
-    policy::{Hook, Policy, ProcessId, Resources},
+    policy::{
+        Hook, Policy, ProcessId, Resources,
+        reload::{Current, Loaded},
+    },
     resources::watch::Watch,
     series::keeper::Keeper,
     state::State,
@@ -72,13 +76,17 @@ struct Shared {
     board: forecast::Board,
     compared: compare::Compared,
     events: Events,
+    file: reload::File,
+    /// Folder of what is kept on disk.
+    state_folder: PathBuf,
 }
 
 /// Runs until a signal or a failure. `log_packets`: a line a packet.
 ///
 /// # Errors
 /// When something that it needs is refused; the message says what to do.
-pub fn run(mut policy: Policy, places: &Places, log_packets: bool) -> Result<()> {
+pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
+    let mut policy = loaded.policy.clone();
     watch_provisioned(&mut policy, &places.state)?;
     ensure!(!log_packets || object::logs_packets(), object::HOW_TO_LOG);
     doctor::need_capabilities()?;
@@ -101,7 +109,8 @@ pub fn run(mut policy: Policy, places: &Places, log_packets: bool) -> Result<()>
     let (pilot, asked) = pilot::Pilot::new();
     let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;
     let (compared, told) = compare::Compared::new(&mut datapath, &places.pins, noisy)?;
-    let shared = share(policy, datapath, file, places, pilot, compared)?;
+    let given = Given { policy, file: reload::File::new(loaded) };
+    let shared = share(given, datapath, file, places, pilot, compared)?;
     compare::start(&shared, told)?;
     let mut follower = devices::Follower::new(Network::open()?);
     follower.look(&shared)?;
@@ -130,8 +139,14 @@ fn watch_provisioned(policy: &mut Policy, state: &Path) -> Result<()> {
     Ok(())
 }
 
-fn share(
+/// What the daemon was started with.
+struct Given {
     policy: Policy,
+    file: reload::File,
+}
+
+fn share(
+    Given { policy, file: policy_file }: Given,
     mut datapath: Datapath,
     file: File,
     places: &Places,
@@ -161,7 +176,7 @@ fn share(
     let board = forecast::Board::new(learner, clock_rate());
     // Beside the socket: that folder is the daemon's own, and gone when the machine starts anew, as the hook is.
     let hook_place = places.socket.with_file_name(format!("{}.hook", policy.name.as_str()));
-    let mover = Mover { words, policy, thaw, hook_place };
+    let mover = Mover { words, name: policy.name.clone(), current: Current::new(policy), thaw, hook_place };
     if mover.recover() {
         state
             .lock()
@@ -181,6 +196,8 @@ fn share(
         board,
         compared,
         events: told,
+        file: policy_file,
+        state_folder: places.state.clone(),
     }))
 }
 
@@ -199,7 +216,7 @@ fn sweep(shared: &Shared) {
             Err(error) => tracing::error!("the sweep fails: {error:#}"),
         }
         let word = shared.mover.words.load(0);
-        if let Some((next, reason)) = state.unfit(word, shared.mover.policy.durable) {
+        if let Some((next, reason)) = state.unfit(word, shared.mover.policy().durable) {
             // Where somebody else was faster, the word is looked at again at the next sweep.
             if shared.mover.words.swap(0, word, next).is_ok() {
                 shared.mover.words.keep_reason(0, reason);
@@ -260,6 +277,10 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
     let all = network.devices()?;
     let mut indices = Vec::new();
     for vip in policy.service.addresses() {
+        if policy.is_transparent(vip) {
+            indices.extend(clients_devices(&all));
+            continue;
+        }
         let first = network.device_with(vip)?.with_context(|| {
             format!(
                 "no device here has the service's address {vip}: ip addr add {vip}/{} dev DEVICE, or name `devices`",

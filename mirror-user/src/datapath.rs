@@ -102,7 +102,7 @@ impl Datapath {
         }
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
-        let unanswered_us = (policy.migration.throughput.unanswered_seconds * 1e6) as u32;
+        let unanswered_us = policy.migration.unanswered_us();
         Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
     }
 
@@ -146,6 +146,11 @@ impl Datapath {
     pub fn counters(&self) -> Result<Vec<(Verdict, u64)>> {
         let counters = self.per_cpu(maps::COUNTERS)?;
         Verdict::ALL.iter().map(|v| Ok((*v, counters.get(&(*v as u32), 0)?.iter().sum()))).collect()
+    }
+
+    /// From now on a turn is unanswered after so long, in microseconds.
+    pub fn unanswered_after(&mut self, us: u32) {
+        self.unanswered_us = us;
     }
 
     /// Takes a map out, for a thread of its own.

@@ -8,6 +8,7 @@ mod webhook;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -154,11 +155,15 @@ impl Outcome {
 
 /// A receiver's counts, shared with its thread.
 #[derive(Debug, Default)]
-struct Tally(Mutex<Counts>);
+struct Tally {
+    counts: Mutex<Counts>,
+    /// The policy names it no more: what waits is tried once.
+    retired: AtomicBool,
+}
 
 impl Tally {
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One left the queue.
@@ -172,15 +177,57 @@ impl Tally {
 /// One line of JSON, shared by the queues.
 type Line = Arc<str>;
 
+/// Who gets lines.
+#[derive(Clone, Debug, PartialEq)]
+enum Receiver {
+    File(PathBuf),
+    /// With its place among the webhooks.
+    Webhook(usize, policy::Webhook),
+}
+
+impl Receiver {
+    /// Those of a policy, in their order.
+    fn all(policy: &policy::Events) -> Vec<Self> {
+        let webhooks = policy.webhooks.iter().cloned().enumerate();
+        let webhooks = webhooks.map(|(index, webhook)| Self::Webhook(index, webhook));
+        policy.file.clone().map(Self::File).into_iter().chain(webhooks).collect()
+    }
+
+    /// Its name in metrics.
+    fn name(&self) -> String {
+        match self {
+            Self::File(_) => "file".into(),
+            Self::Webhook(index, _) => format!("webhook-{index}"),
+        }
+    }
+
+    /// Begins to deliver to it.
+    fn start(self, reopen: &Arc<AtomicBool>) -> Result<Sink> {
+        let (sink, from) = Sink::new(self);
+        let tally = Arc::clone(&sink.tally);
+        match &sink.receiver {
+            Self::File(path) => file::start(path, Arc::clone(reopen), from, tally)?,
+            Self::Webhook(_, webhook) => webhook::start(sink.receiver.name(), webhook, from, tally)?,
+        }
+        Ok(sink)
+    }
+}
+
 /// Where lines go.
 #[derive(Debug)]
 struct Sink {
-    name: String,
+    receiver: Receiver,
     to: tokio::sync::mpsc::Sender<Line>,
     tally: Arc<Tally>,
 }
 
 impl Sink {
+    /// With its queue; the other end is its thread's.
+    fn new(receiver: Receiver) -> (Self, tokio::sync::mpsc::Receiver<Line>) {
+        let (to, from) = tokio::sync::mpsc::channel(QUEUE);
+        (Self { receiver, to, tally: Arc::default() }, from)
+    }
+
     fn send(&self, line: Line) {
         let mut counts = self.tally.lock();
         match self.to.try_send(line) {
@@ -198,10 +245,25 @@ pub struct Events(Option<Arc<Inner>>);
 struct Inner {
     app: String,
     since_ms: u64,
-    next: Mutex<u64>,
-    sinks: Vec<Sink>,
+    told: Mutex<Telling>,
     reopen: Arc<AtomicBool>,
 }
+
+#[derive(Debug)]
+struct Telling {
+    /// The next event's number.
+    next: u64,
+    sinks: Vec<Sink>,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Telling> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Receivers of another policy, those that are new with their threads: [`Events::tell_to`].
+pub struct Receivers(Vec<Result<Sink, Receiver>>);
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
@@ -214,35 +276,60 @@ impl Events {
     /// When there is no thread to be had, or the file can't be opened.
     pub fn start(policy: &policy::Events, app: &str) -> Result<Self> {
         let reopen = Arc::new(AtomicBool::new(false));
-        let mut sinks = Vec::new();
-        if let Some(path) = &policy.file {
-            sinks.push(file::start(path, Arc::clone(&reopen))?);
-        }
-        for (index, webhook) in policy.webhooks.iter().enumerate() {
-            sinks.push(webhook::start(index, webhook)?);
-        }
-        let inner = Inner { app: app.into(), since_ms: now_ms(), next: Mutex::new(0), sinks, reopen };
-        Ok(Self(Some(Arc::new(inner))))
+        let sinks = Receiver::all(policy).into_iter().map(|receiver| receiver.start(&reopen));
+        let told = Mutex::new(Telling { next: 0, sinks: sinks.collect::<Result<_>>()? });
+        Ok(Self(Some(Arc::new(Inner { app: app.into(), since_ms: now_ms(), told, reopen }))))
+    }
+
+    /// Makes ready to tell whom another policy names. Who is in both goes on as it is.
+    ///
+    /// # Errors
+    /// As [`Events::start`]; then nothing has changed.
+    pub fn prepare(&self, policy: &policy::Events) -> Result<Receivers> {
+        let Some(inner) = &self.0 else { return Ok(Receivers(Vec::new())) };
+        let known: Vec<Receiver> = inner.lock().sinks.iter().map(|sink| sink.receiver.clone()).collect();
+        let ready = Receiver::all(policy).into_iter().map(|receiver| {
+            if known.contains(&receiver) { Ok(Err(receiver)) } else { receiver.start(&inner.reopen).map(Ok) }
+        });
+        Ok(Receivers(ready.collect::<Result<_>>()?))
+    }
+
+    /// Tells these from now on. For who isn't among them what waits is tried once.
+    pub fn tell_to(&self, receivers: Receivers) {
+        let Some(inner) = &self.0 else { return };
+        let mut told = inner.lock();
+        let mut before = std::mem::take(&mut told.sinks);
+        told.sinks.extend(receivers.0.into_iter().filter_map(|receiver| match receiver {
+            Ok(new) => Some(new),
+            Err(known) => {
+                let at = before.iter().position(|sink| sink.receiver == known)?;
+                Some(before.swap_remove(at))
+            }
+        }));
+        before.iter().for_each(|sink| sink.tally.retired.store(true, Ordering::SeqCst));
     }
 
     /// Tells; never waits.
     pub fn tell(&self, kind: Kind, what: Told) {
-        let Some(inner) = self.0.as_ref().filter(|inner| !inner.sinks.is_empty()) else { return };
+        let Some(inner) = &self.0 else { return };
         // Held until it is in every queue: their order is the numbers' order.
-        let mut next = inner.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = inner.lock();
+        if told.sinks.is_empty() {
+            return;
+        }
         let event = Event {
-            number: *next,
+            number: told.next,
             at_ms: now_ms(),
             since_ms: inner.since_ms,
             app: inner.app.clone(),
             kind,
             what,
         };
-        *next += 1;
+        told.next += 1;
         match serde_json::to_string(&event) {
             Ok(json) => {
                 let line: Line = (json + "\n").into();
-                inner.sinks.iter().for_each(|sink| sink.send(Arc::clone(&line)));
+                told.sinks.iter().for_each(|sink| sink.send(Arc::clone(&line)));
             }
             Err(error) => tracing::error!("an event can't be written: {error}"),
         }
@@ -257,15 +344,10 @@ impl Events {
 
     /// What became of each receiver's events, by its name: `file`, `webhook-0` and so on.
     pub fn counts(&self) -> Vec<(String, Counts)> {
-        let sinks = self.0.as_ref().map(|inner| inner.sinks.as_slice()).unwrap_or_default();
-        sinks.iter().map(|sink| (sink.name.clone(), sink.tally.lock().clone())).collect()
+        let Some(inner) = &self.0 else { return Vec::new() };
+        let told = inner.lock();
+        told.sinks.iter().map(|sink| (sink.receiver.name(), sink.tally.lock().clone())).collect()
     }
-}
-
-/// A receiver with its queue; the other end is its thread's.
-fn sink(name: String) -> (Sink, tokio::sync::mpsc::Receiver<Line>) {
-    let (to, from) = tokio::sync::mpsc::channel(QUEUE);
-    (Sink { name, to, tally: Arc::default() }, from)
 }
 
 #[cfg(test)]

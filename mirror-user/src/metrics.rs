@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub held: [u64; 3],
     /// Legs lost, by side.
     pub legs_lost: [u64; 2],
+    /// New connections that weren't taken, by side.
+    pub not_taken: [u64; 2],
     /// By side: whether its circuit breaker is open, how often lost legs opened it, and probes in vain and not.
     pub breakers: [(bool, u64, [u64; 2]); 2],
     /// Sweeps so far, and the seconds that they took.
@@ -232,6 +234,11 @@ impl Snapshot {
                 "legs_lost",
                 "Legs that were lost",
                 Self::by_side(|side| self.legs_lost[side as usize] as f64),
+            ),
+            counter(
+                "connections_not_taken",
+                "New connections that the side's server refused or didn't answer",
+                Self::by_side(|side| self.not_taken[side as usize] as f64),
             ),
             gauge(
                 "breaker_open",

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use self::hook::Hook;
 use crate::{
-    policy::{Policy, Unsettled},
+    policy::{Name, Policy, Unsettled, reload::Current},
     words::{Words, monotonic_ns},
 };
 
@@ -25,8 +25,10 @@ mod hook;
 pub struct Mover {
     /// The words.
     pub words: Arc<Words>,
-    /// The policy.
-    pub policy: Policy,
+    /// The application's name.
+    pub name: Name,
+    /// The policy that holds now.
+    pub current: Current,
     /// Written when a freeze has ended.
     pub thaw: OwnedFd,
     /// Where a hook that runs is written down.
@@ -36,6 +38,11 @@ pub struct Mover {
 const APP: u32 = 0;
 
 impl Mover {
+    /// The policy of this moment.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.current.get()
+    }
+
     /// Makes a move. On an error writes aren't frozen any more, and the word is as before, or as someone else left it.
     ///
     /// When half of the time is over that the freeze may last, `end` is called with the bit of [`sweep`] that says which
@@ -48,8 +55,19 @@ impl Mover {
         let planned = plan(self.words.load(APP), wanted)?;
         let half = Some(monotonic_ns() + self.time(wanted).as_nanos() as u64 / 2);
         let (give_up_ns, break_off_ns) =
-            (half.filter(|_| dead), half.filter(|_| self.policy.unsettled == Unsettled::Reset));
+            (half.filter(|_| dead), half.filter(|_| self.policy().unsettled == Unsettled::Reset));
         self.follow(planned, Terms { give_up_ns, break_off_ns, ..self.terms(wanted) }, end)
+    }
+
+    /// Takes the side without authority in as it is, with no hook, from an authority that is dead: within the time of a rollback,
+    /// as [`Mover::carry_out`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Mover::carry_out`].
+    pub fn take_in(&self, end: &mut dyn FnMut(u32)) -> Result<Phases> {
+        let planned = plan(self.words.load(APP), Move::Join)?;
+        let half = monotonic_ns() + self.time(Move::Rollback).as_nanos() as u64 / 2;
+        self.follow(planned, Terms { give_up_ns: Some(half), ..self.terms(Move::Rollback) }, end)
     }
 
     /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
@@ -84,7 +102,7 @@ impl Mover {
                     Saw::Done
                 }
                 Do::StartHook => {
-                    match Hook::start(&self.policy, planned.from.authority(), &self.hook_place) {
+                    match Hook::start(&self.policy(), planned.from.authority(), &self.hook_place) {
                         Ok(hook) => {
                             work.hook = Some(hook);
                             Saw::HookRuns
@@ -148,13 +166,14 @@ impl Mover {
 
     fn terms(&self, wanted: Move) -> Terms {
         let deadline_ns = monotonic_ns() + self.time(wanted).as_nanos() as u64;
-        let hook = wanted == Move::Join && !self.policy.join_hook.is_empty();
+        let hook = wanted == Move::Join && !self.policy().join_hook.is_empty();
         Terms { deadline_ns, give_up_ns: None, break_off_ns: None, hook }
     }
 
     /// How long a move may freeze writes.
     fn time(&self, wanted: Move) -> Duration {
-        if wanted == Move::Join { self.policy.join_deadline } else { self.policy.freeze }
+        let policy = self.policy();
+        if wanted == Move::Join { policy.join_deadline } else { policy.freeze }
     }
 
     /// Sets the share of the reads that the shadow answers, in basis points.

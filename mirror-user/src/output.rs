@@ -18,7 +18,7 @@ use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
 use serde::Serialize;
 
 use crate::{
-    api::{AppStatus, Counter, Moved, SideStatus, Status},
+    api::{AppStatus, Counter, Moved, Reloaded, SideStatus, Status},
     doctor::{Level, Line},
 };
 
@@ -128,6 +128,10 @@ fn show_app(text: &mut String, app: &AppStatus) {
 
 fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     let sync = if side.in_sync { styled(GOOD, "in sync    ") } else { styled(BAD, "out of sync") };
+    let not_taken = match side.not_taken {
+        0 => String::new(),
+        count => styled(BAD, format!("; {count} connections not taken")),
+    };
     let _ = writeln!(
         text,
         "  {name:<8} {sync}   reads {:>9}   writes {:>9}   p50 {:>7.2} ms   p99 {:>7.2} ms   errors {}   legs lost {}",
@@ -144,7 +148,7 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
         _ => String::new(),
     };
     let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
-    let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, reason));
+    let _ = writeln!(text, "  {:<8} {}{not_taken}", "", styled(FAINT, reason));
 }
 
 /// A time in the largest unit that fits.
@@ -154,6 +158,15 @@ pub(crate) fn span(seconds: f64) -> String {
         s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.0} h", s / 3_600.0),
         s => format!("{:.0} d", s / 86_400.0),
+    }
+}
+
+impl Show for Reloaded {
+    fn lines(&self) -> String {
+        match self.changed.as_slice() {
+            [] => "nothing has changed\n".into(),
+            changed => format!("goes by the new [{}] now\n", changed.join("], [")),
+        }
     }
 }
 
@@ -330,6 +343,7 @@ mod tests {
             breaker: if in_sync { "closed" } else { "open" }.into(),
             next_probe: (!in_sync).then_some(8.0),
             legs_lost: 3,
+            not_taken: if in_sync { 0 } else { 5 },
             answered: [1_200, 34],
             errors: 1,
             errors_compared: 2,
@@ -368,7 +382,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
-           for 5 min: it was restarted; breaker open: asked again in 8 s
+           for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4

@@ -5,9 +5,11 @@ mod breaker;
 mod divergence;
 mod events;
 mod migration;
+pub mod reload;
 mod resources;
 pub mod scale;
 mod service;
+mod side;
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -24,10 +26,11 @@ pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub use service::{Port, Service};
+pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;
 
-use process::{Bytes, Cores, Process};
+use process::Process;
 use scale::Scale;
 
 /// What is to be mirrored and moved, and within which bounds.
@@ -110,41 +113,6 @@ pub struct Policy {
 pub struct Metrics {
     /// Address and port: `"127.0.0.1:9464"`.
     pub listen: SocketAddr,
-}
-
-/// One side's server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// Address and port, of IPv4 or IPv6, whatever the clients' and the other side's are.
-    #[serde(deserialize_with = "address::socket")]
-    pub address: SocketAddr,
-    /// The gateway's own address that its legs come from, of the same family.
-    #[serde(deserialize_with = "address::any")]
-    pub nat: IpAddr,
-    /// Requests that the server answers on one connection before it closes it; 0: no limit.
-    #[serde(default)]
-    pub max_requests: u32,
-    /// Largest segment on the way to it, in bytes; 0: whatever the client says, and towards an IPv6 server no more than the
-    /// way's MTU takes.
-    #[serde(default)]
-    pub mss: u16,
-    /// Where its CPU, memory, I/O and network are read; without it they are missing.
-    pub resources: Option<Resources>,
-    /// How large it is, where it isn't provisioned by `process`: a cutover by itself needs enough on both sides.
-    pub capacity: Option<Capacity>,
-    /// The shadow alone: it is provisioned on this host.
-    pub process: Option<Process>,
-}
-
-/// How large a side's server is.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Capacity {
-    /// Its cores.
-    pub cpu: Cores,
-    /// Its memory.
-    pub memory: Bytes,
 }
 
 /// Where packets are taken up. TC can do everything on every device, and takes over whatever XDP can't.
@@ -336,6 +304,17 @@ pub struct Invalid {
     help: Option<String>,
 }
 
+impl Invalid {
+    /// The line that it is about, and what is wrong with it: for a log.
+    pub fn in_words(&self) -> String {
+        let line = |span: miette::SourceSpan| {
+            let before = self.text.inner().bytes().take(span.offset());
+            format!("line {}: ", before.filter(|byte| *byte == b'\n').count() + 1)
+        };
+        self.at.map(line).unwrap_or_default() + &self.what
+    }
+}
+
 impl Policy {
     /// Reads and checks a policy's text; `file` is for messages.
     ///
@@ -382,18 +361,8 @@ impl Policy {
             return Err(invalid(find("[service]"), what, None));
         }
         for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
-            if side.nat.is_ipv4() != side.address.is_ipv4() {
-                let what = format!("`nat` and `address` of {table} are of two families: its legs have both");
-                return Err(invalid(
-                    find(table),
-                    what,
-                    Some("give both an IPv4, or both an IPv6 address".into()),
-                ));
-            }
-            let same = |(vip, _): (SocketAddr, _)| vip.ip() == side.nat && vip.port() == side.address.port();
-            if policy.service.all([0; 2]).any(same) {
-                let help = Some("use an address of the gateway that no client talks to".into());
-                return Err(invalid(find("nat"), "`nat` can't be the service's own address".into(), help));
+            if let Some((what, help)) = side.nat_fault(&policy.service) {
+                return Err(invalid(find(table), what, help));
             }
             if side.max_requests == 1 {
                 let what =
@@ -421,9 +390,14 @@ impl Policy {
         std::iter::once(&self.primary).chain(&self.shadow)
     }
 
+    /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.
+    pub fn is_transparent(&self, address: IpAddr) -> bool {
+        address == self.primary.address.ip()
+    }
+
     /// The IPv6 addresses in it: the service's, the servers', our own.
     pub fn six(&self) -> impl Iterator<Item = Ipv6Addr> {
-        let sides = self.sides().flat_map(|side| [side.address.ip(), side.nat]);
+        let sides = self.sides().flat_map(|side| [Some(side.address.ip()), side.nat.own()]).flatten();
         self.service.addresses().chain(sides).filter_map(|address| match address {
             IpAddr::V6(six) => Some(six),
             IpAddr::V4(_) => None,
@@ -466,6 +440,16 @@ mod tests {
         let six: Vec<String> = policy.six().map(|address| address.to_string()).collect();
         assert_eq!(six, ["2001:db8:77::1", "2001:db8:3::2", "2001:db8:3::101"]);
         assert!(policy.service.has_six());
+    }
+
+    #[test]
+    fn where_clients_talk_to_the_primary_itself_nothing_is_the_gateways_own() {
+        let text = include_str!("../../policies/transparent.toml");
+        let policy = Policy::parse("transparent.toml", text).unwrap();
+        assert!(policy.is_transparent(policy.service.vip.ip()));
+        assert!(policy.sides().all(|side| side.nat == Nat::Keep && side.nat.own().is_none()));
+        let other = Policy::parse("http.toml", GOOD).unwrap();
+        assert!(!other.is_transparent(other.service.vip.ip()));
     }
 
     #[test]

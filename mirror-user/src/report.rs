@@ -145,9 +145,12 @@ impl Report {
     fn keep(&mut self, mut entries: Vec<Entry>) {
         let begun = entries.iter().rposition(|entry| matches!(entry.what, What::Begun(..)));
         entries.drain(..begun.unwrap_or(0));
-        self.plan = entries.first().and_then(|entry| match &entry.what {
-            What::Begun(plan, _) => Some(plan.as_ref().clone()),
-            _ => None,
+        // The one that holds now, where the policy was changed under way.
+        self.plan = begun.and_then(|_| {
+            entries.iter().rev().find_map(|entry| match &entry.what {
+                What::Begun(plan, _) | What::Replanned(plan, _) => Some(plan.as_ref().clone()),
+                _ => None,
+            })
         });
         self.entries = entries;
     }

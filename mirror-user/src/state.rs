@@ -12,6 +12,7 @@ use mirror_common::{
 };
 use mirror_control::{
     breaker::{Breaker, BreakerPolicy},
+    connections::NotTaken,
     moves::{Move, Refusal},
     restart::{Loss, Losses},
 };
@@ -66,6 +67,7 @@ pub struct State {
     policy: BreakerPolicy,
     pending: Option<String>,
     losses: [Losses; 2],
+    not_taken: [NotTaken; 2],
     events: Events,
 }
 
@@ -93,6 +95,7 @@ impl State {
             policy,
             sides: [standing(Side::Primary), standing(Side::Shadow)],
             legs_lost: [0; 2],
+            not_taken: Default::default(),
             notices: VecDeque::new(),
             swept: crate::datapath::Swept::default(),
             sweeps: 0,
@@ -107,6 +110,12 @@ impl State {
     /// The application has so many ports.
     pub fn serves(&mut self, ports: usize) {
         self.losses = [Losses::of(ports), Losses::of(ports)];
+    }
+
+    /// The circuit breakers go by another policy.
+    pub fn breakers_go_by(&mut self, policy: &BreakerPolicy) {
+        self.policy = policy.clone();
+        self.breakers.iter_mut().for_each(|breaker| breaker.goes_by(policy.clone()));
     }
 
     /// Tells from now on who falls out of sync, and who comes in.
@@ -133,6 +142,11 @@ impl State {
             // What was lost before the side joined says nothing about what it knows now.
             let standing = &self.sides[side as usize];
             let counts = event.at >= standing.since_ns;
+            match LossReason::number(event.reason) {
+                r if r == LossReason::NotTaken as u32 => self.not_taken[side as usize].lost(),
+                r if r == LossReason::Refused as u32 => self.not_taken[side as usize].refused(flow),
+                _ => {}
+            }
             if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
                 self.losses[side as usize].lost(flow, loss, event.at);
             }
@@ -141,6 +155,7 @@ impl State {
             }
         } else if event.kind == EventKind::LegOpen as u32 {
             self.losses[side as usize].opened(flow);
+            self.not_taken[side as usize].opened(flow);
         } else if event.kind == EventKind::OutOfSync as u32 {
             let reason = why(LossReason::number(event.reason).into());
             let standing = &mut self.sides[side as usize];
@@ -155,6 +170,11 @@ impl State {
             self.events.tell(Kind::Fault, Told::reason(TABLE_FULL));
             self.say(TABLE_FULL.into());
         }
+    }
+
+    /// New connections so far that a side's server didn't take, by side.
+    pub fn not_taken(&self) -> [u64; 2] {
+        self.not_taken.each_ref().map(NotTaken::count)
     }
 
     /// A move has ended, or, where nothing was to be moved, its rehearsal: `done`, `refused` or `aborted`.
@@ -301,6 +321,19 @@ mod tests {
         assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
         state.follow(next.with_member(Side::Shadow, true));
         assert_eq!(state.unfit(word, false), None, "a side that has joined again starts anew");
+    }
+
+    #[test]
+    fn connections_that_are_not_taken_are_counted_and_are_no_restart() {
+        let (mut state, word) = mirrored();
+        for slot in 0..4 {
+            state.note(&Event { side: 0, ..lost(slot, LossReason::NotTaken) });
+        }
+        (0..3).for_each(|_| state.note(&lost(9, LossReason::Refused)));
+        state.note(&Event { kind: EventKind::LegOpen as u32, ..lost(9, LossReason::Closed) });
+        state.note(&lost(9, LossReason::Refused));
+        assert_eq!(state.not_taken(), [4, 2]);
+        assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None, "it has lost no leg");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
@@ -115,6 +115,14 @@ pub fn serve(config: ServerConfig, ready: impl FnOnce(SocketAddr)) -> Result<()>
     Ok(())
 }
 
+/// The next connection; without a listener there is none.
+async fn next_of(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn accept(shared: Rc<Shared>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let listener =
         listen(shared.config.listen).with_context(|| format!("listen on {}", shared.config.listen))?;
@@ -122,18 +130,24 @@ async fn accept(shared: Rc<Shared>, ready: impl FnOnce(SocketAddr)) -> Result<()
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut flush = tokio::time::interval(Duration::from_millis(250));
     ready(listener.local_addr()?);
+    let mut listener = Some(listener);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = next_of(listener.as_ref()) => match accepted {
                 Ok((stream, _)) => {
                     tokio::task::spawn_local(connection::run(stream, Rc::clone(&shared)));
                 }
                 // The peer has gone again, or descriptors are short: neither ends the server.
                 Err(error) => eprintln!("lists: accept: {error}"),
             },
-            _ = flush.tick() => if let Some(trace) = &shared.trace {
-                trace.borrow_mut().flush().context("write the trace")?;
-            },
+            _ = flush.tick() => {
+                if shared.ill.get().deaf {
+                    listener = None;
+                }
+                if let Some(trace) = &shared.trace {
+                    trace.borrow_mut().flush().context("write the trace")?;
+                }
+            }
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
         }

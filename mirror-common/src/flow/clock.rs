@@ -3,7 +3,7 @@
 use super::broken_off::{break_off, waits_for_client};
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
-use super::loss::{end_with_reset, lose, overdue};
+use super::loss::{end_with_reset, lose, overdue, tell_not_taken};
 use super::settled::owes_write;
 use super::to_leg::ack_leg;
 use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -71,6 +71,9 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
             put_out(terms, step);
         }
         finish_write(flow, true, terms, step);
+        if flow.state == flow_state::OPENING {
+            tell_not_taken(flow, step);
+        }
         return Due::Free;
     }
     if flow.state == flow_state::OPENING {

@@ -1,7 +1,7 @@
 //! SYN, SYN-ACK: a connection with one leg or two.
 
 use super::client::ack_client;
-use super::loss::{Loss, LossReason, end_with_reset, lose};
+use super::loss::{Loss, LossReason, end_with_reset, lose, tell_not_taken};
 use super::settled::take_over;
 use super::to_leg::{ack_leg, reset_leg};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
@@ -204,6 +204,7 @@ pub(super) fn on_dialling<S: Switch>(
             step.end(Verdict::OutOfWindow);
         } else if flow.state == flow_state::OPENING && flow.authority as u32 == side as u32 {
             end_with_reset(flow, false, terms, step);
+            tell_not_taken(flow, step);
             step.end(Verdict::Reset);
         } else {
             let verdict = lose(flow, Loss::new(side, LossReason::Refused), terms, step);

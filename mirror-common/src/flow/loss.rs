@@ -28,6 +28,8 @@ pub enum LossReason {
     Stalled = 4,
     /// It was lost in the middle of a request of which the rest came later.
     GaveUp = 5,
+    /// A new connection's: its server, the authority's, refused it or never answered. The connection is no more.
+    NotTaken = 6,
 }
 
 impl LossReason {
@@ -290,6 +292,14 @@ pub(super) fn end_with_reset<S: Switch>(
     finish_write(flow, !lingers, terms, step);
     flow.set(Flow::TOLD_ONCE, !opening);
     flow.state = flow_state::ENDED;
+}
+
+/// Tells that a new connection came to nothing: nobody else would, for of it no leg is left that could be lost.
+#[inline(always)]
+pub(super) fn tell_not_taken(flow: &Flow, step: &mut Step) {
+    step.events |= Step::LEG_LOST;
+    step.side = flow.authority;
+    step.reason = LossReason::NotTaken as u8;
 }
 
 /// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority.

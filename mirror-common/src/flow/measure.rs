@@ -210,15 +210,19 @@ pub(super) fn note_end(flow: &mut Flow, side: Side, seg: &Segment, step: &mut St
 }
 
 /// Whether the client has waited for so long, in microseconds, for the first byte of an answer that the leg without
-/// authority has given whole: neither what is asked for nor the client's pace explains that.
+/// authority has given whole: neither what is asked for nor the client's pace explains that. The answer to a SYN is one.
 ///
 /// Behind a client's next request a late answer to the one before may count for it; and what has waited for more than 71
 /// minutes counts anew.
 #[inline(always)]
 pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
+    let long = seq::since(now_us, flow.turn_us) >= for_us;
+    if flow.state == flow_state::OPENING {
+        return long && flow.leg(flow.authority().other()).state == leg_state::OPEN;
+    }
     flow.state == flow_state::OPEN
         && flow.has(Flow::TIMED)
-        && seq::since(now_us, flow.turn_us) >= for_us
+        && long
         && !seq::lt(flow.turn_view, flow.view_next)
         && answered(flow, flow.answerer().other())
 }

@@ -187,6 +187,45 @@ fn a_fin_that_overtakes_its_answer_waits_for_it() {
     assert!(scene.word.member(Side::Shadow));
 }
 
+/// What a new connection's end tells of the authority's server, if anything.
+fn not_taken(step: &Step) -> Option<(u8, u8)> {
+    (step.events & Step::LEG_LOST != 0).then_some((step.side, step.reason))
+}
+
+/// Refused or unanswered: no answer says so, and no leg is left that could be lost.
+#[test]
+fn a_new_connection_that_its_server_does_not_take_is_told_of_as_the_authoritys() {
+    let told = Some((Side::Shadow as u8, LossReason::NotTaken as u8));
+    let refusal = |scene: &Scene, side: Side| {
+        let ack = LEG_ISS[side as usize] + 1;
+        Segment { ack, flags: tcp::RST | tcp::ACK, ..scene.segment() }
+    };
+    let mut scene = Scene::open(true);
+    scene.flow.authority = Side::Shadow as u8;
+    let stray = Segment { ack: LEG_ISS[1] + 2, ..refusal(&scene, Side::Shadow) };
+    assert_eq!(not_taken(&scene.server_sends(Side::Shadow, &stray)), None, "nobody's");
+    let step = scene.server_sends(Side::Shadow, &refusal(&scene, Side::Shadow));
+    is(&step, Verdict::Reset);
+    assert_eq!((not_taken(&step), step.to_client.flags), (told, tcp::RST | tcp::ACK));
+    let step = scene.server_sends(Side::Shadow, &refusal(&scene, Side::Shadow));
+    assert_eq!(not_taken(&step), None, "once");
+
+    let mut scene = Scene::open(true);
+    scene.flow.authority = Side::Shadow as u8;
+    let mut due = Due::Nothing;
+    scene.now_ms += 9_999;
+    let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+    assert_eq!((due, not_taken(&step)), (Due::Nothing, None));
+    scene.now_ms += 1;
+    let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+    assert_eq!((due, not_taken(&step)), (Due::Free, told));
+
+    let mut scene = Scene::established(true);
+    scene.now_ms += scene.service.idle_ms;
+    let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+    assert_eq!((due, not_taken(&step)), (Due::Free, None), "it was taken");
+}
+
 /// Whether the step tells of a lost leg, and that its server failed.
 fn failed(step: &Step) -> bool {
     assert_ne!(step.events & Step::LEG_LOST, 0);

@@ -90,11 +90,24 @@ fn a_turn_is_unanswered_that_the_mirror_has_answered_and_the_authority_has_not_b
     assert!(!waits(&scene, 9_000));
 }
 
+/// A full queue of connections at the authority shows in no answer.
+#[test]
+fn a_syn_is_unanswered_that_the_mirror_has_answered_and_the_authority_has_not() {
+    let mut scene = Scene::open(true);
+    let waits = |scene: &Scene, now_us| unanswered(&scene.flow, now_us, 2_000);
+    assert!(!waits(&scene, 9_000), "neither has");
+    scene.syn_ack(Side::Shadow, 7);
+    assert_eq!([1_999, 2_000].map(|now_us| waits(&scene, now_us)), [false, true]);
+    scene.syn_ack(Side::Primary, 7);
+    assert!(!waits(&scene, 9_000));
+}
+
 #[test]
 fn with_one_leg_nothing_is_known_to_be_unanswered() {
     let mut scene = Scene::established(false);
     ask(&mut scene, READ, 1_000);
     assert!(!unanswered(&scene.flow, 9_000, 2_000));
+    assert!(!unanswered(&Scene::open(false).flow, 9_000, 2_000), "nor is a SYN");
 }
 
 #[test]

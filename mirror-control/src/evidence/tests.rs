@@ -94,6 +94,54 @@ fn found(primary: Side, shadow: Side, seed: u64) -> Option<(usize, Metric)> {
     })
 }
 
+/// Ticks until a shadow is called worse that is honest in all that it answers, and doesn't take so many new connections a
+/// tick; nor did the primary take `usual` of its own, in all of its past.
+fn found_by_connections(shadow: Side, primary: Side, not_taken: u64, usual: u64) -> Option<(usize, Metric)> {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut past = History::default();
+    for _ in 0..60 {
+        let mut minute = tick(Side { requests: 6_000.0, ..HONEST }, HONEST, &mut rng);
+        minute.add_not_taken([12 * usual, 0]);
+        past.observe(60.0, &minute.primary);
+    }
+    let mut judge = Judge::new(JudgePolicy::default(), &past).unwrap();
+    (0..120).find_map(|k| {
+        let mut now = tick(primary, shadow, &mut rng);
+        now.add_not_taken([0, not_taken]);
+        judge.observe(&now);
+        match judge.verdict() {
+            Verdict::Worse(finding) => Some((k, finding.metric)),
+            _ => None,
+        }
+    })
+}
+
+#[test]
+fn a_side_that_does_not_take_connections_is_worse_however_good_its_answers_are() {
+    let found = found_by_connections(HONEST, HONEST, 20, 0);
+    assert!(found.is_some_and(|(k, metric)| k < 12 && metric == Metric::Errors), "{found:?}");
+    // Behind a cutover, where nobody gets in any more, there is nothing else.
+    let silent = Side { requests: 1e-9, ..HONEST };
+    let found = found_by_connections(silent, silent, 20, 0);
+    assert!(found.is_some_and(|(k, metric)| k < 12 && metric == Metric::Errors), "{found:?}");
+    assert_eq!(found_by_connections(HONEST, HONEST, 0, 0), None);
+    assert_eq!(found_by_connections(HONEST, HONEST, 20, 20), None, "the primary did as badly");
+}
+
+#[test]
+fn before_a_read_moves_connections_that_are_not_taken_count_as_pairs() {
+    let mut rng = StdRng::seed_from_u64(4);
+    let mut judge = Judge::new(JudgePolicy::default(), &history(60, calm, &mut rng)).unwrap();
+    let worse = (0..12).any(|_| {
+        let mut now = Tick { moved: false, ..tick(HONEST, HONEST, &mut rng) };
+        now.pairs.compared = 500;
+        now.add_not_taken([0, 20]);
+        judge.observe(&now);
+        matches!(judge.verdict(), Verdict::Worse(finding) if finding.metric == Metric::Errors)
+    });
+    assert!(worse);
+}
+
 #[test]
 fn an_honest_shadow_is_called_worse_no_more_often_than_allowed() {
     let policy = JudgePolicy { alpha: 0.1, ..JudgePolicy::default() };

@@ -24,17 +24,25 @@ pub(super) fn tick(plan: &Plan, mut state: State, seen: &Seen) -> Next {
         Some(false) => state.unhealthy_seconds + seen.seconds,
         Some(true) | None => 0.0,
     };
+    // One that is dead is worse, too; of the two it is the death that asks for nothing else.
     let trouble = match &seen.verdict {
-        Some(Verdict::Worse(finding)) => Some(Why::Weight(Reason::Worse(finding.clone()))),
         _ if state.unhealthy_seconds >= plan.moves.unhealthy_seconds => {
             Some(Why::Unhealthy(state.unhealthy_seconds))
         }
-        _ => seen.shortfall.map(Why::Shortfall),
+        _ if seen.shortfall.is_some() => seen.shortfall.map(Why::Shortfall),
+        Some(Verdict::Worse(finding)) => Some(Why::Weight(Reason::Worse(finding.clone()))),
+        _ => None,
     };
     if let Some(why) = trouble {
         // A side that isn't in sync gets the authority from nobody but a person.
         let way_back = seen.word.member(Side::Primary) && seen.healthy[Side::Primary as usize] != Some(false);
         if !way_back {
+            let dead = matches!(why, Why::Unhealthy(_)) && seen.healthy[Side::Primary as usize] == Some(true);
+            if dead && plan.moves.availability_first {
+                // The next tick finds it in sync, and rolls back.
+                let seconds = state.unhealthy_seconds;
+                return (state, vec![Action::TakeIn], Why::AvailabilityFirst(seconds));
+            }
             return (state, Vec::new(), Why::NoWayBack);
         }
         // From an authority that is dead, or as good as dead, anything is better.

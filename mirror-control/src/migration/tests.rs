@@ -36,7 +36,13 @@ fn quick() -> Plan {
         cool_down_seconds: 4.0,
         max_attempts: 3,
     };
-    let moves = MovePolicy { attempts: 3, retry_seconds: 2.0, standby_seconds: 5.0, unhealthy_seconds: 2.0 };
+    let moves = MovePolicy {
+        attempts: 3,
+        retry_seconds: 2.0,
+        standby_seconds: 5.0,
+        unhealthy_seconds: 2.0,
+        availability_first: false,
+    };
     Plan { weight, moves, cutover_by_itself: true, ..Plan::default() }
 }
 
@@ -99,6 +105,10 @@ impl World {
                 Action::Release => {
                     assert_eq!(self.word.authority(), Side::Shadow);
                     self.word = self.word.with_member(Side::Primary, false);
+                }
+                Action::TakeIn => {
+                    assert!(self.plan.moves.availability_first && self.healthy[1] == Some(false));
+                    self.word = plan_move(self.word, Move::Join).unwrap().done;
                 }
                 Action::BeginStep | Action::NewJudge => {}
             }
@@ -267,6 +277,26 @@ fn a_standby_that_is_out_of_sync_gets_nothing_by_itself() {
     world.tick();
     assert_eq!((world.tick(), world.state.stage), (Why::NoWayBack, Stage::Standby));
     assert_eq!(world.word.authority(), Side::Shadow);
+}
+
+/// C5: unless the policy puts availability first, and then from a dead authority alone, to a primary that is well.
+#[test]
+fn where_availability_comes_first_a_primary_that_lacks_writes_takes_over_from_the_dead() {
+    let moves = MovePolicy { availability_first: true, ..quick().moves };
+    let mut world = World::new(Plan { moves, ..quick() });
+    world.until(Stage::Standby);
+    world.word = world.word.with_member(Side::Primary, false);
+    world.judged = Some(worse(true));
+    assert_eq!(world.tick(), Why::NoWayBack, "worse isn't dead");
+    world.judged = None;
+    world.healthy = [Some(false); 2];
+    let last = (0..9).map(|_| world.tick()).last();
+    assert_eq!(last, Some(Why::NoWayBack), "the primary is no better");
+    world.healthy[0] = Some(true);
+    assert!(matches!(world.tick(), Why::AvailabilityFirst(_)));
+    assert_eq!((world.word.authority(), world.state.stage), (Side::Shadow, Stage::Standby), "not at once");
+    world.until(Stage::RolledBack);
+    assert_eq!(world.word.authority(), Side::Primary);
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub enum Why {
     Unwell,
     /// Something is wrong, and the primary is out of sync: there is no way back by itself.
     NoWayBack,
+    /// The new authority has been dead for so many seconds, and the primary takes over though it lacks writes.
+    AvailabilityFirst(f64),
     /// A side's capacity stands in the way: which side, and what is wrong.
     Capacity(String, Capacity),
     /// The shadow's size was decided on, in words.
@@ -128,6 +130,11 @@ impl fmt::Display for Why {
             Why::Shortfall(shortfall) => write!(f, "{shortfall}"),
             Why::Unwell => write!(f, "the shadow isn't well: it joins when its health check is good"),
             Why::NoWayBack => write!(f, "the primary is out of sync: no rollback by itself; mirror join APP"),
+            Why::AvailabilityFirst(seconds) => write!(
+                f,
+                "the authority's health checks have failed for {seconds:.0} s, and the primary takes over though it is out of \
+                 sync: what it lacks is lost (availability_first)"
+            ),
             Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
             Why::Scaling(words) | Why::Breaker(words) => write!(f, "{words}"),
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),

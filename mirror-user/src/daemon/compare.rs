@@ -120,7 +120,7 @@ fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize)
     let differ = of_mine(|pairs| pairs.status_differs + pairs.length_differs) + counted;
     let rate = Rate::of(differ, of_mine(|pairs| pairs.compared));
     let now = monotonic_ns() as f64 / 1e9;
-    let policy = &shared.mover.policy;
+    let policy = shared.mover.policy();
     let prefixes = divergence.top(now).into_iter().take(limit).map(|(key, prefix, standing, rate)| {
         let named = if key == OTHERS { Some("others".to_owned()) } else { shared.compared.text(key) };
         PrefixAnswer {

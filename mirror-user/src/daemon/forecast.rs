@@ -165,7 +165,7 @@ fn answer(shared: &Shared) -> ForecastAnswer {
         needs: Metric::OF_SOURCE.map(|metric| need(&learner, side, metric, now, told.as_deref())).into(),
     });
     ForecastAnswer {
-        name: shared.mover.policy.name.as_str().into(),
+        name: shared.mover.name.as_str().into(),
         age_seconds: age,
         took_seconds: told.as_ref().map(|told| told.took.as_secs_f64()),
         from: told.as_ref().map(|told| told.from),

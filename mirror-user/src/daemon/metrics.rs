@@ -41,7 +41,7 @@ pub(super) async fn text(Extract(shared): Extract<App>) -> Result<impl IntoRespo
 
 fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     let mut snapshot = Snapshot {
-        app: shared.mover.policy.name.as_str().into(),
+        app: shared.mover.name.as_str().into(),
         word: shared.mover.words.load(0),
         open_writes: shared.mover.words.open_writes(0),
         lagging: shared.mover.words.lagging(0),
@@ -65,6 +65,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     let state = shared.state.lock().map_err(poisoned)?;
     snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
+    snapshot.not_taken = state.not_taken();
     snapshot.breakers = Side::BOTH.map(|side| {
         let n = side as usize;
         (!state.breakers[n].may_join(), state.trips[n], state.probes[n])

@@ -26,7 +26,7 @@ pub(super) async fn migrate(
     Json(body): Json<MigrateRequest>,
 ) -> Result<Json<Migrating>, Refused> {
     check_name(&shared, &body.app)?;
-    let plan = shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
+    let plan = shared.mover.policy().migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
     if !body.dry_run {
         ask(shared, Ask::Begin(peer.to_string())).await?;
     }
@@ -87,7 +87,7 @@ pub(super) async fn history(
 /// Whether a move that an operator asks for has to go by way of the migration under way: refused where it steers.
 pub(super) fn may_move(shared: &App) -> Result<(), Refused> {
     if shared.pilot.steers() {
-        let app = shared.mover.policy.name.as_str();
+        let app = shared.mover.name.as_str();
         return Err(Refused::from(anyhow!(
             "a migration by itself is under way: pause it first (mirror pause {app}), end it (mirror abort {app}; behind a \
              cutover that rolls back), or let it make the cutover (mirror cutover {app} --when-ready)"

@@ -34,6 +34,15 @@ impl Shared {
         self.one(wanted, who, false, |mover| mover.carry_out(wanted, true, &mut |which| self.end(which)))
     }
 
+    /// Takes the primary in without a hook, though a dead authority has writes that it lacks: connections that wait for that one
+    /// are ended.
+    ///
+    /// # Errors
+    /// As [`Shared::make`].
+    pub(super) fn take_in(&self, who: &str) -> Result<Phases> {
+        self.one(Move::Join, who, false, |mover| mover.take_in(&mut |which| self.end(which)))
+    }
+
     /// Ends connections that a move waits for: a bit of [`mirror_common::flow::sweep`].
     fn end(&self, which: u32) {
         let swept =

@@ -45,11 +45,14 @@ impl Keeper {
             if let Err(error) = keeper.look(*address) {
                 tracing::warn!("the way to the {name}: {error:#}");
             }
-            if keeper.network.route(*address).is_ok_and(|route| route.source == Some(side.nat)) {
+            if keeper
+                .network
+                .route(*address)
+                .is_ok_and(|route| route.source.is_some() && route.source == side.nat.own())
+            {
                 tracing::warn!(
-                    "this host's own packets to the {name} come from its `nat` address {}: no answer to the join hook or \
-                     a health check comes back; `mirror doctor` says what to type",
-                    side.nat
+                    "this host's own packets to the {name} come from its `nat` address: no answer to the join hook or a \
+                     health check comes back; `mirror doctor` says what to type"
                 );
             }
         }

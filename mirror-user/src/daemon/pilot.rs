@@ -40,6 +40,7 @@ use crate::{
 mod appointed;
 mod breakers;
 mod published;
+mod replanned;
 mod sight;
 
 /// It looks this often.
@@ -63,6 +64,8 @@ pub(super) enum Ask {
     Cancel(String),
     /// The last lines of the journal.
     Tail(usize),
+    /// To go by another policy; by whom.
+    Reload(Arc<Policy>, String),
     /// To keep what was decided of the shadow's size: of which resource, and in words.
     Scaled(String, scaler::Decision, String),
 }
@@ -126,7 +129,7 @@ pub(super) fn start(
     asked: Receiver<(Ask, Sender<Answer>)>,
     state_folder: &Path,
 ) -> Result<()> {
-    let policy = &shared.mover.policy;
+    let policy = shared.mover.policy();
     let mut thread = Thread {
         shared: Arc::clone(shared),
         checker: Checker::new(policy.migration.check(), HEALTH)?,
@@ -166,8 +169,16 @@ struct Thread {
     history: History,
     throughput: Throughput,
     judge: Option<Judge>,
-    last: Option<(Instant, Turns)>,
+    last: Option<Look>,
     rate: f64,
+}
+
+/// What was counted so far when the pilot looked.
+struct Look {
+    at: Instant,
+    turns: Turns,
+    /// New connections that weren't taken, by side.
+    not_taken: [u64; 2],
 }
 
 impl Thread {
@@ -213,7 +224,7 @@ impl Thread {
 
     /// Opens the journal, and goes on with what it says is under way.
     fn take_up(&mut self) -> Result<()> {
-        let (file, journal) = JournalFile::open(&self.folder, self.shared.mover.policy.name.as_str())?;
+        let (file, journal) = JournalFile::open(&self.folder, self.shared.mover.name.as_str())?;
         self.journal = Some(file);
         self.appointment = journal.appointment().map(Pending::new);
         if let Some(executor) = Executor::take_up(&journal) {
@@ -253,6 +264,7 @@ impl Thread {
                 }
                 self.event(Event::Asked(command, who)).map(|()| Vec::new())
             }
+            Ask::Reload(policy, who) => self.reload(policy, who).map(|()| Vec::new()),
             Ask::Tail(limit) => match &mut self.journal {
                 Some(journal) => journal.tail(limit),
                 None => Ok(Vec::new()),
@@ -265,7 +277,7 @@ impl Thread {
     }
 
     fn app(&self) -> &str {
-        self.shared.mover.policy.name.as_str()
+        self.shared.mover.name.as_str()
     }
 
     /// Keeps a line beside whatever migration there is, or was; before the first there is nothing that its state could be
@@ -275,7 +287,7 @@ impl Thread {
             self.take_up()?;
         }
         let plan =
-            self.shared.mover.policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
+            self.shared.mover.policy().migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
         let state =
             self.running.as_ref().map_or_else(|| State::new(&plan), |running| running.state().clone());
         let under_way = self.under_way();
@@ -298,7 +310,7 @@ impl Thread {
             "a cutover is ordered: mirror cutover {} --cancel first",
             self.app()
         );
-        let policy = &self.shared.mover.policy;
+        let policy = self.shared.mover.policy();
         ensure!(policy.shadow.is_some(), "the policy names no shadow");
         let word = self.shared.mover.words.load(0);
         ensure!(
@@ -329,7 +341,7 @@ impl Thread {
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
         self.count(verdict.as_ref());
-        let healthy = self.as_breakers_say(self.checker.ask_both(servers(&self.shared.mover.policy)))?;
+        let healthy = self.as_breakers_say(self.checker.ask_both(servers(&self.shared.mover.policy())))?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
         let plan = self.running.as_ref().map(Executor::plan);
@@ -388,6 +400,12 @@ impl Thread {
         match action {
             Action::Rescue => self.took = Some(self.shared.rescue(Move::Rollback, BY_ITSELF)?),
             Action::Make(wanted) => self.took = Some(self.shared.make(wanted, BY_ITSELF)?),
+            Action::TakeIn => {
+                self.shared.take_in(BY_ITSELF)?;
+                let lost = "the primary is taken in as it is, and what only the dead authority has is lost: availability first";
+                self.say(lost.into());
+                self.shared.events.tell(Kind::Fault, Told::reason(lost));
+            }
             Action::Weigh(share) => {
                 if self.shared.mover.words.load(0).weight() != share {
                     self.shared.mover.weigh(share)?;

@@ -31,7 +31,7 @@ const CELLS: u64 = 600;
 /// When there is no thread to be had.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let own = Arc::clone(shared);
-    shared.resources.start(&shared.mover.policy, move || turns(&own))
+    shared.resources.start(&shared.mover.policy(), move || turns(&own))
 }
 
 /// Turns that each side answered so far.
@@ -70,7 +70,7 @@ fn answer(shared: &Shared, since: u64) -> ResourcesAnswer {
         }
     };
     ResourcesAnswer {
-        name: shared.mover.policy.name.as_str().into(),
+        name: shared.mover.name.as_str().into(),
         since,
         sides: Side::BOTH.into_iter().map(side).collect(),
         kept: watch.keeper.kept(),

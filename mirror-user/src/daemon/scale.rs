@@ -42,6 +42,8 @@ struct Sizer {
     driver: Option<Box<dyn Driver + Send>>,
     /// Empty without `[scale]`.
     resources: Vec<Resource>,
+    /// What they go by.
+    by: Option<Scale>,
     demand_file: PathBuf,
     begun: Instant,
     looked: f64,
@@ -65,20 +67,16 @@ fn demand_file(folder: &Path, app: &str) -> PathBuf {
 /// # Errors
 /// When the driver, the scaler or a thread can't be had.
 pub(super) fn start(shared: &Arc<Shared>, state_folder: &Path) -> Result<()> {
-    let policy = &shared.mover.policy;
-    let wanted = policy.wanted();
-    let driver = match wanted {
-        Some(_) => {
-            let launcher = std::env::current_exe().context("can't find the running program")?;
-            Some(Box::new(ProcessDriver::new(state_folder, launcher)?) as Box<dyn Driver + Send>)
-        }
-        None => None,
+    let policy = shared.mover.policy();
+    let driver = if policy.wanted().is_some() {
+        let launcher = std::env::current_exe().context("can't find the running program")?;
+        Some(Box::new(ProcessDriver::new(state_folder, launcher)?) as Box<dyn Driver + Send>)
+    } else {
+        None
     };
-    let mut resources = Vec::new();
-    if let (Some(scale), Some(wanted), Some(driver)) = (&policy.scale, &wanted, &driver) {
-        resources = Resource::both(scale, wanted.limits, driver.lead_time())?.into();
-    }
+    let resources = resources(&policy, driver.as_deref())?;
     let mut sizer = Sizer {
+        by: policy.scale.clone(),
         shared: Arc::clone(shared),
         driver,
         resources,
@@ -96,8 +94,30 @@ pub(super) fn start(shared: &Arc<Shared>, state_folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What is scaled, if anything.
+fn resources(policy: &Policy, driver: Option<&(dyn Driver + Send)>) -> Result<Vec<Resource>> {
+    let (Some(scale), Some(wanted), Some(driver)) = (&policy.scale, policy.wanted(), driver) else {
+        return Ok(Vec::new());
+    };
+    Ok(Resource::both(scale, wanted.limits, driver.lead_time())?.into())
+}
+
 impl Sizer {
+    /// Goes by another `[scale]`, where the policy has one now: as after a start, with what was learned.
+    fn follow_policy(&mut self) {
+        let policy = self.policy();
+        if self.by == policy.scale {
+            return;
+        }
+        self.by = policy.scale.clone();
+        match resources(&policy, self.driver.as_deref()) {
+            Ok(resources) => self.resources = resources,
+            Err(error) => tracing::error!("scaling goes on by the [scale] of before: {error:#}"),
+        }
+    }
+
     fn tick(&mut self) {
+        self.follow_policy();
         let at = self.begun.elapsed().as_secs_f64() * self.shared.board.rate;
         let seconds = at - std::mem::replace(&mut self.looked, at);
         let known = self.shared.resources.known();
@@ -131,8 +151,8 @@ impl Sizer {
         });
     }
 
-    fn policy(&self) -> &Policy {
-        &self.shared.mover.policy
+    fn policy(&self) -> Arc<Policy> {
+        self.shared.mover.policy()
     }
 
     /// Says once what is wrong.
@@ -198,7 +218,7 @@ impl Sizer {
         known: &Known,
         rates: Option<Rates>,
     ) -> Result<Limits, String> {
-        let (board, app) = (&self.shared.board, self.shared.mover.policy.name.as_str());
+        let (board, app) = (&self.shared.board, self.shared.mover.name.as_str());
         let told = board.told();
         let mut refused = None;
         for resource in &mut self.resources {

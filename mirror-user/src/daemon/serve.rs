@@ -18,9 +18,12 @@ use mirror_control::{
     moves::{Move, Refusal, plan},
 };
 use sd_notify::NotifyState;
-use tokio::net::UnixListener;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
 
-use super::{Shared, compare, forecast, metrics, migrate, notify, resources};
+use super::{Shared, compare, forecast, metrics, migrate, notify, reload, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
@@ -78,10 +81,10 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let listener = listen(socket)?;
-        if let Some(metrics) = &shared.mover.policy.metrics {
+        if let Some(metrics) = &shared.mover.policy().metrics {
             metrics::listen(Arc::clone(&shared), metrics.listen).await?;
         }
-        let moves = PATIENCE + shared.mover.policy.join_deadline.max(shared.mover.policy.freeze);
+        let moves = PATIENCE + shared.mover.policy().join_deadline.max(shared.mover.policy().freeze);
         let router = Router::new()
             .route("/status", get(status))
             .route("/flows", get(flows))
@@ -100,20 +103,15 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
             .route("/migration", get(migrate::migration))
             .route("/migration/ask", post(migrate::command))
             .route("/history", get(migrate::history))
+            .route("/reload", post(reload::reload))
             .layer(DefaultBodyLimit::max(BODY))
             .layer(middleware::from_fn(move |peer, request, next| guard(peer, request, next, moves)))
             .with_state(Arc::clone(&shared));
+        tokio::spawn(reload::at_hang_up(Arc::clone(&shared), signal(SignalKind::hangup())?));
         notify::keep_watchdog(&shared);
         notify::tell(NotifyState::Ready);
         tracing::info!("ready: {}", socket.display());
-        let mut hang_up = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-        let events = shared.events.clone();
-        tokio::spawn(async move {
-            while hang_up.recv().await.is_some() {
-                events.reopen();
-            }
-        });
-        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let mut term = signal(SignalKind::terminate())?;
         let stop = async move {
             tokio::select! {
                 _ = term.recv() => {}
@@ -204,6 +202,7 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
         reason: standing.reason.clone(),
         legs_lost: state.legs_lost[side as usize],
+        not_taken: state.not_taken()[side as usize],
         answered: [reads.count(), writes.count()],
         errors: reads.errors + writes.errors,
         errors_compared: compared,
@@ -219,7 +218,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
     let word = shared.mover.words.load(0);
     state.follow(word);
     let app = AppStatus {
-        name: shared.mover.policy.name.as_str().into(),
+        name: shared.mover.name.as_str().into(),
         phase: word.phase().name().into(),
         weight: f64::from(word.weight()) / 100.0,
         authority: word.authority().name().into(),
@@ -274,7 +273,7 @@ fn explained(shared: &Shared, error: anyhow::Error) -> Refused {
     };
     let (Some(side), Ok(state)) = (side, shared.state.lock()) else { return Refused(error) };
     let standing = &state.sides[side as usize];
-    let name = shared.mover.policy.name.as_str();
+    let name = shared.mover.name.as_str();
     Refused(anyhow!(
         "the {} is out of sync ({}, {:.0} s ago); first: mirror join {name}",
         side.name(),
@@ -284,7 +283,7 @@ fn explained(shared: &Shared, error: anyhow::Error) -> Refused {
 }
 
 pub(super) fn check_name(shared: &Shared, app: &str) -> Result<(), Refused> {
-    let mine = shared.mover.policy.name.as_str();
+    let mine = shared.mover.name.as_str();
     if app == mine { Ok(()) } else { Err(Refused(anyhow!("no application {app} here; there is {mine}"))) }
 }
 

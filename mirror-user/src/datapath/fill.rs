@@ -112,6 +112,10 @@ impl Datapath {
             for (end, port) in service.endpoints.iter_mut().zip(ports) {
                 end.port = port.to_be();
             }
+            service.flags &= !Service::TRANSPARENT;
+            if policy.is_transparent(vip.ip()) {
+                service.flags |= Service::TRANSPARENT;
+            }
             let key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
             self.fill_service(key, service).with_context(|| format!("the service {vip}"))?;
         }
@@ -124,7 +128,8 @@ impl Datapath {
         services.insert(key, service, 0)?;
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
         peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
-        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
+        // What comes to a client's address without an entry may be for a connection that the kernel forwards.
+        for end in service.endpoints.iter().filter(|end| end.addr != 0 && end.nat != 0) {
             let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
             peers.insert(from, service.app, 0)?;
         }
@@ -135,7 +140,7 @@ impl Datapath {
 fn endpoint(side: &Endpoint, mss: u16, aliases: &Written) -> Result<abi::Endpoint> {
     Ok(abi::Endpoint {
         addr: aliases.of(side.address.ip())?,
-        nat: aliases.of(side.nat)?,
+        nat: side.nat.own().map_or(Ok(0), |nat| aliases.of(nat))?,
         port: side.address.port().to_be(),
         mss,
         max_requests: side.max_requests,

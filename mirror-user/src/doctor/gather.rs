@@ -80,7 +80,8 @@ fn server(network: &Network, side: &Endpoint) -> Result<Server> {
         Ok(route) => network.neighbour(route)?,
         Err(_) => Neighbour::Unknown,
     };
-    Ok(Server { route, neighbour, nat_device: network.device_with(side.nat)? })
+    let nat_device = side.nat.own().map(|nat| network.device_with(nat)).transpose()?.flatten();
+    Ok(Server { route, neighbour, nat_device })
 }
 
 /// A setting of a device, or of all, for a version of IP; nothing where there is no such device, or no such version.

@@ -1,14 +1,16 @@
 //! What lies on the way of a policy's packets: addresses, devices, neighbours.
 
+mod server;
 mod six;
 
 use std::net::IpAddr;
 
+use self::server::{kept, nat, neighbour};
 use super::{Level, Line};
 use crate::{
     device::Driver,
-    network::{Device, Neighbour, Route, asks, bits, headers},
-    policy::{Endpoint, Hook, Policy},
+    network::{Device, Neighbour, Route, bits, headers},
+    policy::{Endpoint, Hook, Nat, Policy},
 };
 
 /// What was found about a device that the datapath is at.
@@ -88,7 +90,10 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
             }
             Ok(route) => {
                 lines.push(neighbour(name, route.hop, server.neighbour));
-                lines.push(nat(name, side.nat, route, address, server.nat_device, &way.ports));
+                lines.push(match side.nat {
+                    Nat::Own(own) => nat(name, own, route, address, server.nat_device, &way.ports),
+                    Nat::Keep => kept(name, address),
+                });
                 lines.extend(mtu(name, side, route, policy, way));
             }
         }
@@ -110,6 +115,12 @@ fn vip(policy: &Policy, way: &Way, address: IpAddr, device: Option<&Device>) -> 
             );
             Line::ok("service", found)
         }
+        None if policy.is_transparent(address) => Line::ok(
+            "service",
+            format!(
+                "{address} is the primary's own: this host must be on its clients' way there, and on the way back"
+            ),
+        ),
         None if policy.devices.is_empty() => Line::failure(
             "service",
             format!("no device has {address}"),
@@ -204,73 +215,6 @@ fn standing(port: &Port) -> Vec<Line> {
     lines
 }
 
-fn neighbour(side: &str, hop: IpAddr, state: Neighbour) -> Line {
-    let check = format!("neighbour of the {side}");
-    match state {
-        Neighbour::Kept => Line::ok(&check, format!("{hop} is resolved, and kept so")),
-        Neighbour::Known => Line::ok(&check, format!("{hop} is resolved; `mirror run` keeps it so")),
-        Neighbour::Failed => Line::failure(
-            &check,
-            format!("{hop} doesn't answer {}", asks(hop)),
-            format!("is it up, and on this link? ping -c 1 {hop}; ip neigh show {hop}"),
-        ),
-        Neighbour::Unknown | Neighbour::Asked => Line::warning(
-            &check,
-            format!("{hop} isn't resolved yet; `mirror run` asks"),
-            format!("ping -c 1 {hop}"),
-        ),
-    }
-}
-
-fn nat(
-    side: &str,
-    address: IpAddr,
-    route: &Route,
-    server: IpAddr,
-    found: Option<u32>,
-    ports: &[Port],
-) -> Line {
-    let check = format!("nat address of the {side}");
-    let device = name_of(ports, route.device);
-    // Of several IPv6 addresses the kernel sends from one that isn't deprecated.
-    let spare = if address.is_ipv6() { " preferred_lft 0" } else { "" };
-    let add = format!("ip addr add {address}/{} dev {device}{spare}", bits(address));
-    match found {
-        Some(_) if route.source == Some(address) => {
-            let change = format!("ip addr change {address}/{} dev {device}{spare}", bits(address));
-            let another = format!("another address, on {device} too");
-            Line::warning(
-                &check,
-                format!(
-                    "the host's own packets to {server} come from {address}: no answer to the join hook comes back"
-                ),
-                if address.is_ipv6() { change } else { another },
-            )
-        }
-        Some(index) if index == route.device => {
-            Line::ok(&check, format!("{address} is an address of {device}"))
-        }
-        Some(index) => Line::warning(
-            &check,
-            format!(
-                "{address} is an address of {}, but {server} is reached by {device}",
-                name_of(ports, index)
-            ),
-            format!("{add}, or a route to {address} at {server}"),
-        ),
-        None if route.hop == server => Line::failure(
-            &check,
-            format!("no device has {address}: {server} gets no answer when it asks for it"),
-            add,
-        ),
-        None => Line::warning(
-            &check,
-            format!("no device has {address}: its packets must be routed to this host"),
-            add,
-        ),
-    }
-}
-
 /// A leg's path must take the segments that the client was promised. Towards an IPv6 server the daemon sees to it.
 fn mtu(name: &str, side: &Endpoint, route: &Route, policy: &Policy, way: &Way) -> Option<Line> {
     let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
@@ -304,6 +248,17 @@ mod tests {
 
     fn policy(more: &str) -> Policy {
         Policy::parse("x.toml", &format!("{more}\n{POLICY}")).unwrap()
+    }
+
+    #[test]
+    fn where_clients_talk_to_the_primary_itself_no_address_is_missing() {
+        let text = include_str!("../../../policies/transparent.toml");
+        let policy = Policy::parse("transparent.toml", text).unwrap();
+        let mut way = Way { vips: vec![None], ..fine() };
+        way.servers.iter_mut().for_each(|server| server.nat_device = None);
+        let lines = judge(&policy, &way);
+        assert!(lines.iter().all(|line| line.level == Level::Ok), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.found.contains("the primary's own")), "{lines:#?}");
     }
 
     fn device(index: u32, name: &str, kind: &str) -> Device {

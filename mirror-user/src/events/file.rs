@@ -12,8 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tokio::sync::mpsc::Receiver;
 
-use super::{Outcome, Sink, sink};
+use super::{Line, Outcome, Tally};
 
 /// A file that somebody else may move away.
 struct Appended {
@@ -47,12 +48,15 @@ impl Appended {
 ///
 /// # Errors
 /// When the file can't be opened, or there is no thread.
-pub(super) fn start(path: &Path, reopen: Arc<AtomicBool>) -> Result<Sink> {
+pub(super) fn start(
+    path: &Path,
+    reopen: Arc<AtomicBool>,
+    mut from: Receiver<Line>,
+    tally: Arc<Tally>,
+) -> Result<()> {
     let file = Appended::open(path)
         .with_context(|| format!("can't append events to {} (`[events]` in the policy)", path.display()))?;
     let mut appended = Appended { path: path.to_owned(), file: Some(file) };
-    let (sink, mut from) = sink("file".into());
-    let tally = Arc::clone(&sink.tally);
     std::thread::Builder::new().name("events-file".into()).spawn(move || {
         let mut failing = false;
         while let Some(line) = from.blocking_recv() {
@@ -69,5 +73,5 @@ pub(super) fn start(path: &Path, reopen: Arc<AtomicBool>) -> Result<Sink> {
             tally.ended(if failing { Outcome::Failed } else { Outcome::Delivered });
         }
     })?;
-    Ok(sink)
+    Ok(())
 }

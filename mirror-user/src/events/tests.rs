@@ -64,12 +64,51 @@ fn what_can_not_be_written_is_counted() {
 
 #[test]
 fn a_full_queue_drops_and_counts_and_never_waits() {
-    let (sink, _from) = sink("webhook-0".into());
+    let (sink, _from) = Sink::new(Receiver::File("x".into()));
     for _ in 0..QUEUE + 3 {
         sink.send("x".into());
     }
     let counts = sink.tally.lock().clone();
     assert_eq!((counts.queued, counts.by), (QUEUE as u64, BTreeMap::from([(Outcome::QueueFull, 3)])));
+}
+
+#[test]
+fn another_policy_tells_others_and_who_is_in_both_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let webhook: Webhook = toml::from_str("url = \"http://127.0.0.1:1/\"\nmax_attempts = 10\n").unwrap();
+    let both = policy::Events { file: Some(path("a")), webhooks: vec![webhook.clone()] };
+    let events = Events::start(&both, "shop").unwrap();
+    events.tell(Kind::Fault, Told::reason("zero"));
+    lines(&path("a"), 1);
+    let nowhere = policy::Events { file: Some("/nowhere/x".into()), ..both.clone() };
+    assert!(events.prepare(&nowhere).is_err(), "nothing has changed");
+
+    let alone = policy::Events { webhooks: Vec::new(), ..both };
+    let retired = Arc::clone(&events.0.as_ref().unwrap().lock().sinks[1].tally);
+    events.tell_to(events.prepare(&alone).unwrap());
+    events.tell(Kind::Fault, Told::reason("one"));
+    assert_eq!(lines(&path("a"), 2)[1].number, 1, "the file's thread is the one of before");
+    assert_eq!(events.counts().len(), 1);
+    assert_eq!(taken(&events)[&Outcome::Delivered], 2, "and counts on");
+    assert!(retired.retired.load(Ordering::SeqCst));
+
+    let other = policy::Events { file: Some(path("b")), ..alone };
+    events.tell_to(events.prepare(&other).unwrap());
+    events.tell(Kind::Fault, Told::reason("two"));
+    assert_eq!((lines(&path("b"), 1)[0].number, lines(&path("a"), 2).len()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_retired_webhook_is_tried_once() {
+    let (sink, from) = Sink::new(Receiver::File("x".into()));
+    (0..3).for_each(|_| sink.send("x".into()));
+    let tally = Arc::clone(&sink.tally);
+    tally.retired.store(true, Ordering::SeqCst);
+    drop(sink);
+    deliver(from, Arc::clone(&tally), 10, "webhook-0", async |_| Err(Failure::Later("down".into()))).await;
+    let counts = tally.lock().clone();
+    assert_eq!((counts.retries, counts.by), (0, BTreeMap::from([(Outcome::Failed, 3)])));
 }
 
 /// Delivers numbers to a receiver that fails as `fails` says (attempts so far); what it got, and the counts.
@@ -78,7 +117,7 @@ async fn delivered(
     attempts: u32,
     fails: impl Fn(usize) -> Result<(), Failure>,
 ) -> (Vec<String>, Counts) {
-    let (sink, from) = sink("webhook-0".into());
+    let (sink, from) = Sink::new(Receiver::File("x".into()));
     for number in 0..events {
         sink.send(number.to_string().into());
     }

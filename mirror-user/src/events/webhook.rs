@@ -1,6 +1,10 @@
 //! Events posted over HTTP, one after the other, each until it is taken or its attempts are used up.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use axum::http::{Request, StatusCode, Uri, header};
@@ -13,7 +17,7 @@ use hyper_util::{
 };
 use tokio::sync::mpsc::Receiver;
 
-use super::{Line, Outcome, Sink, Tally, sink};
+use super::{Line, Outcome, Tally};
 use crate::policy::Webhook;
 
 /// The longest pause between two attempts.
@@ -50,8 +54,10 @@ pub(super) async fn deliver(
                     tracing::error!("{name}: an event is refused: {why}");
                     break Outcome::Rejected;
                 }
-                Err(Failure::Later(why)) if attempt + 1 >= attempts => {
-                    tracing::error!("{name}: an event is given up after {attempts} attempts: {why}");
+                Err(Failure::Later(why))
+                    if attempt + 1 >= attempts || tally.retired.load(Ordering::SeqCst) =>
+                {
+                    tracing::error!("{name}: an event is given up after {} attempts: {why}", attempt + 1);
                     break Outcome::Failed;
                 }
                 Err(Failure::Later(why)) => {
@@ -143,16 +149,14 @@ fn bearer(file: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// When the host lacks what it takes.
-pub(super) fn start(index: usize, webhook: &Webhook) -> Result<Sink> {
-    let name = format!("webhook-{index}");
-    let (sink, from) = sink(name.clone());
-    let (tally, attempts) = (Arc::clone(&sink.tally), webhook.max_attempts);
+pub(super) fn start(name: String, webhook: &Webhook, from: Receiver<Line>, tally: Arc<Tally>) -> Result<()> {
+    let attempts = webhook.max_attempts;
     let post = Post::new(webhook)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(name.clone()).spawn(move || {
         runtime.block_on(deliver(from, tally, attempts, &name, async |line| post.post(line).await));
     })?;
-    Ok(sink)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+mod exposition;
+
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -81,6 +83,7 @@ fn snapshot() -> Snapshot {
         lagging: 1,
         held: [1, 2, 0],
         legs_lost: [0, 7],
+        not_taken: [0, 3],
         breakers: [(false, 0, [0; 2]), (true, 2, [9, 1])],
         sweeps: (20, 0.5),
         moves: vec![("cutover", "aborted", 2)],
@@ -132,6 +135,7 @@ fn a_scrape_reads_like_this() {
         "mirror_phase{app=\"shop\",phase=\"Shifting\"} 1.0",
         "mirror_phase{app=\"shop\",phase=\"Idle\"} 0.0",
         "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
+        "mirror_connections_not_taken_total{app=\"shop\",side=\"shadow\"} 3.0",
         "mirror_breaker_open{app=\"shop\",side=\"shadow\"} 1.0",
         "mirror_breaker_open{app=\"shop\",side=\"primary\"} 0.0",
         "mirror_breaker_trips_total{app=\"shop\",side=\"shadow\"} 2.0",

@@ -96,6 +96,12 @@ fn plan(plan: &Plan) -> String {
         weight.steps.iter().map(|step| format!("{}", f64::from(*step) / 100.0)).collect();
     let cutover =
         if plan.cutover_by_itself { "by itself" } else { "by an operator: mirror cutover APP --when-ready" };
+    let stale = match moves.availability_first {
+        true => {
+            ";\n            from a dead authority also to a primary that is out of sync, and lacks writes"
+        }
+        false => "",
+    };
     format!(
         "  join      at most {} attempts, {} apart\n  \
            compare   for {} before the first read moves\n  \
@@ -106,7 +112,7 @@ fn plan(plan: &Plan) -> String {
            back      one step, or all at once where it is gross; then {} of rest; {} times at most\n  \
            cutover   {cutover}\n  \
            standby   {}; back by itself when the shadow is worse, unhealthy for {},\n            \
-           or its answers drop below {} % of the usual while requests wait\n",
+           or its answers drop below {} % of the usual while requests wait{stale}\n",
         moves.attempts,
         span(moves.retry_seconds),
         span(weight.dark_seconds),
@@ -143,6 +149,7 @@ impl Show for History {
 fn line(entry: &Entry) -> String {
     let what = match &entry.what {
         What::Begun(_, who) => format!("begun by {who}"),
+        What::Replanned(_, who) => format!("by another policy from here on, of {who}"),
         What::Decided(actions) if actions.is_empty() => String::new(),
         What::Decided(actions) => format!("{actions:?}"),
         What::Moved | What::Asked(..) | What::Appointment | What::Scaled(..) | What::Breaker(_) => {
@@ -154,6 +161,7 @@ fn line(entry: &Entry) -> String {
         What::Scaled(..) => "(scaling)",
         What::Appointment => "(order)",
         What::Breaker(_) => "(breaker)",
+        What::Replanned(..) => "(policy)",
         What::Begun(..) | What::Decided(_) | What::Moved | What::Asked(..) => entry.state.stage.name(),
     };
     let style = if entry.words.contains("worse") || entry.words.contains("failed") { BAD } else { FAINT };

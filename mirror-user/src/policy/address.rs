@@ -16,11 +16,6 @@ pub(super) fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D
     Ok(address)
 }
 
-/// An address of a host.
-pub(super) fn any<'de, D: Deserializer<'de>>(from: D) -> Result<IpAddr, D::Error> {
-    checked(IpAddr::deserialize(from)?).map_err(de::Error::custom)
-}
-
 /// An IPv6 address of a host.
 pub(super) fn six<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv6Addr>, D::Error> {
     let address = Ipv6Addr::deserialize(from)?;
@@ -28,7 +23,8 @@ pub(super) fn six<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ipv6Addr>
     Ok(Some(address))
 }
 
-fn checked(address: IpAddr) -> Result<IpAddr, String> {
+/// An address, if it is a host's.
+pub(super) fn checked(address: IpAddr) -> Result<IpAddr, String> {
     let fault = match address {
         _ if address.is_unspecified() => Some("that is no host's"),
         _ if address.is_loopback() => Some("a loopback address, which no gateway stands before"),

@@ -20,7 +20,7 @@ pub struct Events {
 }
 
 /// An address that events are posted to.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
     /// `https://` or `http://`; certificates are checked by the host's own.

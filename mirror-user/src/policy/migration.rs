@@ -41,6 +41,9 @@ pub struct Migration {
     /// How long the new authority's health checks may fail before traffic rolls back.
     #[serde(deserialize_with = "duration")]
     pub unhealthy: Duration,
+    /// Whether a primary that is out of sync takes over all the same when the new authority is dead and itself is well: what
+    /// only the dead one has is lost. Said aloud where it happens.
+    pub availability_first: bool,
     /// Path of the health check, by GET; without it a TCP connection is one.
     pub health: Option<String>,
     /// Share of the compared answers that may differ, in percent: below it has to be shown for each step and the cutover, and
@@ -77,6 +80,7 @@ impl Default for Migration {
             cutover: Cutover::default(),
             standby: seconds(moves.standby_seconds),
             unhealthy: seconds(moves.unhealthy_seconds),
+            availability_first: moves.availability_first,
             health: None,
             max_divergence: None,
             judge: JudgePolicy::default(),
@@ -89,6 +93,11 @@ impl Migration {
     /// How a side's health is checked.
     pub fn check(&self) -> Check {
         self.health.clone().map_or(Check::Tcp, Check::Http)
+    }
+
+    /// After how long a turn is unanswered, in microseconds.
+    pub fn unanswered_us(&self) -> u32 {
+        (self.throughput.unanswered_seconds * 1e6) as u32
     }
 
     /// What the shadow may be worse by.
@@ -127,6 +136,7 @@ impl Migration {
                 retry_seconds: self.retry.as_secs_f64(),
                 standby_seconds: self.standby.as_secs_f64(),
                 unhealthy_seconds: self.unhealthy.as_secs_f64(),
+                availability_first: self.availability_first,
             },
         };
         plan.validate().map_err(|error| error.to_string())?;

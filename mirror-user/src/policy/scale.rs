@@ -19,7 +19,7 @@ pub const CPU_STEP: u32 = 50;
 pub const MEMORY_STEP: u64 = 16 << 20;
 
 /// How the shadow of `[shadow.process]` is scaled, ahead of what is forecast. Without this table it keeps its size.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Whether decisions are carried out. Otherwise they are only said: a dry run.

@@ -256,6 +256,7 @@ fn journal(report: &Report) -> Markup {
                     td.faint {
                         @match &entry.what {
                             What::Begun(_, who) => { "begun by " (who) }
+                            What::Replanned(_, who) => { "by another policy from here on, of " (who) }
                             What::Decided(actions) => {
                                 @if !actions.is_empty() { (format!("{actions:?}")) }
                             }

@@ -1,7 +1,7 @@
 //! A control group, v1 or v2, or a host that has some controllers in each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     path::{Path, PathBuf},
 };
@@ -145,20 +145,25 @@ impl Group {
             || fs::read_dir(slaves).is_ok_and(|mut entries| entries.next().is_some())
     }
 
-    /// A process of the group, or of one right below it.
+    /// A process of the group, or of one below it: in version 2 a group whose controllers its children have holds none itself
+    /// (cgroup-v2.rst, "No Internal Process Constraint"), and a slice has slices.
     fn process(&self) -> Found<u32> {
-        let folder = match self.folder("cpuacct")? {
-            Folder::Legacy(path) | Folder::Unified(path) => path,
-        };
+        let (Folder::Legacy(group) | Folder::Unified(group)) = self.folder("cpuacct")?;
         let first = |folder: &Path| {
             let text = read_file(folder, "cgroup.procs").ok()?;
             text.lines().next()?.parse().ok()
         };
-        let below = || {
-            let groups = fs::read_dir(&folder).ok()?.flatten().take(MOST_GROUPS);
-            groups.map(|entry| entry.path()).find_map(|path| first(&path))
-        };
-        first(&folder).or_else(below).ok_or(Missing::NotMeasured)
+        let mut groups = VecDeque::from([group]);
+        for _ in 0..MOST_GROUPS {
+            let Some(group) = groups.pop_front() else { break };
+            if let Some(pid) = first(&group) {
+                return Ok(pid);
+            }
+            let below = fs::read_dir(&group).into_iter().flatten().flatten();
+            let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            groups.extend(below.take(MOST_GROUPS).map(|entry| entry.path()));
+        }
+        Err(Missing::NotMeasured)
     }
 }
 
@@ -284,6 +289,28 @@ mod tests {
         let reading = group(no_memory.path(), &[], true).read(1.0);
         assert_eq!(sum(&reading, Metric::Memory), Err(Missing::NotMeasured));
         assert_eq!(sum(&reading, Metric::Cpu), Ok(3_183.740_914));
+    }
+
+    #[test]
+    fn the_network_of_a_group_of_v2_is_that_of_a_process_in_a_group_below() {
+        let devices = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets \
+            errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo: 5 1 0 0 \
+            0 0 0 0 5 1 0 0 0 0 0 0\n  eth0: 700 7 0 0 0 0 0 0 90 3 0 0 0 0 0 0\n";
+        let host = host(&[
+            ("unified/shop.service/cpu.stat", V2_CPU),
+            ("unified/shop.service/cgroup.procs", ""),
+            ("unified/shop.service/web.slice/cgroup.procs", ""),
+            ("unified/shop.service/web.slice/one.scope/cgroup.procs", "22913\n22955\n"),
+            ("proc/22913/net/dev", devices),
+            ("proc/22913/ns/user", ""),
+        ]);
+        std::os::unix::fs::symlink("net:[1]", host.path().join("proc/22913/ns/net")).unwrap();
+        let group = group(host.path(), &[], true);
+        let reading = group.read(1.0);
+        assert_eq!(sum(&reading, Metric::Received), Ok(700.0));
+        assert_eq!(sum(&reading, Metric::Sent), Ok(90.0));
+        fs::write(host.path().join("unified/shop.service/web.slice/one.scope/cgroup.procs"), "").unwrap();
+        assert_eq!(sum(&group.read(2.0), Metric::Sent), Err(Missing::NotMeasured), "nobody is in it");
     }
 
     #[test]

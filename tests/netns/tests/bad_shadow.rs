@@ -1,9 +1,16 @@
 //! P2: a shadow that is killed, stopped, refused, cut off or closing costs no request that it hadn't begun to answer.
 
-use std::time::Duration;
+use std::{
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
-use lab::{checker::Summary, net::Host};
+use lab::{
+    checker::Summary,
+    net::{Host, SERVICE_PORT, VIP},
+};
 use netns_tests::{Running, SOON, Scene, all_answered};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -222,4 +229,21 @@ fn a_stopped_shadow_that_goes_on_is_told_to_forget_its_connections() -> Result<(
         left().is_ok_and(|text| text.trim() == "0")
     })?;
     Ok(())
+}
+
+/// Behind a cutover it is the client's connection that comes to nothing: no answer says so, and no leg is lost.
+#[test]
+fn a_connection_that_the_authority_refuses_counts_as_its_own() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    scene.ctl(&["cutover", "shop"])?;
+    scene.servers[1] = None;
+    let to = SocketAddr::from((VIP, SERVICE_PORT));
+    for _ in 0..3 {
+        let refused = scene.lab.host(Host::Client).run(|| TcpStream::connect_timeout(&to, SOON))?;
+        let kind = refused.err().map(|error| error.kind());
+        ensure!(kind == Some(ErrorKind::ConnectionRefused), "{kind:?}");
+    }
+    scene.wait_status("three of the shadow's", |status| {
+        status["shadow"]["not_taken"] == 3 && status["primary"]["not_taken"] == 0
+    })
 }

@@ -1,9 +1,18 @@
 //! A migration by itself, on real servers, with its own time passing faster than the clock.
 
-use std::time::Duration;
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use lab::{checker::read_journals, gateway::SHARED_CORES_JUDGE, net::Host, proof::prove, wait::wait_for};
+use lab::{
+    checker::read_journals,
+    gateway::SHARED_CORES_JUDGE,
+    net::{Host, SERVICE_PORT, VIP},
+    proof::prove,
+    wait::wait_for,
+};
 use netns_tests::{Running, Scene, all_answered, lab_builder};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -202,6 +211,61 @@ fn an_authority_that_hangs_after_the_cutover_is_rolled_back_from_by_itself() -> 
     rolled_back_from(scene_with(3_000, "")?, "turns wait that the other side has answered", |scene| {
         scene.server(Host::Shadow)?.process().signal(Signal::STOP)
     })
+}
+
+/// Who is in hears nothing of it, and the health check isn't asked for an hour: those who come and are refused are errors.
+#[test]
+#[ignore = "half a minute: cargo xtask soak has it"]
+fn an_authority_that_lets_nobody_in_is_rolled_back_from_by_itself() -> Result<()> {
+    let policy = format!("{MIGRATION}{PINGED}{SHARED_CORES_JUDGE}").replace("\"2m\"", "\"1h\"");
+    let scene = Scene::under(lab_builder()?.up()?, "", &policy, &[], &[RATE])?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    scene.ail(Host::Shadow, "deaf=1")?;
+    let to = SocketAddr::from((VIP, SERVICE_PORT));
+    let come = || scene.lab.host(Host::Client).run(|| TcpStream::connect_timeout(&to, PATIENCE));
+    wait(&scene, "the way back", |status| {
+        // Who comes meanwhile is refused, or is let in by the primary in the end.
+        for _ in 0..10 {
+            let _ = come();
+        }
+        stage(status, "RolledBack")
+    })?;
+    come()??;
+    ensure!(scene.gateway.status()?["shadow"]["not_taken"].as_u64() >= Some(10));
+    all_answered(&client.stop()?)?;
+    let told = told(&scene)?;
+    ensure!(told.iter().any(|line| line.contains("worse") && line.contains("errors")), "{told:#?}");
+    Ok(())
+}
+
+/// C5: it has lost its memory and hasn't joined again when the new authority dies; the policy wants answers all the same.
+#[test]
+#[ignore = "half a minute: cargo xtask soak has it"]
+fn where_availability_comes_first_a_primary_that_lacks_writes_takes_over_from_the_dead() -> Result<()> {
+    let policy = format!("{MIGRATION}availability_first = true\n{PINGED}{SHARED_CORES_JUDGE}");
+    let policy = policy.replace("standby = \"5m\"", "standby = \"1h\"");
+    let mut scene = Scene::under(lab_builder()?.up()?, "", &policy, &[], &[RATE])?;
+    let client = load(&scene)?;
+    scene.ctl(&["migrate", "shop"])?;
+    wait(&scene, "standby", |status| stage(status, "Standby"))?;
+    scene.servers[0] = None;
+    wait(&scene, "the fall", |status| status["primary"]["in_sync"] == false)?;
+    scene.restart(Host::Primary)?;
+    all_answered(&client.stop()?)?;
+    ensure!(scene.gateway.status()?["authority"] == "shadow");
+    scene.servers[1] = None;
+    wait(&scene, "the primary", |status| stage(status, "RolledBack"))?;
+    let status = scene.gateway.status()?;
+    ensure!(status["authority"] == "primary", "{status}");
+    ensure!(status["notices"].to_string().contains("is lost: availability first"), "{status}");
+    let mut next = scene.client(8);
+    (next.log, next.control, next.run) = (None, None, "after".into());
+    next.requests = Some(1_000);
+    all_answered(&scene.run_client(next)?)?;
+    ensure!(told(&scene)?.iter().any(|line| line.contains("availability_first")), "{:#?}", told(&scene)?);
+    Ok(())
 }
 
 /// Each decision is kept before it is carried out: the daemon dies behind every keeping, and behind every act.

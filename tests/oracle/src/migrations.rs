@@ -122,7 +122,13 @@ fn plan(dice: &mut fastrand::Rng) -> Plan {
         cool_down_seconds: 3.0,
         max_attempts: 3,
     };
-    let moves = MovePolicy { attempts: 3, retry_seconds: 2.0, standby_seconds: 4.0, unhealthy_seconds: 2.0 };
+    let moves = MovePolicy {
+        attempts: 3,
+        retry_seconds: 2.0,
+        standby_seconds: 4.0,
+        unhealthy_seconds: 2.0,
+        availability_first: false,
+    };
     Plan { weight, moves, cutover_by_itself: dice.u8(..) < 180, ..Plan::default() }
 }
 

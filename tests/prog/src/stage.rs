@@ -5,12 +5,14 @@
 //! ([`crate::wiretap`]), frames are live: what the XDP program passes goes on to the TC program of that device, as in the
 //! field, and what leaves really leaves; addresses are such that nobody answers.
 
+mod access;
+
 use std::{net::Ipv4Addr, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    Ebpf, Pod,
-    maps::{Array, DevMapHash, HashMap, MapData, PerCpuArray, Queue},
+    Ebpf,
+    maps::{DevMapHash, HashMap, MapData, PerCpuArray},
     programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
 use lab::net::{Host, Lab, LabBuilder, Neighbours, SERVICE_PORT, VIP};
@@ -339,51 +341,10 @@ impl Stage {
         service().endpoints.get(side).copied().context("two sides")
     }
 
-    pub(crate) fn set<V: Pod>(&mut self, name: &str, at: u32, value: V) -> Result<()> {
-        let mut array: Array<_, V> = Array::try_from(self.bpf.map_mut(name).context("no such map")?)?;
-        Ok(array.set(at, value, 0)?)
-    }
-
     /// Writes that legs run from a server.
     pub(crate) fn add_peer(&mut self, end: &Endpoint) -> Result<()> {
         let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
         self.insert(maps::PEERS, from, 0_u32)
-    }
-
-    pub(crate) fn insert<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) -> Result<()> {
-        let mut hash: HashMap<_, K, V> = HashMap::try_from(self.bpf.map_mut(name).context("no such map")?)?;
-        Ok(hash.insert(key, value, 0)?)
-    }
-
-    fn get<V: Pod>(&self, name: &str, at: u32) -> Result<V> {
-        let array: Array<_, V> = Array::try_from(self.bpf.map(name).context("no such map")?)?;
-        Ok(array.get(&at, 0)?)
-    }
-
-    pub(crate) fn push<V: Pod>(&mut self, name: &str, value: V) -> Result<()> {
-        let mut queue: Queue<_, V> = Queue::try_from(self.bpf.map_mut(name).context("no such map")?)?;
-        Ok(queue.push(value, 0)?)
-    }
-
-    /// Takes all there is out of a queue, and returns it.
-    ///
-    /// # Errors
-    /// If there is no such queue.
-    pub fn drain(&mut self, name: &str) -> Result<Vec<u32>> {
-        let mut queue: Queue<_, u32> = Queue::try_from(self.bpf.map_mut(name).context("no such map")?)?;
-        let mut all = Vec::new();
-        while let Ok(value) = queue.pop(0) {
-            all.push(value);
-        }
-        Ok(all)
-    }
-
-    /// Puts values into a queue.
-    ///
-    /// # Errors
-    /// If it is full.
-    pub fn refill<V: Pod>(&mut self, name: &str, values: &[V]) -> Result<()> {
-        values.iter().try_for_each(|value| self.push(name, *value))
     }
 
     /// A client's port that hasn't been used yet.

@@ -36,7 +36,7 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 13] = [
+const ONCE: [&str; 14] = [
     "cli",
     "daemon_moves",
     "demo",
@@ -48,6 +48,7 @@ const ONCE: [&str; 13] = [
     "orders",
     "ports",
     "provision",
+    "reload",
     "resources",
     "scaling",
 ];

@@ -18,6 +18,8 @@ pub(super) struct Ill {
     resets: u64,
     /// This share of them is answered otherwise, at the same length, in millionths.
     differs: u64,
+    /// It stops listening, for good; who is connected stays so.
+    pub(super) deaf: bool,
     /// What connections and requests get instead of answers.
     pub(super) hostility: Option<Hostility>,
 }
@@ -29,7 +31,7 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS, errors=SHARE (0 to 1), resets=SHARE, differs=SHARE, hostile=HOW; nothing to get well\n";
+        const HOW: &str = "delay_ms=MS, deaf=1, hostile=HOW, and shares from 0 to 1: errors, resets, differs; nothing to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
@@ -43,6 +45,7 @@ impl Ill {
                 "errors" if (0.0..=1.0).contains(&value) => ill.errors = (value * 1e6) as u64,
                 "resets" if (0.0..=1.0).contains(&value) => ill.resets = (value * 1e6) as u64,
                 "differs" if (0.0..=1.0).contains(&value) => ill.differs = (value * 1e6) as u64,
+                "deaf" => ill.deaf = value > 0.0,
                 _ => return Err(HOW),
             }
         }
@@ -92,10 +95,12 @@ mod tests {
             errors: 100_000,
             resets: 1_000_000,
             differs: 500_000,
+            deaf: true,
             hostility: Hostility::named("reset-body"),
         };
         assert!(ill.hostility.is_some());
-        assert_eq!(Ill::parse("delay_ms=30&errors=0.1&resets=1&differs=0.5&hostile=reset-body"), Ok(ill));
+        let query = "delay_ms=30&errors=0.1&resets=1&differs=0.5&deaf=1&hostile=reset-body";
+        assert_eq!(Ill::parse(query), Ok(ill));
         assert_eq!(Ill::parse(""), Ok(Ill::default()));
         for bad in [
             "delay_ms",

@@ -35,7 +35,7 @@ impl Thread {
     }
 
     fn probe(&mut self, side: Side) -> Result<()> {
-        let server = servers(&self.shared.mover.policy)[side as usize];
+        let server = servers(&self.shared.mover.policy())[side as usize];
         let (Some(server), true) = (server, self.breaker(side, |b| b.probe_is_due(monotonic_ns()))?) else {
             return Ok(());
         };
@@ -77,7 +77,7 @@ impl Thread {
     fn way_back(&self, side: Side) -> String {
         let joins = side == Side::Shadow
             && self.running.as_ref().is_some_and(|running| running.state().stage == Stage::Joining);
-        match (self.under_way(), self.shared.mover.policy.breaker.rejoin) {
+        match (self.under_way(), self.shared.mover.policy().breaker.rejoin) {
             (true, _) if joins => "the migration joins it".into(),
             (false, true) => "it joins by itself".into(),
             _ => format!("mirror join {}", self.app()),

@@ -14,7 +14,7 @@ use mirror_control::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Thread;
+use super::{Look, Thread};
 use crate::{
     api::migration::{MigrationStatus, OrderStatus},
     datapath::{self, Answers, Turns},
@@ -51,22 +51,32 @@ impl Thread {
     pub(super) fn look(&mut self) -> Result<f64> {
         let now = Instant::now();
         let turns = self.shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?.turns()?;
-        let (before, seen) = match self.last.replace((now, turns.clone())) {
-            Some((before, seen)) => (before, turns.since(&seen)),
-            None => {
-                self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?.begin();
-                (now, Turns::default())
-            }
-        };
+        let not_taken = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?.not_taken();
+        let (before, seen, refused) =
+            match self.last.replace(Look { at: now, turns: turns.clone(), not_taken }) {
+                Some(last) => {
+                    let refused = [0, 1].map(|side| not_taken[side] - last.not_taken[side]);
+                    (last.at, turns.since(&last.turns), refused)
+                }
+                None => {
+                    self.shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?.begin();
+                    (now, Turns::default(), [0; 2])
+                }
+            };
         let digests = self.digests(&seen)?;
         let seconds = (now - before).as_secs_f64() * self.rate;
         let stage = self.running.as_ref().map(|running| running.state().stage);
         let word = self.shared.mover.words.load(0);
+        let moved = word.weight() > 0;
         let [primary, shadow] = [counts(&seen.compared[0]), counts(&seen.compared[1])];
+        let policy = self.running.as_ref().map(|running| &running.plan().judge);
+        let pairs = policy.map(|policy| pairs(&seen, digests, policy, &primary)).unwrap_or_default();
+        let mut tick = Tick { seconds, moved, primary, shadow, pairs };
+        tick.add_not_taken(refused);
         // What a fallen-out shadow answers isn't compared, and behind the cutover the primary isn't the measure any more.
         if matches!(stage, Some(Stage::Mirroring | Stage::Shifting | Stage::Ready)) {
             let minutes = self.history.minutes();
-            self.history.observe(seconds, &primary);
+            self.history.observe(seconds, &tick.primary);
             if self.history.minutes() > minutes {
                 self.keep_past("history", &self.history);
                 self.keep_past("throughput", &self.throughput);
@@ -74,12 +84,8 @@ impl Thread {
         }
         self.look_at_throughput(seconds, &seen, word)?;
         if word.member(Side::Primary) && word.member(Side::Shadow) {
-            let moved = word.weight() > 0;
             match (&mut self.judge, &self.running) {
-                (Some(judge), Some(running)) => {
-                    let pairs = pairs(&seen, digests, &running.plan().judge, &primary);
-                    judge.observe(&Tick { seconds, moved, primary, shadow, pairs });
-                }
+                (Some(judge), Some(_)) => judge.observe(&tick),
                 (None, Some(running)) => {
                     // Until the primary's past is long enough there is none.
                     self.judge = Judge::new(running.plan().judge.clone(), &self.history).ok();
@@ -108,7 +114,7 @@ impl Thread {
     }
 
     pub(super) fn file(&self, what: &str) -> PathBuf {
-        self.folder.join(format!("{}.{what}.json", self.shared.mover.policy.name.as_str()))
+        self.folder.join(format!("{}.{what}.json", self.shared.mover.name.as_str()))
     }
 
     /// Losing it costs the time of learning, no more.

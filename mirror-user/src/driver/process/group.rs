@@ -301,6 +301,32 @@ mod tests {
         assert!(error.to_string().contains("`memory`"), "{error}");
     }
 
+    #[test]
+    fn all_members_of_a_group_of_v2_are_killed_before_it_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let v2 = Hierarchies::V2(folder.path().to_owned());
+        let procs = folder.path().join("g/cgroup.procs");
+        fs::create_dir(folder.path().join("g")).unwrap();
+        let mut members: Vec<_> =
+            (0..2).map(|_| std::process::Command::new("sleep").arg("600").spawn().unwrap()).collect();
+        let listed: String = members.iter().map(|member| format!("{}\n", member.id())).collect();
+        fs::write(&procs, listed).unwrap();
+        // The kernel takes them off the list.
+        let kernel = std::thread::spawn(move || {
+            let ends = members.iter_mut().map(|member| member.wait().unwrap()).collect::<Vec<_>>();
+            fs::remove_file(procs).unwrap();
+            ends
+        });
+        v2.remove("g").unwrap();
+        let ends = kernel.join().unwrap();
+        assert!(
+            ends.iter().all(|end| std::os::unix::process::ExitStatusExt::signal(end) == Some(9)),
+            "{ends:?}"
+        );
+        assert!(!folder.path().join("g").exists());
+        v2.remove("g").unwrap();
+    }
+
     /// Folders of plain files stand for the hierarchies: what is written is what the kernel would read.
     #[test]
     fn limits_are_written_and_read_back_in_either_version() {
@@ -320,6 +346,8 @@ mod tests {
         assert_eq!(v1.limits("g").unwrap(), Some(limits));
         let v2 = Hierarchies::V2(memory.clone());
         v2.make(&group).unwrap();
+        assert_eq!(fs::read_to_string(memory.join("cgroup.subtree_control")).unwrap(), "+cpu +memory");
+        assert_eq!(fs::read_to_string(memory.join("g/memory.max")).unwrap(), (64 << 20).to_string());
         assert_eq!(fs::read_to_string(memory.join("g/cpu.max")).unwrap(), "25000 100000");
         assert_eq!(v2.limits("g").unwrap(), Some(limits));
         fs::write(memory.join("g/cpu.max"), "max 100000").unwrap();
@@ -330,6 +358,9 @@ mod tests {
             assert_eq!(either.denied("g"), None);
             assert!(either.delegate("none", me).is_err() && either.denied("none").is_some());
         }
+        v2.join("g").unwrap();
+        assert_eq!(fs::read_to_string(memory.join("g/cgroup.procs")).unwrap(), "0", "whoever writes");
+        assert!(!cpu.join("cgroup.subtree_control").exists(), "one hierarchy for all");
         let small = Group { limits: Limits { memory_bytes: 4_095, ..limits }, ..group };
         assert!(v2.set(&small).unwrap_err().to_string().contains("uses 4096 bytes"));
     }

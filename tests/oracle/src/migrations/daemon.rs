@@ -298,6 +298,8 @@ impl Daemon {
             Some(Task::Act(Action::BeginStep | Action::NewJudge)) => return self.acted(Ok(())),
             Some(Task::Act(Action::Make(made))) => (made, false),
             Some(Task::Act(Action::Rescue)) => (Move::Rollback, true),
+            // What it loses on purpose is what the rules here forbid.
+            Some(Task::Act(Action::TakeIn)) => unreachable!("no plan here puts availability first"),
         };
         if self.by_hand.is_some() {
             return self.acted(Err("another move is under way; wait for it".into()));

@@ -58,7 +58,7 @@ pub(in super::super) enum Hostility {
     /// A refusal before the body has come, which is read all the same.
     Early,
     /// Takes connections and never reads.
-    Deaf,
+    Inert,
     /// Speaks first, and ends the connection (as one that has waited for too long).
     Unasked,
     /// Ends the connection: where, and how.
@@ -126,7 +126,7 @@ impl Hostility {
             "switch" => Self::Switch,
             "silent" => Self::Silent,
             "early" => Self::Early,
-            "deaf" => Self::Deaf,
+            "inert" => Self::Inert,
             "unasked" => Self::Unasked,
             _ => return None,
         })
@@ -151,7 +151,7 @@ impl Connection {
     /// What comes before any request; says how the connection ends already, if it does.
     pub(super) async fn greet(&mut self) -> io::Result<Option<End>> {
         match self.shared.ill.get().hostility {
-            Some(Hostility::Deaf) => std::future::pending().await,
+            Some(Hostility::Inert) => std::future::pending().await,
             Some(Hostility::Unasked) => {
                 let late = Answer::text("408 Request Timeout", "");
                 late.write_to(&mut self.output, &self.shared.config.name, None, true, false);
@@ -234,7 +234,7 @@ impl Connection {
                 self.output.extend_from_slice(b"and more");
             }
             // They are done with before a request.
-            Hostility::Deaf | Hostility::Unasked => self.write(head, answer, false).await?,
+            Hostility::Inert | Hostility::Unasked => self.write(head, answer, false).await?,
         }
         self.flush().await?;
         Ok(None)
