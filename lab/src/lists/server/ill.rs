@@ -31,7 +31,8 @@ impl Ill {
     }
 
     fn parse(query: &str) -> Result<Self, &'static str> {
-        const HOW: &str = "delay_ms=MS, deaf=1, hostile=HOW; errors, resets, differs: from 0 to 1; nothing to get well\n";
+        const HOW: &str =
+            "delay_ms=MS, deaf=1, hostile=HOW; errors, resets, differs: from 0 to 1; nothing to get well\n";
         let mut ill = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').ok_or(HOW)?;
