@@ -393,6 +393,19 @@ pub fn all_answered(summary: &Summary) -> Result<()> {
     Ok(())
 }
 
+/// Fails unless in each window of this name most reads were answered by this server.
+///
+/// # Errors
+/// If one weren't, or there is no such window.
+pub fn mostly_answered_by(summary: &Summary, windows: &[(&str, Host)]) -> Result<()> {
+    for (name, host) in windows {
+        let window = summary.windows.iter().find(|window| window.name == *name).context("no window")?;
+        let share = window.servers.get(host.name()).map_or(0.0, |server| server.read_share);
+        ensure!(share > 0.5, "{name}: the {host} answered {share} of the reads: {summary:#?}");
+    }
+    Ok(())
+}
+
 /// How often something is done: `short` in a test, `long` where `MIRROR_SOAK` is set.
 pub fn rounds(short: u32, long: u32) -> u32 {
     if std::env::var_os("MIRROR_SOAK").is_some() { long } else { short }

@@ -15,7 +15,7 @@ use lab::{
     transfer::{download, upload},
     wait::wait_for,
 };
-use netns_tests::{Running, SOON, Scene, all_answered, hook, lab_builder};
+use netns_tests::{Running, SOON, Scene, all_answered, hook, lab_builder, mostly_answered_by};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
@@ -99,11 +99,8 @@ fn migrates(scene: &Scene, vips: &[SocketAddr]) -> Result<()> {
     for client in running {
         let summary = client.stop()?;
         all_answered(&summary)?;
-        for (name, most) in [("shifted", "shadow"), ("moved", "shadow"), ("back", "primary")] {
-            let window = summary.windows.iter().find(|window| window.name == name).context("no window")?;
-            let share = window.servers.get(most).map_or(0.0, |server| server.read_share);
-            ensure!(share > 0.5, "{name}: the {most} answered {share} of the reads: {summary:#?}");
-        }
+        let mostly = [("shifted", Host::Shadow), ("moved", Host::Shadow), ("back", Host::Primary)];
+        mostly_answered_by(&summary, &mostly)?;
     }
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["in_sync"] == true, "{status}");

@@ -13,7 +13,7 @@ use lab::{
     net::{Host, Lab},
     programs::ListsServer,
 };
-use netns_tests::{SOON, Scene, all_answered, connect, hook, lab_builder};
+use netns_tests::{SOON, Scene, all_answered, connect, hook, lab_builder, mostly_answered_by};
 
 /// A connection that asks one thing after the other.
 struct Asker(TcpStream);
@@ -96,11 +96,8 @@ fn moved(scene: &Scene, vip: SocketAddr) -> Result<()> {
     client.tick()?;
     let summary = client.stop()?;
     all_answered(&summary)?;
-    for (name, most) in [("shifted", "shadow"), ("moved", "shadow"), ("back", "primary")] {
-        let window = summary.windows.iter().find(|window| window.name == name).context("no window")?;
-        let share = window.servers.get(most).map_or(0.0, |server| server.read_share);
-        ensure!(share > 0.5, "{name}: the {most} answered {share} of the reads: {summary:#?}");
-    }
+    let mostly = [("shifted", Host::Shadow), ("moved", Host::Shadow), ("back", Host::Primary)];
+    mostly_answered_by(&summary, &mostly)?;
     scene.proven().map(drop)
 }
 
