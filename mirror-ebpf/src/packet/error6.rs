@@ -128,11 +128,7 @@ fn put32(words: &mut Words, at: usize, value: u32) {
 
 #[inline(always)]
 fn sum<const FROM: usize, const TO: usize>(words: &Words) -> u64 {
-    let mut sum = 0;
-    for word in FROM..TO {
-        sum += u64::from(words[word]);
-    }
-    sum
+    words[FROM..TO].iter().map(|word| u64::from(*word)).sum()
 }
 
 /// Two numbers of a byte each, as a word lies in memory.
