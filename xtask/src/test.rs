@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use crate::{
     command::{self, cargo, is_root, locked, output, target},
-    docs, ebpf, tidy,
+    docs, ebpf, programs, tidy,
     toolchain::ensure_packages,
     verifier,
 };
@@ -165,6 +165,7 @@ fn clippy(build: &ebpf::BuildArgs) -> Result<()> {
 
 /// The fixtures, at whichever hook each names.
 fn fixtures(args: &TestArgs) -> Result<Count> {
+    programs::ensure(scenarios::PROGRAMS)?;
     let mut total = Count::default();
     for tests in Built::new()?.package("tests/prog") {
         let mut command = tests.command(&["--quiet"]);
