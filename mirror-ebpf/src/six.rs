@@ -24,7 +24,6 @@ const NOEXIST: u64 = 1;
 /// Numbers of protocols (RFC 8200, 4.1).
 const TCP: u8 = 6;
 const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
 
 /// Makes an IPv4 packet of an IPv6 one that is ours. An error is the verdict of one that isn't, or that can't be taken.
 #[inline(never)]
@@ -37,7 +36,7 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return Err(Verdict::NotIpv4) };
     if header.next != TCP {
         return Err(match header.next {
-            ICMPV6 => Verdict::NotTcp,
+            packet::ICMPV6 => Verdict::NotTcp,
             FRAGMENT if lookup::is_service(daddr) => Verdict::FragmentDropped,
             _ => Verdict::NotIpv4,
         });

@@ -31,7 +31,7 @@ impl Written {
     /// # Errors
     /// When there is no room.
     pub fn give(&mut self, address: Ipv6Addr) -> Result<()> {
-        let wanted = as_it_lies(address);
+        let wanted = six::words(address);
         let found = self.0.iter().position(|known| *known == wanted);
         let index = found.or_else(|| self.0.iter().position(|known| *known == FREE));
         let index = index.with_context(|| {
@@ -58,30 +58,13 @@ impl Written {
             IpAddr::V4(four) => return Ok(u32::from_ne_bytes(four.octets())),
             IpAddr::V6(address) => address,
         };
-        let wanted = as_it_lies(address);
+        let wanted = six::words(address);
         let (index, _) = self
             .elements()
             .find(|(_, known)| *known == wanted)
             .with_context(|| format!("{address} has no alias"))?;
         Ok(six::written(index))
     }
-}
-
-/// An IPv6 address as it lies in a packet.
-fn as_it_lies(address: Ipv6Addr) -> Address {
-    let octets = address.octets();
-    std::array::from_fn(|word| {
-        let at = 4 * word;
-        u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
-    })
-}
-
-fn address_of(words: Address) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    for (four, word) in octets.chunks_exact_mut(4).zip(words) {
-        four.copy_from_slice(&word.to_ne_bytes());
-    }
-    Ipv6Addr::from(octets)
 }
 
 /// What aliases stand for, read from the pinned arrays.
@@ -124,7 +107,7 @@ impl Names {
 fn socket(addr: u32, port: u16, outside: impl FnOnce(Meaning) -> Option<Address>) -> SocketAddr {
     let found = if six::is_alias(addr) { outside(six::meaning(addr)) } else { None };
     let address = match found.filter(|words| *words != FREE) {
-        Some(words) => IpAddr::V6(address_of(words)),
+        Some(words) => IpAddr::V6(six::address(words)),
         None => IpAddr::V4(Ipv4Addr::from(addr.to_ne_bytes())),
     };
     SocketAddr::new(address, u16::from_be(port))
@@ -175,7 +158,7 @@ mod tests {
         let read = |addr| {
             socket(addr, 8_080_u16.to_be(), |meaning| match meaning {
                 Meaning::Written(index) => written.0.get(index as usize).copied(),
-                Meaning::Client(5) => Some(as_it_lies(address("2001:db8:1::2"))),
+                Meaning::Client(5) => Some(six::words(address("2001:db8:1::2"))),
                 Meaning::Client(_) => None,
             })
             .to_string()

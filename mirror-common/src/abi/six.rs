@@ -6,8 +6,28 @@
 //! An alias of 240.0.0.0/5 is a client's: one a connection, given and taken back by the datapath. One of 248.0.0.0/5 is
 //! written by the daemon, and lasts as long as the maps do: a service's, a server's, our own.
 
+use core::net::Ipv6Addr;
+
 /// An IPv6 address as it lies in a packet.
 pub type Address = [u32; 4];
+
+/// An address as it lies in a packet.
+pub fn words(address: Ipv6Addr) -> Address {
+    let octets = address.octets();
+    core::array::from_fn(|word| {
+        let at = 4 * word;
+        u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]])
+    })
+}
+
+/// The address that lies so in a packet.
+pub fn address(words: Address) -> Ipv6Addr {
+    let mut octets = [0; 16];
+    for (four, word) in octets.chunks_exact_mut(4).zip(words) {
+        four.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(octets)
+}
 
 /// Addresses that the daemon can give an alias: services', servers', our own.
 pub const MAX_ADDRESSES: u32 = 256;
@@ -119,6 +139,14 @@ mod tests {
             let address: Ipv4Addr = address.parse().unwrap();
             assert!(!is_alias(u32::from_ne_bytes(address.octets())), "{address}");
         }
+    }
+
+    #[test]
+    fn an_address_lies_in_a_packet_octet_by_octet() {
+        let given = Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 3, 4, 5, 0x6789);
+        assert_eq!(words(given)[0].to_ne_bytes(), [0x20, 1, 0xd, 0xb8]);
+        assert_eq!(words(given)[3].to_ne_bytes(), [0, 5, 0x67, 0x89]);
+        assert_eq!(address(words(given)), given);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_skb_change_proto;
 use mirror_common::{
     abi::six::{Address, is_alias},
     checksum,
-    flow::Quote,
+    flow::{LEAST_MTU, Quote},
 };
 
 use super::{ETH, Header6, Macs, PROTOCOL_IPV4, Packet, Skb, six::PROTOCOL_IPV6};
@@ -13,13 +13,11 @@ use crate::maps::Scratch;
 
 /// Numbers of protocols.
 const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
+pub const ICMPV6: u8 = 58;
 /// ICMPv6's types (RFC 4443).
 const UNREACHABLE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const TIME_EXCEEDED: u8 = 3;
-/// The least MTU of a link with IPv6 (RFC 8200, 5), in bytes.
-const LEAST_MTU: u16 = 1_280;
 /// By how much IPv6's header is longer than IPv4's.
 const LONGER: u16 = 20;
 /// Words of Ethernet's header.

@@ -1,13 +1,11 @@
 //! Packets by a builder, and what a packet that came out says.
 
-use std::net::Ipv6Addr;
-
 use anyhow::{Context, Result, ensure};
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TcpHeaderSlice, TransportSlice};
 use mirror_common::{
     abi::{
         Tuple,
-        six::{Address, Client},
+        six::{self, Client},
     },
     flow::tcp,
 };
@@ -85,7 +83,7 @@ impl Seg {
     /// If the options don't fit.
     pub fn frame6(&self, ends: &Client) -> Result<Vec<u8>> {
         let builder = PacketBuilder::ethernet2(MACS.0, MACS.1)
-            .ipv6(octets(ends.saddr), octets(ends.daddr), 64)
+            .ipv6(six::address(ends.saddr).octets(), six::address(ends.daddr).octets(), 64)
             .tcp_header(self.header(ends.sport, ends.dport)?);
         let mut frame = Vec::new();
         builder.write(&mut frame, &self.payload)?;
@@ -123,21 +121,6 @@ impl Seg {
     }
 }
 
-/// An IPv6 address as it lies in a packet.
-fn octets(address: Address) -> [u8; 16] {
-    let mut octets = [0; 16];
-    for (to, word) in octets.chunks_mut(4).zip(address) {
-        to.copy_from_slice(&word.to_ne_bytes());
-    }
-    octets
-}
-
-/// The words of an IPv6 address.
-pub fn words(address: Ipv6Addr) -> Address {
-    let octets = address.octets();
-    std::array::from_fn(|n| u32::from_ne_bytes(std::array::from_fn(|at| octets[4 * n + at])))
-}
-
 /// What an IPv6 frame that came out is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Out6 {
@@ -163,8 +146,8 @@ impl Out6 {
         let sum = header.calc_checksum_ipv6_raw(ip.source(), ip.destination(), slice.payload())?;
         ensure!(sum == header.checksum(), "TCP checksum {:#x} instead of {sum:#x}", header.checksum());
         let ends = Client {
-            saddr: words(ip.source().into()),
-            daddr: words(ip.destination().into()),
+            saddr: six::words(ip.source().into()),
+            daddr: six::words(ip.destination().into()),
             sport: header.source_port().to_be(),
             dport: header.destination_port().to_be(),
         };

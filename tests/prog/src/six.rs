@@ -7,16 +7,13 @@ use lab::net::Host;
 use mirror_common::{
     abi::{
         self, maps,
-        six::{self, Client},
+        six::{self, Client, words},
     },
     flow::tcp,
     switch_word::Side,
 };
 
-use crate::{
-    packet::words,
-    stage::{CLIENTS6, PORT, Stage},
-};
+use crate::stage::{CLIENTS6, PORT, Stage};
 
 /// The service's address.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, 1);

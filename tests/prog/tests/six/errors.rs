@@ -4,12 +4,15 @@ use anyhow::{Context, Result, ensure};
 use etherparse::{Icmpv4Slice, Icmpv6Slice, PacketBuilder, SlicedPacket, TransportSlice};
 use lab::net::Host;
 use mirror_common::{
-    abi::{Tuple, six::Client},
+    abi::{
+        Tuple,
+        six::{Client, words},
+    },
     flow::Quote,
     verdict::Verdict,
 };
 use prog_tests::{
-    packet::{Seg, words},
+    packet::Seg,
     six::{VIP6, answer_to, nat6, silent6},
     stage::{Stage, silent},
 };

@@ -4,13 +4,16 @@ use anyhow::{Context, Result, ensure};
 use etherparse::{IpNumber, PacketBuilder};
 use lab::net::Host;
 use mirror_common::{
-    abi::{Tuple, six},
+    abi::{
+        Tuple,
+        six::{self, words},
+    },
     flow::tcp,
     switch_word::{Phase, Side, SwitchWord},
     verdict::Verdict,
 };
 use prog_tests::{
-    packet::{Out, Out6, Seg, words},
+    packet::{Out, Out6, Seg},
     six::{SYN_ACK, VIP6, answer_to, client6, nat6, silent6},
     stage::{Hook, Seen, Stage, TC_OK, TC_REDIRECT, TC_SHOT, on_stage, silent},
     talk::{ANSWER, CLIENT_ISS, READ, SERVER_ISS, syn},
