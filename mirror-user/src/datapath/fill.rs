@@ -21,6 +21,11 @@ fn connections(flows: u32) -> u32 {
     flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
 }
 
+/// Whether so many connections leave a quarter of the room at most.
+pub(super) fn is_crowded(live: u32, flows: u32) -> bool {
+    live >= connections(flows) / 4 * 3
+}
+
 /// How many clients of IPv6 may have an alias at once, of `flows` that the maps have room for: those of every connection, and
 /// of as many that have just ended as there are spare ports.
 fn clients(flows: u32) -> u32 {
