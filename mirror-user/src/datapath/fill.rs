@@ -98,6 +98,7 @@ impl Datapath {
     fn fill_services(&mut self, policy: &Policy, segments: Segments, aliases: &Written) -> Result<()> {
         let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
         service.idle_ms = policy.idle.as_millis() as u32;
+        service.pressure_ms = policy.pressure.ms(policy.pressure_budget);
         for ((end, side), mss) in service.endpoints.iter_mut().zip(policy.sides()).zip(segments) {
             *end = endpoint(side, mss, aliases)?;
         }
