@@ -3,25 +3,28 @@
 //! A run changes packet and flow, so each is a run of its own, from the same state; what a run of nothing takes (the clock,
 //! the call) is measured beside it and taken off.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use mirror_common::{
-    abi::maps,
-    flow::tcp,
+    abi::{maps, six::Client},
+    flow::{flow_state, tcp},
     switch_word::{Phase, Side, SwitchWord},
 };
 use prog_tests::{
-    packet::Seg,
-    stage::{Hook, Stage, object, on_stage},
-    talk::{ANSWER, READ, Talk, WRITE, client_tuple},
+    packet::{Out6, Seg},
+    six::{SYN_ACK, answer_to, client6},
+    stage::{FLOWS, Hook, Stage, object, on_stage},
+    talk::{ANSWER, CLIENT_ISS, READ, SERVER_ISS, Talk, WRITE, client_tuple, syn},
 };
 use serde::Serialize;
 
 /// Payload of a full segment, in bytes.
 const FULL: usize = 1_448;
+/// The same over IPv6, whose header has 20 bytes more.
+const FULL6: usize = FULL - 20;
 
 /// What one path costs.
 #[derive(Clone, Debug, Serialize)]
@@ -51,8 +54,9 @@ struct Case {
     slot: Option<u32>,
 }
 
-fn answer() -> Vec<u8> {
-    let body = FULL - 60;
+/// An answer of so many bytes, with its head.
+fn answer(bytes: usize) -> Vec<u8> {
+    let body = bytes - 60;
     let mut text = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n").into_bytes();
     text.resize(text.len() + body, b'x');
     text
@@ -73,7 +77,7 @@ fn one_leg(stage: &mut Stage) -> Result<Vec<Case>> {
     let slot = Some(talk.slot);
     let other = Talk::open(stage)?;
     other.says(stage, READ)?;
-    let reply = other.reply(stage, Side::Primary, tcp::ACK)?.with(&answer());
+    let reply = other.reply(stage, Side::Primary, tcp::ACK)?.with(&answer(FULL));
     let reply = reply.frame(other.leg_tuple(stage, Side::Primary)?)?;
     Ok(vec![
         Case { name: "one leg: acknowledgement", from: 2, frame: ack, slot },
@@ -105,6 +109,47 @@ fn two_legs(stage: &mut Stage) -> Result<Vec<Case>> {
         Case { name: "two legs: answer, absorbed", from: 1, frame: absorbed, slot },
         Case { name: "two legs: stale, turned back", from: 2, frame: late, slot: Some(third.slot) },
     ])
+}
+
+/// One leg, client and server of IPv6: every packet is translated where it comes in, and where it leaves.
+fn one_leg_of_ipv6(stage: &mut Stage) -> Result<Vec<Case>> {
+    stage.set_word(SwitchWord::initial())?;
+    stage.with_ipv6()?;
+    let says = Seg::new(tcp::ACK, CLIENT_ISS + 1, SERVER_ISS[0] + 1);
+    let (client, _) = open_of_ipv6(stage, &says)?;
+    let (other, leg) = open_of_ipv6(stage, &says)?;
+    let (ack, request) = (says.frame6(&client)?, says.clone().with(READ).frame6(&client)?);
+    let asked = stage.put(2, &says.clone().with(READ).frame6(&other)?)?;
+    let behind = Out6::parse(&asked.frame)?.seg.seq.wrapping_add(READ.len() as u32);
+    let reply = Seg::new(tcp::ACK, SERVER_ISS[0] + 1, behind).with(&answer(FULL6)).frame6(&leg)?;
+    let (slot, others) = (Some(slot_of(stage, client)?), Some(slot_of(stage, other)?));
+    Ok(vec![
+        Case { name: "IPv6, one leg: acknowledgement", from: 2, frame: ack, slot },
+        Case { name: "IPv6, one leg: request of 31 B, read", from: 2, frame: request, slot },
+        Case { name: "IPv6, one leg: answer of 1.4 KB, head read", from: 0, frame: reply, slot: others },
+    ])
+}
+
+/// A connection whose handshake is done: the client's end, and what the server's segments have.
+fn open_of_ipv6(stage: &mut Stage, confirms: &Seg) -> Result<(Client, Client)> {
+    let client = client6(stage.client_port());
+    let dialled = Out6::parse(&stage.put(2, &syn().frame6(&client)?)?.frame)?;
+    let leg = answer_to(dialled.ends);
+    let accepts = Seg::new(SYN_ACK, SERVER_ISS[0], dialled.seg.seq.wrapping_add(1)).options(&[2, 4, 5, 0xa0]);
+    stage.put(0, &accepts.frame6(&leg)?)?;
+    stage.put(2, &confirms.frame6(&client)?)?;
+    Ok((client, leg))
+}
+
+/// Its slot, by the client's port: which alias the client has isn't known outside.
+fn slot_of(stage: &Stage, client: Client) -> Result<u32> {
+    for slot in 0..FLOWS {
+        let flow = stage.flow(slot)?;
+        if flow.state == flow_state::OPEN && flow.tuple.sport == client.sport {
+            return Ok(slot);
+        }
+    }
+    bail!("no open connection from port {}", u16::from_be(client.sport))
 }
 
 fn run(stage: &Stage, case: &Case) -> Result<u64> {
@@ -152,6 +197,9 @@ pub(crate) fn measure(hook: Hook, count: usize) -> Result<Vec<Path>> {
         let nothing = nothing(count)?;
         let mut cases = vec![not_ours(stage)?];
         cases.extend(one_leg(stage)?);
+        if hook == Hook::Tc {
+            cases.extend(one_leg_of_ipv6(stage)?);
+        }
         let word_one = SwitchWord::initial();
         let ones = cases.len();
         cases.extend(two_legs(stage)?);

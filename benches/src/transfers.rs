@@ -54,6 +54,9 @@ pub(crate) struct TransferArgs {
     /// Where the programs run: tc or xdp
     #[arg(long, default_value = "tc")]
     hook: String,
+    /// What all hosts control congestion by; without it this host's own, which is seldom what an application's clients have
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// Only links whose name has this in it
     #[arg(long, value_name = "NAME", default_value = "")]
     only: String,
@@ -132,7 +135,8 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
         .filter(|links| links.name.contains(&args.only))
         .collect();
     ensure!(!all.is_empty(), "no links' name has {:?} in it", args.only);
-    let sites = [Site::build(false, &args.hook)?, Site::build(true, &args.hook)?];
+    let site = |impaired| Site::build(impaired, &args.hook, args.congestion.as_deref());
+    let sites = [site(false)?, site(true)?];
     let mut rounds: Vec<Rounds> = Vec::new();
     for links in &all {
         let site = &sites[usize::from(links.impaired())];
@@ -152,7 +156,7 @@ pub(crate) fn run(args: &TransferArgs) -> Result<()> {
             site.set(&Links::default())?;
         }
     }
-    println!("{}", table::markdown(&rounds));
+    println!("congestion control: {}\n\n{}", sites[0].congestion()?, table::markdown(&rounds));
     if let Some(file) = &args.json {
         std::fs::write(file, serde_json::to_string_pretty(&table::json(&rounds))?)
             .with_context(|| format!("can't write {}", file.display()))?;

@@ -1,6 +1,8 @@
 //! What lies between the hosts.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use lab::{
     net::{Host, Lab, LinkSpec},
     programs::ListsServer,
@@ -51,6 +53,10 @@ pub(super) fn all(mbits: u64, client_ms: u64) -> Vec<Links> {
     all
 }
 
+/// What a host controls congestion by.
+const CONGESTION: &str = "ipv4/tcp_congestion_control";
+const HOW_TO_ALLOW: &str = "sysctl -w net.ipv4.tcp_allowed_congestion_control=\"reno bbr cubic\"";
+
 /// A lab with both servers.
 pub(super) struct Site {
     /// The hosts.
@@ -64,7 +70,7 @@ impl Site {
     ///
     /// # Errors
     /// If something can't be started.
-    pub(super) fn build(impaired: bool, hook: &str) -> Result<Self> {
+    pub(super) fn build(impaired: bool, hook: &str, congestion: Option<&str>) -> Result<Self> {
         let mut lab = Lab::builder().forwarding(true).xdp_ready(hook == "xdp");
         for host in Host::ENDS.into_iter().filter(|_| impaired) {
             lab = lab.link(host, LinkSpec::wire(Impairment::default()));
@@ -73,10 +79,24 @@ impl Site {
         for host in Host::ENDS {
             // What one connection has learned of the way must not slow the next one down.
             lab.host(host).sysctl("ipv4/tcp_no_metrics_save", "1")?;
+            if let Some(name) = congestion {
+                let help =
+                    || format!("a namespace may have {name} only if this host allows it: {HOW_TO_ALLOW}");
+                lab.host(host).sysctl(CONGESTION, name).with_context(help)?;
+            }
         }
         let servers = [Host::Primary, Host::Shadow].map(|host| ListsServer::on(&lab, host, &["--volatile"]));
         let [primary, shadow] = servers;
         Ok(Self { lab, impaired, _servers: [primary?, shadow?] })
+    }
+
+    /// What its hosts control congestion by.
+    ///
+    /// # Errors
+    /// If their kernel doesn't say.
+    pub(super) fn congestion(&self) -> Result<String> {
+        let read = || std::fs::read_to_string(Path::new("/proc/sys/net").join(CONGESTION));
+        Ok(self.lab.host(Host::Client).run(read)??.trim().to_owned())
     }
 
     /// From now on the links are like this.

@@ -42,7 +42,7 @@ pub const TC_SHOT: u32 = 2;
 pub const TC_OK: u32 = 0;
 
 /// Slots and ports that the stage has.
-const FLOWS: u32 = 1024;
+pub const FLOWS: u32 = 1024;
 /// What legs' first numbers are made from, if nothing else is said.
 pub const SECRET: u64 = 7;
 /// Connections of IPv6 clients that it can have.
