@@ -2,6 +2,7 @@
 
 mod attach;
 mod fill;
+mod pools;
 mod turns;
 
 use std::{
@@ -38,6 +39,8 @@ pub struct Datapath {
     flows: u32,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
+    /// Each side's servers of each service.
+    placed: Vec<pools::Placed>,
 }
 
 /// What a whole sweep found.
@@ -103,7 +106,7 @@ impl Datapath {
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
         let unanswered_us = policy.migration.unanswered_us();
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
+        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us, placed: Vec::new() })
     }
 
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].

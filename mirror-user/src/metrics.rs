@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub not_taken: [u64; 2],
     /// By side: whether its circuit breaker is open, how often lost legs opened it, and probes in vain and not.
     pub breakers: [(bool, u64, [u64; 2]); 2],
+    /// By side: its servers, and whether each is well, where there are several.
+    pub backends: [Vec<(std::net::SocketAddr, bool)>; 2],
     /// Sweeps so far, and the seconds that they took.
     pub sweeps: (u64, f64),
     /// Moves so far: which, how it ended, how many.
@@ -127,6 +129,17 @@ impl Snapshot {
 
     fn by_side(value: impl Fn(Side) -> f64) -> Vec<(Labels, f64)> {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
+    }
+
+    fn backends(&self) -> Vec<(Labels, f64)> {
+        let labels = |side: Side, server: &std::net::SocketAddr| {
+            vec![("side", side.name().into()), ("server", server.to_string())]
+        };
+        let of = |side: Side| {
+            let servers = self.backends[side as usize].iter();
+            servers.map(move |(server, well)| (labels(side, server), f64::from(u8::from(*well))))
+        };
+        Side::BOTH.into_iter().flat_map(of).collect()
     }
 
     fn probes(&self) -> Vec<(Labels, f64)> {
@@ -240,6 +253,7 @@ impl Snapshot {
                 "New connections that the side's server refused or didn't answer",
                 Self::by_side(|side| self.not_taken[side as usize] as f64),
             ),
+            gauge("server_well", "1: the server's health checks find it well", self.backends()),
             gauge(
                 "breaker_open",
                 "1: the side fell out of sync, and no probe has found it well since",

@@ -1,5 +1,7 @@
 //! What the daemon knows beyond the words: since when each side is in sync or not, and why.
 
+mod backends;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -21,6 +23,8 @@ use crate::{
     events::{Events, Kind, Told},
     words::monotonic_ns,
 };
+
+pub use backends::{Backend, Backends};
 
 /// Notices that are kept.
 const NOTICES: usize = 256;
@@ -60,6 +64,8 @@ pub struct State {
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
     /// The circuit breakers, by side.
     pub breakers: [Breaker; 2],
+    /// By side: its servers, where it has several.
+    pub backends: [Backends; 2],
     /// How often lost legs opened them.
     pub trips: [u64; 2],
     /// How often they asked, by side: in vain, and not.
@@ -90,6 +96,7 @@ impl State {
         };
         Self {
             breakers: Side::BOTH.map(breaker),
+            backends: Default::default(),
             trips: [0; 2],
             probes: [[0; 2]; 2],
             policy,
@@ -148,7 +155,7 @@ impl State {
                 _ => {}
             }
             if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
-                self.losses[side as usize].lost(flow, loss, event.at);
+                self.losses[side as usize].lost(flow, event.backend(), loss, event.at);
             }
             if counts && standing.in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
                 self.breakers[side as usize].lost(event.at);
@@ -206,7 +213,8 @@ impl State {
         let side = word.authority().other();
         let next = word.out_of_sync(side)?;
         let now = monotonic_ns();
-        let restarted = self.losses[side as usize].restarted(now).filter(|_| !durable);
+        let takes = self.backends[side as usize].takes();
+        let restarted = self.losses[side as usize].restarted(takes, now).filter(|_| !durable);
         if let Some((lost, legs)) = restarted {
             self.pending = Some(format!(
                 "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",

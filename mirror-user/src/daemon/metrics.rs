@@ -66,6 +66,9 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
     snapshot.not_taken = state.not_taken();
+    snapshot.backends = state.backends.each_ref().map(|backends| {
+        backends.0.iter().map(|backend| (backend.address, backend.health.is_well())).collect()
+    });
     snapshot.breakers = Side::BOTH.map(|side| {
         let n = side as usize;
         (!state.breakers[n].may_join(), state.trips[n], state.probes[n])
