@@ -6,6 +6,7 @@
 //! field, and what leaves really leaves; addresses are such that nobody answers.
 
 mod access;
+mod pools;
 
 use std::{net::Ipv4Addr, process::Command};
 
