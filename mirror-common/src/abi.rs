@@ -162,7 +162,7 @@ pub struct Config {
     pub secret: u64,
 }
 
-/// What the daemon asks of a run of the sweep program, and what the run found: 40 bytes.
+/// What the daemon asks of a run of the sweep program, and what the run found: 168 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SweepState {
@@ -186,6 +186,8 @@ pub struct SweepState {
     pub unanswered_us: u32,
     /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
     pub unanswered: u32,
+    /// Open legs by side and server ([`backend`]). Writer: sweep.
+    pub legs: [[u32; backend::MAX_BACKENDS]; 2],
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
@@ -398,7 +400,7 @@ const _: () = {
     assert!(size_of::<Service>() == 52);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 40);
+    assert!(size_of::<SweepState>() == 168);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);

@@ -27,6 +27,8 @@ pub struct ServerStatus {
     pub takes: bool,
     /// Seconds since it is well, or isn't.
     pub since: f64,
+    /// Open connections to it.
+    pub connections: u32,
 }
 
 /// One side in [`Status`].

@@ -58,6 +58,8 @@ pub struct Swept {
     pub queued: u32,
     /// Whose client waits for an answer that the side without authority has given.
     pub unanswered: u32,
+    /// Open legs by side and server ([`abi::backend`]).
+    pub legs: [[u32; abi::backend::MAX_BACKENDS]; 2],
 }
 
 /// Largest segments on the way to each side's server, in bytes; 0: whatever the client says.
@@ -133,6 +135,9 @@ impl Datapath {
             total.open_writes += found.open_writes;
             total.queued += found.queued;
             total.unanswered += found.unanswered;
+            for (total, found) in total.legs.as_flattened_mut().iter_mut().zip(found.legs.as_flattened()) {
+                *total += found;
+            }
         }
         for _ in 0..total.queued {
             let program: &mut SchedClassifier =

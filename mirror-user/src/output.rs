@@ -157,7 +157,14 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
             (false, false) => "; gets no new connections".into(),
         };
         let since = format!("for {}{standing}", span(server.since));
-        let _ = writeln!(text, "  {:<8} {} {well} {}", "", server.address, styled(FAINT, since));
+        let connections = format!("{} connections", server.connections);
+        let _ = writeln!(
+            text,
+            "  {:<8} {}   {connections}   {well} {}",
+            "",
+            server.address,
+            styled(FAINT, since)
+        );
     }
 }
 
@@ -365,7 +372,13 @@ mod tests {
     }
 
     fn server(host: u8, well: bool, takes: bool) -> ServerStatus {
-        ServerStatus { address: ([10, 0, 3, host], 80).into(), well, takes, since: 60.0 }
+        ServerStatus {
+            address: ([10, 0, 3, host], 80).into(),
+            well,
+            takes,
+            since: 60.0,
+            connections: u32::from(host),
+        }
     }
 
     #[test]
@@ -402,9 +415,9 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
-           10.0.3.2:80 well for 60 s
-           10.0.3.3:80 not well for 60 s; gets no new connections
-           10.0.3.4:80 not well for 60 s; tried all the same: none is well
+           10.0.3.2:80   2 connections   well for 60 s
+           10.0.3.3:80   3 connections   not well for 60 s; gets no new connections
+           10.0.3.4:80   4 connections   not well for 60 s; tried all the same: none is well
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4

@@ -158,7 +158,7 @@ impl State {
                 self.losses[side as usize].lost(flow, event.backend(), loss, event.at);
             }
             if counts && standing.in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
-                self.breakers[side as usize].lost(event.at);
+                self.breakers[side as usize].lost(event.backend(), event.at);
             }
         } else if event.kind == EventKind::LegOpen as u32 {
             self.losses[side as usize].opened(flow);
@@ -222,7 +222,7 @@ impl State {
             ));
             return Some((next, App::RESTARTED));
         }
-        if !self.breakers[side as usize].trips(now) {
+        if !self.breakers[side as usize].trips(takes, now) {
             return None;
         }
         let BreakerPolicy { lost_legs, window, .. } = &self.policy;

@@ -7,7 +7,7 @@ use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
-use crate::abi::backend;
+use crate::abi::{Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -110,8 +110,10 @@ pub(super) fn lose<S: Switch>(
     if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
         step.reason |= LossReason::FAILED;
     }
-    let bad = refused || step.reason & LossReason::FAILED != 0;
-    flow.leg_mut(side).port = backend::lost(flow.leg(side).port, bad);
+    if terms.service.flags & Service::POOLED != 0 {
+        let bad = refused || step.reason & LossReason::FAILED != 0;
+        flow.leg_mut(side).port = backend::lost(flow.leg(side).port, bad);
+    }
     if !flow.has(Flow::AHEAD) && !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
         flow.set(Flow::MOVED, false);

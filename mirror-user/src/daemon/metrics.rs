@@ -66,8 +66,9 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
     snapshot.not_taken = state.not_taken();
-    snapshot.backends = state.backends.each_ref().map(|backends| {
-        backends.0.iter().map(|backend| (backend.address, backend.health.is_well())).collect()
+    snapshot.backends = Side::BOTH.map(|side| {
+        let legs = &state.swept.legs[side as usize];
+        state.backends[side as usize].status(legs)
     });
     snapshot.breakers = Side::BOTH.map(|side| {
         let n = side as usize;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mirror_common::switch_word::Side;
+use mirror_common::{abi::backend::MAX_BACKENDS, switch_word::Side};
 use mirror_control::backends::{Health, taking};
 
 use super::State;
@@ -46,13 +46,14 @@ impl Backends {
         (!self.0.is_empty()).then(|| self.0.iter().any(|backend| backend.health.is_well()))
     }
 
-    /// As `status` shows them.
-    pub fn status(&self) -> Vec<ServerStatus> {
+    /// As `status` shows them. `legs`: those that are open, by the servers' numbers.
+    pub fn status(&self, legs: &[u32; MAX_BACKENDS]) -> Vec<ServerStatus> {
         let one = |(backend, takes): (&Backend, bool)| ServerStatus {
             address: backend.address,
             well: backend.health.is_well(),
             takes,
             since: monotonic_ns().saturating_sub(backend.since_ns) as f64 / 1e9,
+            connections: legs.get(backend.number as usize).copied().unwrap_or(0),
         };
         self.0.iter().zip(self.taking()).map(one).collect()
     }
@@ -119,8 +120,11 @@ mod tests {
         assert_eq!([0; 4].map(&mut checked), [0b1001, 0b1001, 0b1, 0b1]);
         assert_eq!(state.notices, ["shadow's server 10.0.3.5:80 isn't well"]);
         assert_eq!(state.backends[1].any_is_well(), Some(true));
-        let shown = state.backends[1].status();
-        assert_eq!(shown.iter().map(|one| one.takes).collect::<Vec<_>>(), [true, false]);
+        let mut legs = [0; MAX_BACKENDS];
+        (legs[0], legs[1], legs[3]) = (4, 7, 5);
+        let shown = state.backends[1].status(&legs);
+        let shown: Vec<_> = shown.iter().map(|one| (one.takes, one.connections)).collect();
+        assert_eq!(shown, [(true, 4), (false, 5)]);
     }
 
     #[test]

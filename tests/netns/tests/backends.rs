@@ -95,6 +95,20 @@ impl Balanced {
         (0..CONNECTIONS).map(|_| one()).collect()
     }
 
+    /// Waits until the status has so many connections to each of a side's servers.
+    fn wait_connections(&self, host: Host, each: &[usize]) -> Result<()> {
+        self.scene.wait_status(&format!("connections {each:?}"), |status| {
+            let servers = status[host.name()]["servers"].as_array();
+            servers.is_some_and(|servers| {
+                servers.iter().map(|server| &server["connections"]).eq(each
+                    .iter()
+                    .map(|n| Value::from(*n))
+                    .collect::<Vec<_>>()
+                    .iter())
+            })
+        })
+    }
+
     fn status(&self) -> Result<Value> {
         self.scene.gateway.status()
     }
@@ -154,7 +168,8 @@ fn a_lost_server_of_the_authority_takes_its_own_connections_with_it_alone() -> R
     let mut balanced = Balanced::new()?;
     for (host, order) in [(Host::Primary, "cutover"), (Host::Shadow, "rollback")] {
         let open = balanced.open()?;
-        shares(&open, host, None)?;
+        let shares_open = shares(&open, host, None)?;
+        balanced.wait_connections(host, &shares_open)?;
         balanced.kill(host, 1);
         only_its_own_are_hurt(open, &name(host, 1))?;
         balanced.wait_well(host, 1, false)?;
@@ -190,7 +205,12 @@ fn a_lost_server_of_the_mirror_costs_no_request_and_no_sync_at_any_weight() -> R
     config.duration = Some(Duration::from_secs(300));
     let client = balanced.scene.start_client(config)?;
     for round in 0..rounds(1, 20) {
-        for (n, weight) in (0..SERVERS).zip(["0", "50", "100"]) {
+        for (n, weight) in [(0, "0"), (1, "50"), (2, "100")] {
+            if n == 2 {
+                // All legs go to it by now. Those two come back, and take over from it.
+                balanced.restart(Host::Shadow, 0)?;
+                balanced.restart(Host::Shadow, 1)?;
+            }
             balanced.scene.ctl(&["weight", "shop", weight])?;
             client.mark(&format!("{weight}-{round}"))?;
             balanced.scene.wait_status("two legs", |status| status["two_legs"] == CONNECTIONS)?;
@@ -206,8 +226,8 @@ fn a_lost_server_of_the_mirror_costs_no_request_and_no_sync_at_any_weight() -> R
             ensure!(status["shadow"]["in_sync"] == true, "{status}");
             let hurt = status["shadow"]["legs_lost"].as_u64().context("legs lost")? - lost;
             ensure!(hurt > 0, "at {weight} the server that died had no leg: {status}");
-            balanced.restart(Host::Shadow, n)?;
         }
+        balanced.restart(Host::Shadow, 2)?;
     }
     let summary = client.stop()?;
     all_answered(&summary)?;
