@@ -134,6 +134,9 @@ pub struct LegStatus {
     pub state: String,
     /// The gateway's port that it comes from.
     pub port: u16,
+    /// The server that it goes to, where its side has several.
+    #[serde(default)]
+    pub server: Option<String>,
     /// Requests that its server has answered, over all legs of this flow and side.
     pub answered: u32,
     /// Of the client's bytes it hasn't acknowledged so many.

@@ -86,7 +86,8 @@ impl Service {
             return Some(what.into());
         }
         if self.affinity == Affinity::Client && self.has_six() {
-            return Some("`affinity = \"client\"` tells clients by IPv4 addresses: of IPv6 each connection has one of its own".into());
+            let what = "`affinity = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
+            return Some(what.into());
         }
         if self.vip6.is_some() && self.vip.is_ipv6() {
             return Some("`vip` is of IPv6 already: `vip6` stands beside an IPv4 `vip`".into());

@@ -92,10 +92,30 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use mirror_common::switch_word::SwitchWord;
+    use mirror_common::{
+        abi::{App, Event, EventKind},
+        flow::LossReason,
+        switch_word::SwitchWord,
+    };
     use mirror_control::breaker::BreakerPolicy;
 
     use super::*;
+
+    fn refused(slot: u32, number: u32) -> Event {
+        let (kind, reason) = (EventKind::LegLost as u32, LossReason::Refused as u32);
+        Event { at: monotonic_ns(), kind, slot, side: 1 | number << 8, reason, ..Event::default() }
+    }
+
+    #[test]
+    fn one_server_that_loses_its_legs_is_no_restart_of_its_side_and_all_of_them_are() {
+        let mut state = state();
+        let word = SwitchWord::initial().with_member(Side::Shadow, true);
+        state.follow(word);
+        (0..4).for_each(|slot| state.note(&refused(slot, 3)));
+        assert_eq!(state.unfit(word, false), None, "server 0 goes on");
+        state.note(&refused(4, 0));
+        assert_eq!(state.unfit(word, false).map(|(_, reason)| reason), Some(App::RESTARTED));
+    }
 
     fn state() -> State {
         let mut state = State::new(SwitchWord::initial(), (0, 0), BreakerPolicy::default());
