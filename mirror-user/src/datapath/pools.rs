@@ -88,7 +88,8 @@ impl Datapath {
             let numbers = numbered(pool, wanted)?;
             map.set(index, *pool, 0)?;
             let end = &mut service.endpoints[side];
-            (end.addr, end.port) = (pool.addrs[0], pool.ports[0]);
+            // Without a server of the policy's the side doesn't exist, whoever was there before.
+            (end.addr, end.port) = if wanted.is_empty() { (0, 0) } else { (pool.addrs[0], pool.ports[0]) };
             if !wanted.is_empty() && numbers != [0] {
                 service.flags |= Service::POOLED;
             }

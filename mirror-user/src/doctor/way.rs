@@ -319,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn each_of_several_servers_is_looked_at() {
+        let text = include_str!("../../../policies/balanced.toml");
+        let policy = Policy::parse("balanced.toml", text).unwrap();
+        let servers = policy.servers().map(|(name, _, at)| {
+            let device = if name == "primary" { 2 } else { 3 };
+            server(device, &at.ip().to_string())
+        });
+        let mut way = Way { servers: servers.collect(), ..fine() };
+        assert_eq!(worst(&judge(&policy, &way)), Level::Ok);
+        way.servers[4].neighbour = Neighbour::Failed;
+        let line = only(&policy, &way, Level::Failure);
+        assert!(line.check.contains("shadow") && line.found.contains("10.0.3.3"), "{line:?}");
+    }
+
+    #[test]
     fn addresses_that_nobody_has_are_typed_out() {
         let line = only(&policy(""), &Way { vips: vec![None], ..fine() }, Level::Failure);
         assert!(advice(&line).starts_with("ip addr add 10.77.1.1/32 dev"), "{line:?}");

@@ -97,16 +97,18 @@ impl Balanced {
 
     /// Waits until the status has so many connections to each of a side's servers.
     fn wait_connections(&self, host: Host, each: &[usize]) -> Result<()> {
+        let of = |server: &Value| server["connections"].as_u64().and_then(|n| usize::try_from(n).ok());
         self.scene.wait_status(&format!("connections {each:?}"), |status| {
             let servers = status[host.name()]["servers"].as_array();
-            servers.is_some_and(|servers| {
-                servers.iter().map(|server| &server["connections"]).eq(each
-                    .iter()
-                    .map(|n| Value::from(*n))
-                    .collect::<Vec<_>>()
-                    .iter())
-            })
+            servers.is_some_and(|servers| servers.iter().map(of).eq(each.iter().copied().map(Some)))
         })
+    }
+
+    /// Starts the daemon again under another policy.
+    fn run_with(&mut self, policy: &str) -> Result<()> {
+        std::fs::write(self.scene.gateway.folder().join("policy.toml"), policy)?;
+        self.scene.gateway.stop()?;
+        self.scene.gateway.run(&[])
     }
 
     fn status(&self) -> Result<Value> {
@@ -166,10 +168,12 @@ fn only_its_own_are_hurt(connections: Vec<(TcpStream, String)>, lost: &str) -> R
 #[test]
 fn a_lost_server_of_the_authority_takes_its_own_connections_with_it_alone() -> Result<()> {
     let mut balanced = Balanced::new()?;
+    let open = balanced.open()?;
+    balanced.wait_connections(Host::Primary, &shares(&open, Host::Primary, None)?)?;
+    drop(open);
     for (host, order) in [(Host::Primary, "cutover"), (Host::Shadow, "rollback")] {
         let open = balanced.open()?;
-        let shares_open = shares(&open, host, None)?;
-        balanced.wait_connections(host, &shares_open)?;
+        shares(&open, host, None)?;
         balanced.kill(host, 1);
         only_its_own_are_hurt(open, &name(host, 1))?;
         balanced.wait_well(host, 1, false)?;
@@ -192,6 +196,30 @@ fn only_moves(connections: Vec<(TcpStream, String)>, order: &str, balanced: &Bal
     for (mut stream, server) in connections {
         ensure!(ask(&mut stream).with_context(|| format!("{order}: {server}'s"))?.starts_with(to.name()));
     }
+    Ok(())
+}
+
+/// It keeps what it has and gets no more, though the others have moved up in the list.
+#[test]
+fn a_server_that_is_left_out_of_the_policy_is_drained_and_may_come_back() -> Result<()> {
+    let mut balanced = Balanced::new()?;
+    let text = std::fs::read_to_string(balanced.scene.gateway.folder().join("policy.toml"))?;
+    let first = format!("\"{}\", ", address(Host::Primary, 0));
+    ensure!(text.contains(&first), "{text}");
+    let open = balanced.open()?;
+    shares(&open, Host::Primary, None)?;
+    balanced.run_with(&text.replacen(&first, "", 1))?;
+    shares(&balanced.open()?, Host::Primary, Some(0))?;
+    let mut still = Vec::new();
+    for (mut stream, server) in open {
+        let again = ask(&mut stream).with_context(|| format!("a connection to {server}"))?;
+        ensure!(again == server, "{server}'s connection was answered by {again}");
+        still.push((stream, server));
+    }
+    balanced.run_with(&text)?;
+    balanced.wait_well(Host::Primary, 0, true)?;
+    shares(&balanced.open()?, Host::Primary, None)?;
+    shares(&still, Host::Primary, None)?;
     Ok(())
 }
 
