@@ -64,7 +64,7 @@ pub struct Endpoint {
     pub max_requests: u32,
 }
 
-/// A service: value of [`maps::SERVICES`], 52 bytes. Writer: daemon; the datapath reads it.
+/// A service: value of [`maps::SERVICES`], 56 bytes. Writer: daemon; the datapath reads it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Service {
@@ -80,6 +80,8 @@ pub struct Service {
     pub idle_ms: u32,
     /// Index in [`maps::POOLS`] of the primary's servers; the shadow's are behind it.
     pub pools: u32,
+    /// How long a side without authority may hold a request back, in milliseconds; 0: for ever.
+    pub pressure_ms: u32,
 }
 
 impl Service {
@@ -397,7 +399,7 @@ impl Recorded {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
-    assert!(size_of::<Service>() == 52);
+    assert!(size_of::<Service>() == 56);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 168);

@@ -475,5 +475,6 @@ fn service() -> Service {
         stall_ms: 60_000,
         idle_ms: 7_200_000,
         pools: 0,
+        pressure_ms: 0,
     }
 }
