@@ -19,12 +19,15 @@ use crate::{
     words::monotonic_ns,
 };
 
+/// Address and port of a server, as they lie in a map.
+type Server = (u32, u16);
+
 /// What a flow's record says, as it is outside.
 struct Outside<'a> {
     /// An address and a port.
     socket: &'a dyn Fn(u32, u16) -> SocketAddr,
-    /// Address and port, as they lie in the map, of the server that a side's leg goes to, where the side has several.
-    server: &'a dyn Fn(&Flow, Side) -> Option<(u32, u16)>,
+    /// The server that a side's leg goes to, where the side has several.
+    server: &'a dyn Fn(&Flow, Side) -> Option<Server>,
 }
 
 /// Copies a value under its lock (`BPF_F_LOCK`), so that no transition is seen half done.

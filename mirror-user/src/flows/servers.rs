@@ -14,7 +14,7 @@ use mirror_common::{
     switch_word::Side,
 };
 
-use super::open;
+use super::{Server, open};
 
 /// The pools of each service whose servers are chosen.
 pub(super) struct Servers(Known<ServiceKey, [Pool; 2]>);
@@ -39,8 +39,8 @@ impl Servers {
         Ok(Self(known))
     }
 
-    /// Address and port of a leg's server, as they lie in the map; nothing where its side has one server, or it has no leg.
-    pub(super) fn of(&self, flow: &Flow, side: Side) -> Option<(u32, u16)> {
+    /// A leg's server; nothing where its side has one alone, or the flow no leg.
+    pub(super) fn of(&self, flow: &Flow, side: Side) -> Option<Server> {
         let key = ServiceKey { addr: flow.tuple.daddr, port: flow.tuple.dport, protocol: 6 };
         let pool = &self.0.get(&key)?[side as usize];
         let id = flow.leg(side).port;

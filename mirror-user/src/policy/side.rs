@@ -106,7 +106,7 @@ impl Endpoint {
     /// What doesn't hold of its servers. Nothing else may be asked of it before.
     pub(super) fn servers_fault(&self, service: &Service) -> Option<Fault> {
         let servers = self.servers();
-        if self.address.is_some() == !self.addresses.is_empty() {
+        if self.address.is_some() != self.addresses.is_empty() {
             let what = "a side has one `address`, or several `addresses`: exactly one of the two";
             return Some((what.into(), Some("address = \"ADDRESS:PORT\"".into())));
         }
