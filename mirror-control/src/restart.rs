@@ -165,6 +165,7 @@ mod tests {
         assert!(losses.restarted(0, 10_003 * MS).is_some(), "it still serves several ports");
     }
 
+    /// T31: servers of a side share what they store.
     #[test]
     fn one_server_of_several_takes_nothing_with_it_but_all_of_them_do() {
         let mut losses = with_open(10);

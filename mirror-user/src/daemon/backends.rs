@@ -1,6 +1,10 @@
 //! Asks each server of a side that has several whether it is well, and lets the datapath choose among those that are.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
 use mirror_common::switch_word::Side;
@@ -68,9 +72,11 @@ struct Keeper {
 impl Keeper {
     /// Asks again and again; trouble is said once.
     fn run(mut self, shared: &Shared) {
-        let mut last = String::new();
+        let (mut last, mut due) = (String::new(), Instant::now() + AGAIN);
         loop {
-            std::thread::sleep(AGAIN);
+            // Where they don't answer, the asking itself takes most of it.
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            due = Instant::now() + AGAIN;
             let trouble = self.look(shared).err().map(|error| format!("{error:#}")).unwrap_or_default();
             if !trouble.is_empty() && trouble != last {
                 let Ok(mut state) = shared.state.lock() else { return };
