@@ -2,6 +2,7 @@
 //!
 //! Addresses and ports are in network byte order, as they lie in a packet; everything else is the host's.
 
+pub mod backend;
 pub mod maps;
 pub mod six;
 
@@ -15,6 +16,8 @@ pub const ABI_VERSION: u32 = 10;
 pub const MAX_APPS: u32 = 64;
 /// Services at most.
 pub const MAX_SERVICES: u32 = 256;
+/// From where to where legs run at most: a server's port each, and each service's address.
+pub const MAX_PEERS: u32 = 4_096;
 /// Devices with a program at XDP at most.
 pub const MAX_DEVICES: u32 = 64;
 /// Flows when the policy names no number; the daemon resizes the maps at load.
@@ -45,23 +48,23 @@ pub struct ServiceKey {
     pub protocol: u16,
 }
 
-/// One side's server of a service: 16 bytes. Writer: daemon.
+/// What all servers of one side of a service share, and the first of them: 16 bytes. Writer: daemon.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Endpoint {
-    /// IPv4 address or alias ([`six`]) of the server; 0: the side doesn't exist.
+    /// IPv4 address or alias ([`six`]) of server 0 ([`backend`]); 0: the side doesn't exist.
     pub addr: u32,
     /// The gateway's own address that its legs come from; 0: the client's ([`nat::CLIENTS`]).
     pub nat: u32,
-    /// The server's port.
+    /// That server's port.
     pub port: u16,
-    /// Largest segment that the path to it takes, in bytes of payload: SYNs are clamped to the smaller side's.
+    /// Largest segment that the path to them takes, in bytes of payload: SYNs are clamped to the smaller side's.
     pub mss: u16,
-    /// Requests that the server answers on one connection before it closes it; 0: no limit.
+    /// Requests that a server answers on one connection before it closes it; 0: no limit.
     pub max_requests: u32,
 }
 
-/// A service: value of [`maps::SERVICES`], 52 bytes. Writer: daemon; the datapath reads it.
+/// A service: value of [`maps::SERVICES`], 56 bytes. Writer: daemon; the datapath reads it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Service {
@@ -75,6 +78,8 @@ pub struct Service {
     pub stall_ms: u32,
     /// How long a flow without a packet lives, in milliseconds.
     pub idle_ms: u32,
+    /// Index in [`maps::POOLS`] of the primary's servers; the shadow's are behind it.
+    pub pools: u32,
     /// How long a side without authority may hold a request back, in milliseconds; 0: for ever.
     pub pressure_ms: u32,
 }
@@ -91,6 +96,10 @@ impl Service {
     /// Its address is the primary's own, and the gateway a router on the way there: connections that are older than the
     /// datapath are the kernel's to forward.
     pub const TRANSPARENT: u32 = 16;
+    /// A side has other servers than server 0: one is chosen of [`maps::POOLS`].
+    pub const POOLED: u32 = 64;
+    /// The choice is by the client's address alone: all its connections go to one server.
+    pub const BY_CLIENT: u32 = 128;
 
     /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
     #[inline(always)]
@@ -155,7 +164,7 @@ pub struct Config {
     pub secret: u64,
 }
 
-/// What the daemon asks of a run of the sweep program, and what the run found: 40 bytes.
+/// What the daemon asks of a run of the sweep program, and what the run found: 168 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SweepState {
@@ -179,6 +188,8 @@ pub struct SweepState {
     pub unanswered_us: u32,
     /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
     pub unanswered: u32,
+    /// Open legs by side and server ([`backend`]). Writer: sweep.
+    pub legs: [[u32; backend::MAX_BACKENDS]; 2],
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
@@ -244,7 +255,8 @@ impl Entry {
     }
 }
 
-/// A port that a leg comes from: bits 0–15 the port (host order), bit 16 [`nat::CLIENTS`].
+/// A port that a leg comes from: bits 0–15 the port (host order), bit 16 [`nat::CLIENTS`], bits 20–25 the server that the leg
+/// goes to ([`backend`]).
 pub mod nat {
     /// The port, in host order.
     #[inline(always)]
@@ -274,10 +286,17 @@ pub struct Event {
     pub slot: u32,
     /// See `slot`.
     pub generation: u32,
-    /// The side that it is about, where it is about one.
+    /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server's number ([`backend`]).
     pub side: u32,
     /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed.
     pub reason: u32,
+}
+
+impl Event {
+    /// The number of the server that it is about, of its side's.
+    pub const fn backend(&self) -> u32 {
+        self.side >> 8 & (backend::MAX_BACKENDS as u32 - 1)
+    }
 }
 
 /// Kinds of [`Event`].
@@ -380,10 +399,10 @@ impl Recorded {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
-    assert!(size_of::<Service>() == 52);
+    assert!(size_of::<Service>() == 56);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 40);
+    assert!(size_of::<SweepState>() == 168);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);
@@ -422,6 +441,8 @@ mod pod {
     unsafe impl aya::Pod for super::Recorded {}
     // SAFETY: as above; `Flow` is checked in its own module.
     unsafe impl aya::Pod for super::Flow {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::backend::Pool {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::six::Client {}
     // SAFETY: as above.

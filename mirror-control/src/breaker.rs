@@ -89,8 +89,8 @@ impl Standing {
 pub struct Breaker {
     policy: BreakerPolicy,
     standing: Standing,
-    /// When the last legs were lost, [`BreakerPolicy::lost_legs`] at most.
-    lost: VecDeque<u64>,
+    /// When the last legs were lost, and by which server (its number), [`BreakerPolicy::lost_legs`] at most.
+    lost: VecDeque<(u64, u32)>,
     /// Falls without a calm time between them.
     falls: u32,
     joined_at: u64,
@@ -123,22 +123,25 @@ impl Breaker {
         self.falls
     }
 
-    /// A leg was lost because the side's server failed.
-    pub fn lost(&mut self, at: u64) {
+    /// A leg was lost because the side's server failed; its number is 0 where it is the only one.
+    pub fn lost(&mut self, server: u32, at: u64) {
         if self.policy.lost_legs == 0 {
             return;
         }
         if self.lost.len() >= self.policy.lost_legs as usize {
             self.lost.pop_front();
         }
-        self.lost.push_back(at);
+        self.lost.push_back((at, server));
     }
 
-    /// Whether so many legs were lost that the side must fall out.
-    pub fn trips(&self, now: u64) -> bool {
+    /// Whether so many legs were lost that the side must fall out. Of several servers each that `takes` connections (bits by
+    /// their numbers; 0: there is one alone) must have lost one of them: one that fails alone is its health check's to take out.
+    pub fn trips(&self, takes: u32, now: u64) -> bool {
         let enough = self.policy.lost_legs > 0 && self.lost.len() >= self.policy.lost_legs as usize;
-        let recent = |at: &u64| now.saturating_sub(*at) < nanoseconds(self.policy.window);
-        enough && self.standing == Standing::Closed && self.lost.front().is_some_and(recent)
+        let recent = |(at, _): &(u64, u32)| now.saturating_sub(*at) < nanoseconds(self.policy.window);
+        let servers = self.lost.iter().fold(0, |bits, (_, server)| bits | 1 << (server & 31));
+        let all = takes & !servers == 0;
+        enough && all && self.standing == Standing::Closed && self.lost.front().is_some_and(recent)
     }
 
     /// The side fell out of sync, for whatever reason.
@@ -221,14 +224,23 @@ mod tests {
     const START: u64 = 100_000 * S;
 
     #[test]
+    fn one_server_of_several_that_fails_alone_trips_nothing() {
+        let mut breaker = breaker(3);
+        (0..9).for_each(|n| breaker.lost(1, START + n));
+        assert!(breaker.trips(0, START + 9) && !breaker.trips(0b110, START + 9));
+        breaker.lost(2, START + 9);
+        assert!(breaker.trips(0b110, START + 9) && !breaker.trips(0b1110, START + 9));
+    }
+
+    #[test]
     fn another_policy_counts_what_was_lost_before_it() {
         let mut breaker = breaker(20);
-        (0..7).for_each(|n| breaker.lost(START + n));
-        assert!(!breaker.trips(START + 7));
+        (0..7).for_each(|n| breaker.lost(0, START + n));
+        assert!(!breaker.trips(0, START + 7));
         breaker.goes_by(BreakerPolicy { lost_legs: 5, ..BreakerPolicy::default() });
-        assert!(breaker.trips(START + 7));
+        assert!(breaker.trips(0, START + 7));
         breaker.goes_by(BreakerPolicy { lost_legs: 0, ..BreakerPolicy::default() });
-        assert!(!breaker.trips(START + 7), "off");
+        assert!(!breaker.trips(0, START + 7), "off");
         breaker.fell(START + 8);
         breaker.goes_by(BreakerPolicy::default());
         assert_eq!(breaker.standing(), Standing::Open);
@@ -244,19 +256,19 @@ mod tests {
     fn so_many_legs_within_the_window_open_it_and_no_fewer() {
         let mut breaker = breaker(3);
         for second in [0, 4, 11] {
-            breaker.lost(START + second * S);
-            assert!(!breaker.trips(START + second * S), "{second} s");
+            breaker.lost(0, START + second * S);
+            assert!(!breaker.trips(0, START + second * S), "{second} s");
         }
-        breaker.lost(START + 13 * S);
-        assert!(breaker.trips(START + 13 * S), "the last three within nine seconds");
-        assert!(!breaker.trips(START + 14 * S), "a second later the first of them is too old");
+        breaker.lost(0, START + 13 * S);
+        assert!(breaker.trips(0, START + 13 * S), "the last three within nine seconds");
+        assert!(!breaker.trips(0, START + 14 * S), "a second later the first of them is too old");
     }
 
     #[test]
     fn switched_off_it_never_opens_by_itself_but_counts_falls() {
         let mut breaker = breaker(0);
-        (0..1_000).for_each(|_| breaker.lost(START));
-        assert!(!breaker.trips(START));
+        (0..1_000).for_each(|_| breaker.lost(0, START));
+        assert!(!breaker.trips(0, START));
         breaker.fell(START + S);
         assert_eq!((breaker.standing(), breaker.falls()), (Standing::Open, 1));
     }
@@ -341,7 +353,7 @@ mod tests {
             for (what, after) in steps {
                 now += after * S / 2;
                 match what {
-                    0 | 1 => breaker.lost(now),
+                    0 | 1 => breaker.lost(0, now),
                     2 => { breaker.fell(now); well = false }
                     3 => breaker.joined(now),
                     4 => { breaker.probed(true, now); well = true }
@@ -351,7 +363,7 @@ mod tests {
                 prop_assert!(!breaker.rejoins() || well);
                 if breaker.standing() != Standing::Closed {
                     prop_assert!(breaker.next_probe(now).unwrap() <= breaker.policy.probe_most);
-                    prop_assert!(breaker.wait >= S && !breaker.trips(now));
+                    prop_assert!(breaker.wait >= S && !breaker.trips(0, now));
                 }
             }
         }

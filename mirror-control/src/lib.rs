@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appointment;
+pub mod backends;
 pub mod breaker;
 pub mod connections;
 pub mod divergence;

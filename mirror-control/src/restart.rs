@@ -6,6 +6,10 @@
 //! leg isn't open again within [`GRACE_NS`] (a server may close by a reset, too). A dying process may close its connections
 //! before its listening socket: then what is dialled anew is accepted by the kernel, and reset a moment later. A reset that
 //! follows a close within [`DYING_NS`] is a refusal.
+//!
+//! The servers of a side that has several share what they store, or none of them could stand in for another. One that is
+//! restarted alone takes nothing with it that was answered; only if each that takes connections loses legs at once may what
+//! they share be lost.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,8 +38,8 @@ pub enum Loss {
 pub struct Losses {
     /// The side's legs go to several ports: a process each, perhaps, of which one alone may be restarted.
     several: bool,
-    /// By flow (slot, generation): the last loss, and when it was.
-    lost: BTreeMap<(u32, u32), (Loss, u64)>,
+    /// By flow (slot, generation): the last loss, when it was, and which servers lost its legs other than by a close (bits).
+    lost: BTreeMap<(u32, u32), (Loss, u64, u32)>,
     /// Legs that were open, and when they were counted.
     open: VecDeque<(u64, u32)>,
 }
@@ -46,20 +50,22 @@ impl Losses {
         Self { several: ports > 1, ..Self::default() }
     }
 
-    /// A flow's leg was lost.
-    pub fn lost(&mut self, flow: (u32, u32), loss: Loss, at: u64) {
-        let dying = |last: &(Loss, u64)| last.0 == Loss::Closed && at.saturating_sub(last.1) < DYING_NS;
+    /// A flow's leg to a server (its number, 0 where it is the only one) was lost.
+    pub fn lost(&mut self, flow: (u32, u32), server: u32, loss: Loss, at: u64) {
+        let dying = |last: &(Loss, u64, u32)| last.0 == Loss::Closed && at.saturating_sub(last.1) < DYING_NS;
         let loss = match loss {
             Loss::Reset if self.lost.get(&flow).is_some_and(dying) => Loss::Refused,
             loss => loss,
         };
-        self.lost.insert(flow, (loss, at));
         self.forget(at);
+        let before = self.lost.get(&flow).map_or(0, |last| last.2);
+        let servers = if loss == Loss::Closed { before } else { before | 1 << (server & 31) };
+        self.lost.insert(flow, (loss, at, servers));
     }
 
     /// A flow's leg is open again. That takes back a reset, but not a refusal: its server was gone.
     pub fn opened(&mut self, flow: (u32, u32)) {
-        if matches!(self.lost.get(&flow), Some((Loss::Reset, _))) {
+        if matches!(self.lost.get(&flow), Some((Loss::Reset, ..))) {
             self.lost.remove(&flow);
         }
     }
@@ -77,23 +83,25 @@ impl Losses {
     }
 
     /// Whether the side's server was restarted, or is gone: more than half of the legs that were open within the window,
-    /// and at least [`LEAST`], are lost; where they go to several ports, [`LEAST`] are enough. Says how many of how many.
-    pub fn restarted(&mut self, now: u64) -> Option<(usize, usize)> {
+    /// and at least [`LEAST`], are lost; where they go to several ports, [`LEAST`] are enough. Of several servers each that
+    /// `takes` connections (bits by their numbers; 0: there is one alone) must have lost one. Says how many of how many.
+    pub fn restarted(&mut self, takes: u32, now: u64) -> Option<(usize, usize)> {
         self.forget(now);
-        let counts = |(loss, at): &(Loss, u64)| match loss {
+        let counts = |(loss, at, _): &&(Loss, u64, u32)| match loss {
             Loss::Closed => false,
             Loss::Reset => now.saturating_sub(*at) >= GRACE_NS,
             Loss::Refused => true,
         };
-        let lost = self.lost.values().filter(|loss| counts(loss)).count();
+        let lost = self.lost.values().filter(counts).count();
+        let servers = self.lost.values().filter(counts).fold(0, |bits, loss| bits | loss.2);
         let most = self.open.iter().map(|(_, open)| *open as usize).max().unwrap_or(0);
         let legs = most.max(self.lost.len());
-        (lost >= LEAST && (self.several || 2 * lost > legs)).then_some((lost, legs))
+        (lost >= LEAST && (self.several || 2 * lost > legs) && takes & !servers == 0).then_some((lost, legs))
     }
 
     fn forget(&mut self, now: u64) {
         let recent = |at: u64| now.saturating_sub(at) < WINDOW_NS;
-        self.lost.retain(|_, (_, at)| recent(*at));
+        self.lost.retain(|_, (_, at, _)| recent(*at));
         // The newest stays: it says how many there were before nobody counted any more.
         while self.open.len() > 1 && !recent(self.open[0].0) {
             self.open.pop_front();
@@ -118,82 +126,101 @@ mod tests {
     fn a_server_that_is_gone_refuses_most_of_its_legs_at_once() {
         let mut losses = with_open(10);
         for slot in 0..5 {
-            losses.lost((slot, 0), Loss::Refused, 10_100 * MS);
+            losses.lost((slot, 0), 0, Loss::Refused, 10_100 * MS);
         }
-        assert_eq!(losses.restarted(10_100 * MS), None, "half is not most");
-        losses.lost((5, 0), Loss::Refused, 10_101 * MS);
-        assert_eq!(losses.restarted(10_101 * MS), Some((6, 10)));
+        assert_eq!(losses.restarted(0, 10_100 * MS), None, "half is not most");
+        losses.lost((5, 0), 0, Loss::Refused, 10_101 * MS);
+        assert_eq!(losses.restarted(0, 10_101 * MS), Some((6, 10)));
         losses.opened((5, 0));
         assert_eq!(
-            losses.restarted(10_102 * MS),
+            losses.restarted(0, 10_102 * MS),
             Some((6, 10)),
             "that it is back doesn't give its memory back"
         );
         losses.clear();
-        assert_eq!(losses.restarted(10_103 * MS), None);
+        assert_eq!(losses.restarted(0, 10_103 * MS), None);
     }
 
     #[test]
     fn a_flow_that_is_refused_again_and_again_is_one_leg() {
         let mut losses = with_open(3);
         for n in 0..9 {
-            losses.lost((1, 0), Loss::Refused, (10_000 + 100 * n) * MS);
+            losses.lost((1, 0), 0, Loss::Refused, (10_000 + 100 * n) * MS);
         }
-        assert_eq!(losses.restarted(10_801 * MS), None);
-        assert_eq!(with_open(1).restarted(10_001 * MS), None);
+        assert_eq!(losses.restarted(0, 10_801 * MS), None);
+        assert_eq!(with_open(1).restarted(0, 10_001 * MS), None);
     }
 
     #[test]
     fn one_process_of_several_is_restarted_behind_few_legs() {
         let mut losses = Losses::of(2);
         losses.counted(100, 10_000 * MS);
-        losses.lost((1, 0), Loss::Refused, 10_001 * MS);
-        assert_eq!(losses.restarted(10_001 * MS), None);
-        losses.lost((2, 0), Loss::Refused, 10_002 * MS);
-        assert_eq!(losses.restarted(10_002 * MS), Some((2, 100)));
+        losses.lost((1, 0), 0, Loss::Refused, 10_001 * MS);
+        assert_eq!(losses.restarted(0, 10_001 * MS), None);
+        losses.lost((2, 0), 0, Loss::Refused, 10_002 * MS);
+        assert_eq!(losses.restarted(0, 10_002 * MS), Some((2, 100)));
         losses.clear();
-        losses.lost((1, 0), Loss::Refused, 10_003 * MS);
-        losses.lost((2, 0), Loss::Refused, 10_003 * MS);
-        assert!(losses.restarted(10_003 * MS).is_some(), "it still serves several ports");
+        losses.lost((1, 0), 0, Loss::Refused, 10_003 * MS);
+        losses.lost((2, 0), 0, Loss::Refused, 10_003 * MS);
+        assert!(losses.restarted(0, 10_003 * MS).is_some(), "it still serves several ports");
+    }
+
+    /// T31: servers of a side share what they store.
+    #[test]
+    fn one_server_of_several_takes_nothing_with_it_but_all_of_them_do() {
+        let mut losses = with_open(10);
+        for slot in 0..8 {
+            losses.lost((slot, 0), 1, Loss::Refused, 10_001 * MS);
+        }
+        assert_eq!(losses.restarted(0b110, 10_002 * MS), None, "server 2 goes on");
+        losses.lost((8, 0), 2, Loss::Closed, 10_003 * MS);
+        assert_eq!(losses.restarted(0b110, 10_004 * MS), None, "a close is no loss");
+        losses.lost((0, 0), 2, Loss::Refused, 10_100 * MS);
+        assert_eq!(
+            losses.restarted(0b110, 10_101 * MS),
+            Some((8, 10)),
+            "dialled anew, it was refused there too"
+        );
+        assert_eq!(losses.restarted(0b1110, 10_101 * MS), None, "server 3 goes on");
     }
 
     #[test]
     fn a_server_that_closes_by_resets_and_answers_again_was_not_restarted() {
         let mut losses = with_open(8);
         for slot in 0..8 {
-            losses.lost((slot, 0), Loss::Reset, 10_001 * MS);
+            losses.lost((slot, 0), 0, Loss::Reset, 10_001 * MS);
         }
-        assert_eq!(losses.restarted(10_200 * MS), None, "they have a moment to be dialled anew");
+        assert_eq!(losses.restarted(0, 10_200 * MS), None, "they have a moment to be dialled anew");
         for slot in 0..8 {
             losses.opened((slot, 0));
         }
-        assert_eq!(losses.restarted(10_900 * MS), None);
+        assert_eq!(losses.restarted(0, 10_900 * MS), None);
     }
 
     #[test]
     fn resets_that_nobody_makes_good_are_a_restart() {
         let mut losses = with_open(8);
         for slot in 0..5 {
-            losses.lost((slot, 0), Loss::Reset, 10_001 * MS);
+            losses.lost((slot, 0), 0, Loss::Reset, 10_001 * MS);
         }
-        assert_eq!(losses.restarted(10_250 * MS), None);
-        assert_eq!(losses.restarted(10_251 * MS), Some((5, 8)));
-        assert_eq!(losses.restarted(11_001 * MS), None, "a second later they are old");
+        assert_eq!(losses.restarted(0, 10_250 * MS), None);
+        assert_eq!(losses.restarted(0, 10_251 * MS), Some((5, 8)));
+        assert_eq!(losses.restarted(0, 11_001 * MS), None, "a second later they are old");
     }
 
     #[test]
     fn closes_never_count_but_a_reset_right_behind_one_does() {
         let mut losses = with_open(8);
         for slot in 0..8 {
-            losses.lost((slot, 0), Loss::Closed, 10_001 * MS);
+            losses.lost((slot, 0), 0, Loss::Closed, 10_001 * MS);
         }
-        assert_eq!(losses.restarted(10_030 * MS), None);
+        assert_eq!(losses.restarted(0, 10_030 * MS), None);
         for slot in 0..8 {
             losses.opened((slot, 0));
-            losses.lost((slot, 0), Loss::Reset, 10_040 * MS);
+            losses.lost((slot, 0), 0, Loss::Reset, 10_040 * MS);
             losses.opened((slot, 0));
         }
-        assert_eq!(losses.restarted(10_101 * MS), Some((8, 8)));
+        assert_eq!(losses.restarted(0, 10_101 * MS), Some((8, 8)));
     }
 
     proptest! {
@@ -206,13 +233,13 @@ mod tests {
             for (what, slot, after) in steps {
                 now += after * MS;
                 match what {
-                    0 => { refused.insert(slot); losses.lost((slot, 0), Loss::Refused, now) }
-                    1 => { refused.insert(slot); losses.lost((slot, 0), Loss::Reset, now) }
+                    0 => { refused.insert(slot); losses.lost((slot, 0), 0, Loss::Refused, now) }
+                    1 => { refused.insert(slot); losses.lost((slot, 0), 0, Loss::Reset, now) }
                     2 => losses.opened((slot, 0)),
-                    3 => losses.lost((slot, 0), Loss::Closed, now),
+                    3 => losses.lost((slot, 0), 0, Loss::Closed, now),
                     _ => losses.counted(slot, now),
                 }
-                if let Some((lost, legs)) = losses.restarted(now) {
+                if let Some((lost, legs)) = losses.restarted(0, now) {
                     prop_assert!(lost >= LEAST && 2 * lost > legs && lost <= refused.len());
                 }
             }

@@ -29,9 +29,9 @@ fn address(scratch: &mut Scratch, service: &Service, index: u32) {
         return;
     }
     let e = scratch.step.to_leg[index as usize & 1];
-    let end = &service.endpoints[index as usize & 1];
-    let saddr = lookup::source(end, &scratch.client);
-    scratch.out = Tuple { saddr, daddr: end.addr, sport: nat::port(e.port).to_be(), dport: end.port };
+    let saddr = lookup::source(&service.endpoints[index as usize & 1], &scratch.client);
+    let (daddr, dport) = lookup::server(service, index, e.port);
+    scratch.out = Tuple { saddr, daddr, sport: nat::port(e.port).to_be(), dport };
     scratch.emit = e;
 }
 

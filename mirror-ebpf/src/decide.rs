@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
     abi::{App, Service, Tuple, nat},
     flow::{
-        Due, Flow, Quote, Step, Switch, Terms, Writes, on_client, on_client_error, on_client_syn, on_dialled,
+        Due, Flow, Quote, Step, Switch, Terms, Writes, leg_state, on_client, on_client_error, on_client_syn, on_dialled,
         on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
     },
     switch_word::{Freeze, Side, SwitchWord},
@@ -156,6 +156,7 @@ pub fn clear(step: &mut Step) {
     step.dial = 0;
     step.reason = 0;
     step.side = 0;
+    step.backend = 0;
     step.sack.room = 0;
     step.sack.count = 0;
     step.measured.ended = 0;
@@ -270,7 +271,8 @@ pub struct Swept {
     pub due: Due,
     pub ports: [u32; 2],
     pub live: bool,
-    pub two_legs: bool,
+    /// Legs that are open.
+    pub open: [bool; 2],
     pub counted: bool,
     pub unanswered: bool,
 }
@@ -308,7 +310,7 @@ pub fn sweep(
             due,
             ports: [flow_ref.legs[0].port, flow_ref.legs[1].port],
             live: flow_ref.state != 0,
-            two_legs: flow_ref.legs[0].state == 2 && flow_ref.legs[1].state == 2,
+            open: [flow_ref.legs[0].state == leg_state::OPEN, flow_ref.legs[1].state == leg_state::OPEN],
             counted: flow_ref.flags & Flow::COUNTED != 0,
             unanswered: unanswered(flow_ref, (now_ns / 1_000) as u32, unanswered_us),
         };

@@ -1,7 +1,7 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
+    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, backend, fragments_of, nat},
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -10,7 +10,7 @@ use mirror_common::{
 use crate::{
     atomic, count,
     decide::Target,
-    maps::{BUSY, CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+    maps::{BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
 };
 
 const NOEXIST: u64 = 1;
@@ -66,6 +66,7 @@ fn pop_port(side: u32) -> u32 {
 #[inline(always)]
 fn push_port(side: u32, port: u32) {
     if port & nat::CLIENTS == 0 {
+        let port = u32::from(nat::port(port));
         let _ = if side == 0 { PORTS_PRIMARY.push(port, 0) } else { PORTS_SHADOW.push(port, 0) };
     }
 }
@@ -79,9 +80,52 @@ pub fn source(end: &Endpoint, client: &Tuple) -> u32 {
 /// The addresses of a leg's packets as they come from its server.
 #[inline(always)]
 fn leg_tuple(service: &Service, side: u32, client: &Tuple, port: u32) -> Tuple {
-    let end = &service.endpoints[side as usize & 1];
-    let daddr = source(end, client);
-    Tuple { saddr: end.addr, daddr, sport: end.port, dport: nat::port(port).to_be() }
+    let (saddr, sport) = server(service, side, port);
+    let daddr = source(&service.endpoints[side as usize & 1], client);
+    Tuple { saddr, daddr, sport, dport: nat::port(port).to_be() }
+}
+
+/// Address and port of the server that a leg goes to.
+#[inline(always)]
+pub fn server(service: &Service, side: u32, port: u32) -> (u32, u16) {
+    let number = backend::number(port);
+    if number == 0 {
+        let end = &service.endpoints[side as usize & 1];
+        return (end.addr, end.port);
+    }
+    let found = mirror_server(service.pools.wrapping_add(side & 1), number);
+    (found as u32, (found >> 32) as u16)
+}
+
+/// A server of a pool: address (bits 0–31) and port (32–47). A function of its own to the verifier, as
+/// [`crate::carry::mirror_send`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_server(pool: u32, number: u32) -> u64 {
+    let Some(pool) = POOLS.get(pool) else { return 0 };
+    let number = number as usize & (backend::MAX_BACKENDS - 1);
+    u64::from(pool.addrs[number]) | u64::from(pool.ports[number]) << 32
+}
+
+/// The number of the server of a pool that a new leg goes to: [`backend::choose`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_choose(pool: u32, key: u64, skip: u32) -> u32 {
+    POOLS.get(pool).map_or(0, |pool| backend::choose(pool.takes, key, skip))
+}
+
+/// What the port id of a new leg has beside its port: the server, chosen of those that take connections. `last`: the port id
+/// of the leg before it, or 0.
+#[inline(always)]
+fn chosen(service: &Service, side: u32, client: &Tuple, last: u32) -> u32 {
+    if service.flags & Service::POOLED == 0 {
+        return 0;
+    }
+    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
+    let port = if service.flags & Service::BY_CLIENT == 0 { Some(client.sport) } else { None };
+    let tries = backend::tries(last);
+    let key = backend::key(secret, client.saddr, port);
+    backend::with_backend(0, mirror_choose(service.pools.wrapping_add(side & 1), key, tries), tries)
 }
 
 /// Takes a leg's entry away and gives its port back.
@@ -99,17 +143,18 @@ pub fn release(service: &Service, side: u32, client: &Tuple, port: u32) {
 #[inline(always)]
 fn first_number(service: &Service, side: u32, port: u32, now_ns: u64) -> u32 {
     let secret = CONFIG.get(0).map_or(0, |config| config.secret);
-    let end = &service.endpoints[side as usize & 1];
-    let key = (u64::from(end.addr) << 32) | u64::from(port);
+    let (addr, _) = server(service, side, port);
+    let key = (u64::from(addr) << 32) | u64::from(port);
     (weight::mix(key ^ secret) as u32).wrapping_add((now_ns >> 12) as u32)
 }
 
 /// Claims a port for a leg: the client's own where its server sees the client's address, else the oldest free one whose
 /// addresses aren't taken. 0: none.
 #[inline(always)]
-fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry) -> u32 {
+fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) -> u32 {
+    let server = chosen(service, side, client, last);
     if service.endpoints[side as usize & 1].nat == 0 {
-        let own = u32::from(u16::from_be(client.sport)) | nat::CLIENTS;
+        let own = u32::from(u16::from_be(client.sport)) | nat::CLIENTS | server;
         let tuple = leg_tuple(service, side, client, own);
         if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
             return own;
@@ -120,6 +165,7 @@ fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry) -> u32 {
         if port == 0 {
             return 0;
         }
+        let port = port | server;
         let tuple = leg_tuple(service, side, client, port);
         if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
             return port;
@@ -157,7 +203,7 @@ pub fn make(
         let asked = service.endpoints[side as usize].addr != 0 && (second || side == me as u32);
         let mut port = 0;
         if asked {
-            port = claim(service, side, &scratch.tuple, Entry::new(slot, generation, side));
+            port = claim(service, side, &scratch.tuple, Entry::new(slot, generation, side), 0);
             if port == 0 && side == me as u32 {
                 release(service, 0, &scratch.tuple, scratch.opening.ports[0]);
                 let _ = TUPLES.remove(&scratch.tuple);
@@ -179,7 +225,10 @@ pub fn make(
 /// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
 #[inline(always)]
 pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target, now_ns: u64) -> bool {
-    let port = claim(service, side, &scratch.client, Entry::new(target.slot, target.generation, side));
+    // SAFETY: a hint: who else dials the leg meanwhile is found out under the lock.
+    let last = unsafe { (*target.flow).legs[side as usize & 1].port };
+    let entry = Entry::new(target.slot, target.generation, side);
+    let port = claim(service, side, &scratch.client, entry, last);
     scratch.dialled.side = side;
     scratch.dialled.port = port;
     scratch.dialled.iss = first_number(service, side, port, now_ns);

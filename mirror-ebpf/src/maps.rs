@@ -6,8 +6,9 @@ use aya_ebpf::{
 };
 use mirror_common::{
     abi::{
-        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
+        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
+        backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
     },
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
@@ -42,7 +43,7 @@ pub static SERVICES: HashMap<ServiceKey, Service, { MAX_SERVICES as usize }> = H
 /// Writer: the daemon. Servers' addresses towards ours (destination port 0): what comes from there without an entry is a
 /// dead leg's.
 #[btf_map]
-pub static PEERS: HashMap<Tuple, u32, { 4 * MAX_SERVICES as usize }> = HashMap::new();
+pub static PEERS: HashMap<Tuple, u32, { MAX_PEERS as usize }> = HashMap::new();
 
 /// Writer: the datapath, under each flow's lock. An array with generations: a deleted hash element is used again at once,
 /// and a program could lock another flow's memory.
@@ -147,6 +148,11 @@ pub static CLIENT_ALIASES: HashMap<Client, u32, { DEFAULT_FLOWS as usize }> = Ha
 /// Free elements of [`CLIENTS`]. Filled by the daemon at the first load; popped and pushed by the datapath.
 #[btf_map]
 pub static FREE_CLIENTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
+
+/// Writer: the daemon. The servers of each side of each service. Looked at by a leg that goes to another one than server 0, and
+/// where one is chosen.
+#[btf_map]
+pub static POOLS: Array<Pool, { 2 * MAX_SERVICES as usize }> = Array::new();
 
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_loop};
 use mirror_common::{
-    abi::{BLOCK, Entry, SWEEP_SLOTS, SweepState},
+    abi::{BLOCK, Entry, SWEEP_SLOTS, SweepState, backend},
     flow::{self, Due},
     verdict::Verdict,
 };
@@ -76,9 +76,13 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     let (how, unanswered_us) = (how(state), state.unanswered_us);
     let swept = decide::sweep(scratch, target, how, service, words, now_ns, unanswered_us);
     state.live += swept.live as u32;
-    state.two_legs += swept.two_legs as u32;
+    state.two_legs += (swept.open[0] && swept.open[1]) as u32;
     state.open_writes += swept.counted as u32;
     state.unanswered += swept.unanswered as u32;
+    for side in 0..2 {
+        let number = backend::number(swept.ports[side]) as usize;
+        state.legs[side][number] += swept.open[side] as u32;
+    }
     match swept.due {
         Due::Nothing => {}
         Due::Emit => {
@@ -113,6 +117,7 @@ pub fn sweep() -> Option<()> {
         (*state).open_writes = 0;
         (*state).queued = 0;
         (*state).unanswered = 0;
+        (*state).legs = [[0; backend::MAX_BACKENDS]; 2];
         let mut context = Context { state, scratch, now_ns: bpf_ktime_get_ns(), block: 0 };
         bpf_loop(SWEEP_SLOTS / BLOCK, visit_block as *mut c_void, (&raw mut context).cast(), 0);
     }

@@ -144,6 +144,7 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Option", Some(inner)) => return kind(inner, items),
         ("Vec", Some(inner)) if words(inner)?.0 == "Place" => "a list of absolute paths",
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
+        ("Vec", Some(inner)) if words(inner)?.0 == "SocketAddr" => "a list of `\"address:port\"`",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
         ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Webhook") => "a list of tables",
         ("Vec", Some(_)) => "a list of strings",
@@ -227,6 +228,9 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "unsettled" => format!("`\"{:?}\"`", bare.unsettled).to_lowercase(),
+        "affinity" => format!("`\"{:?}\"`", bare.service.affinity).to_lowercase(),
+        // A side has them, or it has `address`.
+        "addresses" => "none".to_owned(),
         "order" => format!("`\"{:?}\"`", bare.order).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
         "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),

@@ -7,6 +7,7 @@ pub mod resources;
 
 use std::{
     io::ErrorKind,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +15,21 @@ use anyhow::{Result, anyhow, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::moves::Phases;
+
+/// One server of a side that has several.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its health checks find it well.
+    pub well: bool,
+    /// It takes new connections: it is well, or none is.
+    pub takes: bool,
+    /// Seconds since it is well, or isn't.
+    pub since: f64,
+    /// Open connections to it.
+    pub connections: u32,
+}
 
 /// One side in [`Status`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -30,6 +46,9 @@ pub struct SideStatus {
     /// Seconds until it is asked again whether it is well; nothing while its breaker is closed.
     #[serde(default)]
     pub next_probe: Option<f64>,
+    /// Its servers, where it has several.
+    #[serde(default)]
+    pub servers: Vec<ServerStatus>,
     /// Legs lost since the daemon started.
     pub legs_lost: u64,
     /// New connections that its server refused, or didn't answer, since then. No answer is one of them: they are in no other
@@ -115,6 +134,9 @@ pub struct LegStatus {
     pub state: String,
     /// The gateway's port that it comes from.
     pub port: u16,
+    /// The server that it goes to, where its side has several.
+    #[serde(default)]
+    pub server: Option<String>,
     /// Requests that its server has answered, over all legs of this flow and side.
     pub answered: u32,
     /// Of the client's bytes it hasn't acknowledged so many.

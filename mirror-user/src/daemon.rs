@@ -1,5 +1,6 @@
 //! `mirror run`: loads, holds, sweeps, and serves the control socket. Not in the data path: what is pinned goes on without it.
 
+mod backends;
 mod compare;
 mod devices;
 mod forecast;
@@ -19,6 +20,7 @@ mod serve;
 
 use std::{
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -120,6 +122,7 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     std::thread::Builder::new().name("sweep".into()).spawn(move || sweep(&sweeper))?;
     let told = Arc::clone(&shared.state);
     std::thread::Builder::new().name("neighbours".into()).spawn(move || keeper.run(&told))?;
+    backends::start(&shared)?;
     pilot::start(&shared, asked, &places.state)?;
     resources::start(&shared)?;
     forecast::start(&shared)?;
@@ -158,6 +161,7 @@ fn share(
     let told = Events::start(&policy.events, policy.name.as_str())?;
     state.tell_to(told.clone());
     state.serves(1 + policy.service.ports.len());
+    state.backends = backends::found(&policy, &datapath)?;
     let state = Arc::new(Mutex::new(state));
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -246,18 +250,19 @@ fn mount_bpffs(pins: &Path) -> Result<()> {
 /// `BPF_FS_MAGIC` of linux/magic.h.
 pub(crate) const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// What a segment towards each side's server may have at most. Clients of IPv4 don't leave the 20 bytes that IPv6's header
+/// What a segment towards each side's servers may have at most. Clients of IPv4 don't leave the 20 bytes that IPv6's header
 /// has more: towards an IPv6 server the way's own MTU says it, where the policy doesn't.
 fn segments(policy: &Policy, network: &Network) -> Result<Segments> {
     let devices = network.devices()?;
     let mut segments = [0; 2];
     for (segment, side) in segments.iter_mut().zip(policy.sides()) {
         *segment = side.mss;
-        if side.mss == 0 && side.address.is_ipv6() {
-            let address = side.address.ip();
+        let asked = side.servers().iter().filter(|server| side.mss == 0 && server.is_ipv6());
+        for address in asked.map(SocketAddr::ip) {
             let mtu = network.route(address)?.mtu_over(&devices);
             let mtu = mtu.with_context(|| format!("the device towards {address} is gone"))?;
-            *segment = u16::try_from(mtu.saturating_sub(headers(address))).unwrap_or(u16::MAX);
+            let takes = u16::try_from(mtu.saturating_sub(headers(address))).unwrap_or(u16::MAX);
+            *segment = if *segment == 0 { takes } else { takes.min(*segment) };
         }
     }
     Ok(segments)
@@ -290,8 +295,8 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
         let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
         indices.extend(if behind_any { clients_devices(&all) } else { vec![first] });
     }
-    for side in policy.sides() {
-        match network.route(side.address.ip()) {
+    for (_, side, server) in policy.servers() {
+        match network.route(server.ip()) {
             Ok(route) => indices.push(route.device),
             Err(_) if side.process.is_some() => {}
             Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 
 mod attach;
 mod fill;
+mod pools;
 mod turns;
 
 use std::{
@@ -39,6 +40,8 @@ pub struct Datapath {
     flows: u32,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
+    /// Each side's servers of each service.
+    placed: Vec<pools::Placed>,
     /// The last sweep found most of the room for connections taken.
     crowded: bool,
 }
@@ -58,6 +61,8 @@ pub struct Swept {
     pub queued: u32,
     /// Whose client waits for an answer that the side without authority has given.
     pub unanswered: u32,
+    /// Open legs by side and server ([`abi::backend`]).
+    pub legs: [[u32; abi::backend::MAX_BACKENDS]; 2],
 }
 
 /// Largest segments on the way to each side's server, in bytes; 0: whatever the client says.
@@ -106,7 +111,16 @@ impl Datapath {
         let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         sweep.load().context("the kernel refuses mirror_sweep")?;
         let unanswered_us = policy.migration.unanswered_us();
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us, crowded: false })
+        Ok(Self {
+            bpf,
+            pins: pins.to_owned(),
+            words,
+            fresh,
+            flows,
+            unanswered_us,
+            crowded: false,
+            placed: Vec::new(),
+        })
     }
 
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`]. Where the last
@@ -135,6 +149,9 @@ impl Datapath {
             total.open_writes += found.open_writes;
             total.queued += found.queued;
             total.unanswered += found.unanswered;
+            for (total, found) in total.legs.as_flattened_mut().iter_mut().zip(found.legs.as_flattened()) {
+                *total += found;
+            }
         }
         for _ in 0..total.queued {
             let program: &mut SchedClassifier =

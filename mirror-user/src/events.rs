@@ -53,6 +53,8 @@ pub enum Kind {
     Order,
     /// A side's circuit breaker opened, found it well, or closed.
     Breaker,
+    /// One of a side's servers isn't well any more, or is again.
+    Server,
 }
 
 /// One event. Fields that say nothing of it are left out.

@@ -1,5 +1,7 @@
 //! Single connections, read from the slots of the pinned array. The daemon only ever reads them.
 
+mod servers;
+
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
@@ -10,14 +12,23 @@ use mirror_common::{
     switch_word::Side,
 };
 
+use self::servers::Servers;
 use crate::{
     alias::Names,
     api::{FlowStatus, LegStatus},
     words::monotonic_ns,
 };
 
-/// What an address and a port of a flow's record are outside.
-type Outside<'a> = &'a dyn Fn(u32, u16) -> SocketAddr;
+/// Address and port of a server, as they lie in a map.
+type Server = (u32, u16);
+
+/// What a flow's record says, as it is outside.
+struct Outside<'a> {
+    /// An address and a port.
+    socket: &'a dyn Fn(u32, u16) -> SocketAddr,
+    /// The server that a side's leg goes to, where the side has several.
+    server: &'a dyn Fn(&Flow, Side) -> Option<Server>,
+}
 
 /// Copies a value under its lock (`BPF_F_LOCK`), so that no transition is seen half done.
 const LOCKED: u64 = 4;
@@ -36,8 +47,11 @@ const NAMED: usize = 3;
 pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus>> {
     let mut worst = Worst::new(limit.min(MOST));
     each(pins, |flow, now_ns| worst.take(flow, authority, now_ns))?;
-    let names = Names::open(pins)?;
-    Ok(worst.described(&|addr, port| names.socket(addr, port)))
+    let (names, servers) = (Names::open(pins)?, Servers::open(pins)?);
+    Ok(worst.described(&Outside {
+        socket: &|addr, port| names.socket(addr, port),
+        server: &|flow, side| servers.of(flow, side),
+    }))
 }
 
 /// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how
@@ -115,7 +129,7 @@ impl Worst {
         self.flows.truncate(self.limit);
     }
 
-    fn described(mut self, outside: Outside<'_>) -> Vec<FlowStatus> {
+    fn described(mut self, outside: &Outside<'_>) -> Vec<FlowStatus> {
         self.cut();
         self.flows.iter().map(|(flow, now_ns, debts)| describe(flow, outside, *now_ns, debts)).collect()
     }
@@ -177,12 +191,14 @@ fn waiting(flow: &Flow, client: SocketAddr, now_ns: u64) -> String {
 }
 
 /// A flow as a person reads it, at a time of the datapath's clock.
-fn describe(flow: &Flow, outside: Outside<'_>, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
+fn describe(flow: &Flow, outside: &Outside<'_>, now_ns: u64, debts: &[Debt; 2]) -> FlowStatus {
     let now_ms = (now_ns / 1_000_000) as u32;
     let seconds = |since_ms: u32| f64::from(now_ms.wrapping_sub(since_ms)) / 1_000.0;
+    let server =
+        |side| (outside.server)(flow, side).map(|(addr, port)| (outside.socket)(addr, port).to_string());
     FlowStatus {
-        client: outside(flow.tuple.saddr, flow.tuple.sport).to_string(),
-        service: outside(flow.tuple.daddr, flow.tuple.dport).to_string(),
+        client: (outside.socket)(flow.tuple.saddr, flow.tuple.sport).to_string(),
+        service: (outside.socket)(flow.tuple.daddr, flow.tuple.dport).to_string(),
         state: match flow.state {
             flow_state::OPENING => "opening",
             flow_state::OPEN => "open",
@@ -197,12 +213,12 @@ fn describe(flow: &Flow, outside: Outside<'_>, now_ns: u64, debts: &[Debt; 2]) -
         opaque: flow.has(Flow::OPAQUE),
         age: seconds(flow.opened_ms),
         idle: seconds(flow.last_ms),
-        primary: leg(flow.leg(Side::Primary), debts[0]),
-        shadow: leg(flow.leg(Side::Shadow), debts[1]),
+        primary: leg(flow.leg(Side::Primary), debts[0], server(Side::Primary)),
+        shadow: leg(flow.leg(Side::Shadow), debts[1], server(Side::Shadow)),
     }
 }
 
-fn leg(leg: &Leg, debt: Debt) -> LegStatus {
+fn leg(leg: &Leg, debt: Debt, server: Option<String>) -> LegStatus {
     let state = match leg.state {
         leg_state::NONE => "none",
         leg_state::DIALLING => "dialling",
@@ -212,6 +228,7 @@ fn leg(leg: &Leg, debt: Debt) -> LegStatus {
     LegStatus {
         state: state.into(),
         port: nat::port(leg.port),
+        server,
         answered: leg.answered,
         owed_bytes: debt.bytes,
         owed_answers: debt.answers,
@@ -228,6 +245,14 @@ mod tests {
     fn plain(addr: u32, port: u16) -> SocketAddr {
         SocketAddr::from((addr.to_ne_bytes(), u16::from_be(port)))
     }
+
+    /// The same, and the shadow has several servers.
+    const OUTSIDE: Outside<'static> = Outside {
+        socket: &plain,
+        server: &|flow, side| {
+            (side == Side::Shadow).then(|| (u32::from_ne_bytes([10, 0, 3, 2]), flow.tuple.dport))
+        },
+    };
 
     #[test]
     fn a_flow_is_described_in_the_clients_terms() {
@@ -258,13 +283,14 @@ mod tests {
         };
         let now = 500_000_000;
         let debts = Side::BOTH.map(|side| debt(&flow, side, side == Side::Primary, now));
-        let seen = describe(&flow, &plain, now, &debts);
+        let seen = describe(&flow, &OUTSIDE, now, &debts);
         assert_eq!((seen.client.as_str(), seen.service.as_str()), ("10.0.1.2:40000", "10.77.1.1:8080"));
         assert_eq!((seen.state.as_str(), seen.authority.as_str(), seen.turns), ("open", "shadow", 7));
         assert_eq!((seen.age, seen.idle), (1.0, 0.1), "the clock wraps");
         assert!(seen.writes_open && !seen.held && !seen.opaque);
         let owed = |leg: &LegStatus| (leg.port, leg.owed_bytes, leg.owed_answers, leg.behind_ms);
         assert_eq!(owed(&seen.primary), (5_000, 0, 0, 0));
+        assert_eq!((seen.primary.server, seen.shadow.server.as_deref()), (None, Some("10.0.3.2:8080")));
         assert_eq!(seen.shadow.state.as_str(), "dialling");
         assert_eq!(owed(&seen.shadow), (6_000, 30, 2, 200));
     }
@@ -290,7 +316,7 @@ mod tests {
             worst.take(indebted(port, bytes, since), Side::Primary, 1_000_000_000);
         }
         let seen: Vec<_> =
-            worst.described(&plain).into_iter().map(|flow| (flow.client, flow.shadow)).collect();
+            worst.described(&OUTSIDE).into_iter().map(|flow| (flow.client, flow.shadow)).collect();
         let ages: Vec<_> = seen.iter().map(|(_, shadow)| (shadow.behind_ms, shadow.owed_bytes)).collect();
         assert_eq!(ages, [(900, 1), (300, 10), (300, 9)]);
         assert_eq!(seen[0].0, "0.0.0.0:203", "its numbers wrap");

@@ -50,6 +50,12 @@ impl Checker {
         [both.0, both.1]
     }
 
+    /// Asks many at the same time, in their order.
+    pub fn ask_all(&self, servers: &[SocketAddr]) -> Vec<bool> {
+        let asked = servers.iter().map(async |server| self.one(*server).await.is_ok());
+        self.runtime.block_on(futures::future::join_all(asked))
+    }
+
     async fn one(&self, server: SocketAddr) -> Result<()> {
         match &self.check {
             Check::Tcp => {
@@ -97,6 +103,7 @@ mod tests {
         let asks = Checker::new(Check::Http("/health".into()), patience).unwrap();
         assert_eq!(asks.ask_both([Some(well), Some(ill)]), [Some(true), Some(false)]);
         assert_eq!(asks.ask_both([Some(nobody), None]), [Some(false), None]);
+        assert_eq!(asks.ask_all(&[ill, well, nobody, well]), [false, true, false, true]);
         assert!(asks.ask(ill).unwrap_err().to_string().contains("503"));
         let connects = Checker::new(Check::Tcp, patience).unwrap();
         assert_eq!(connects.ask_both([Some(ill), Some(nobody)]), [Some(true), Some(false)]);

@@ -21,6 +21,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    api::ServerStatus,
     datapath::{Answers, Pairs, Turns},
     outlook::Told,
     resources::watch::Known,
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub not_taken: [u64; 2],
     /// By side: whether its circuit breaker is open, how often lost legs opened it, and probes in vain and not.
     pub breakers: [(bool, u64, [u64; 2]); 2],
+    /// By side: its servers, where there are several.
+    pub backends: [Vec<ServerStatus>; 2],
     /// Sweeps so far, and the seconds that they took.
     pub sweeps: (u64, f64),
     /// Moves so far: which, how it ended, how many.
@@ -127,6 +130,17 @@ impl Snapshot {
 
     fn by_side(value: impl Fn(Side) -> f64) -> Vec<(Labels, f64)> {
         Side::BOTH.iter().map(|side| (vec![("side", side.name().into())], value(*side))).collect()
+    }
+
+    /// A value a server, of the sides that have several.
+    fn by_server(&self, value: fn(&ServerStatus) -> f64) -> Vec<(Labels, f64)> {
+        let of = |side: Side| {
+            self.backends[side as usize].iter().map(move |server| {
+                let labels = vec![("side", side.name().into()), ("server", server.address.to_string())];
+                (labels, value(server))
+            })
+        };
+        Side::BOTH.into_iter().flat_map(of).collect()
     }
 
     fn probes(&self) -> Vec<(Labels, f64)> {
@@ -239,6 +253,16 @@ impl Snapshot {
                 "connections_not_taken",
                 "New connections that the side's server refused or didn't answer",
                 Self::by_side(|side| self.not_taken[side as usize] as f64),
+            ),
+            gauge(
+                "server_well",
+                "1: the server's health checks find it well, where its side has several",
+                self.by_server(|server| f64::from(u8::from(server.well))),
+            ),
+            gauge(
+                "server_connections",
+                "Open connections to a server, where its side has several",
+                self.by_server(|server| f64::from(server.connections)),
             ),
             gauge(
                 "breaker_open",

@@ -149,6 +149,23 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     };
     let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
     let _ = writeln!(text, "  {:<8} {}{not_taken}", "", styled(FAINT, reason));
+    for server in &side.servers {
+        let well = if server.well { styled(GOOD, "well") } else { styled(BAD, "not well") };
+        let standing = match (server.well, server.takes) {
+            (true, _) => String::new(),
+            (false, true) => "; tried all the same: none is well".into(),
+            (false, false) => "; gets no new connections".into(),
+        };
+        let since = format!("for {}{standing}", span(server.since));
+        let connections = format!("{} connections", server.connections);
+        let _ = writeln!(
+            text,
+            "  {:<8} {}   {connections}   {well} {}",
+            "",
+            server.address,
+            styled(FAINT, since)
+        );
+    }
 }
 
 /// A time in the largest unit that fits.
@@ -330,6 +347,7 @@ impl Show for Vec<Line> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::ServerStatus;
 
     fn plain(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
@@ -342,6 +360,7 @@ mod tests {
             reason: reason.into(),
             breaker: if in_sync { "closed" } else { "open" }.into(),
             next_probe: (!in_sync).then_some(8.0),
+            servers: Vec::new(),
             legs_lost: 3,
             not_taken: if in_sync { 0 } else { 5 },
             answered: [1_200, 34],
@@ -349,6 +368,16 @@ mod tests {
             errors_compared: 2,
             p50_us: 310,
             p99_us: 920,
+        }
+    }
+
+    fn server(host: u8, well: bool, takes: bool) -> ServerStatus {
+        ServerStatus {
+            address: ([10, 0, 3, host], 80).into(),
+            well,
+            takes,
+            since: 60.0,
+            connections: u32::from(host),
         }
     }
 
@@ -369,7 +398,10 @@ mod tests {
             in_doubt: 0,
             held: [1, 9, 0],
             primary: side(true, "found in sync"),
-            shadow: side(false, "it was restarted"),
+            shadow: SideStatus {
+                servers: vec![server(2, true, true), server(3, false, false), server(4, false, true)],
+                ..side(false, "it was restarted")
+            },
             compared: 900,
             differing: 3,
             migration: None,
@@ -383,6 +415,9 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
            for 5 min: found in sync
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
+           10.0.3.2:80   2 connections   well for 60 s
+           10.0.3.3:80   3 connections   not well for 60 s; gets no new connections
+           10.0.3.4:80   4 connections   not well for 60 s; tried all the same: none is well
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4

@@ -27,7 +27,7 @@ pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub use pressure::{Budget, Pressure};
-pub use service::{Port, Service};
+pub use service::{Affinity, Port, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;
@@ -63,7 +63,7 @@ pub struct Policy {
     #[serde(default = "defaults::join_deadline", deserialize_with = "duration")]
     pub join_deadline: Duration,
     /// The program, with its arguments, that brings the joining side level while writes are frozen. `MIRROR_FROM` and
-    /// `MIRROR_TO` name the two servers as `address:port`.
+    /// `MIRROR_TO` name the two servers, of several the first, as `address:port`.
     #[serde(default)]
     pub join_hook: Vec<String>,
     /// A restarted server still knows what was written to it.
@@ -336,19 +336,14 @@ impl Policy {
         let policy: Self =
             toml::from_str(text).map_err(|error| invalid(error.span(), error.message().to_owned(), None))?;
         let find = |needle: &str| text.find(needle).map(|at| at..at + needle.len());
-        if let Some(shadow) = &policy.shadow {
-            if shadow.address == policy.primary.address {
-                let what = "the shadow is the primary's own server".to_owned();
-                return Err(invalid(find("[shadow]"), what, Some("name another address".into())));
+        for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
+            if let Some((what, help)) = side.servers_fault(&policy.service) {
+                return Err(invalid(find(table), what, help));
             }
-            if shadow.nat == policy.primary.nat && shadow.address.ip() == policy.primary.address.ip() {
-                let what = "both sides' legs would have the same addresses".to_owned();
-                return Err(invalid(
-                    find("[shadow]"),
-                    what,
-                    Some("give the shadow another `nat` address".into()),
-                ));
-            }
+        }
+        let beside = policy.shadow.as_ref().and_then(|shadow| shadow.fault_beside(&policy.primary));
+        if let Some((what, help)) = beside {
+            return Err(invalid(find("[shadow]"), what, help));
         }
         if policy.primary.process.is_some() {
             let what = "only the shadow is provisioned".to_owned();
@@ -358,7 +353,7 @@ impl Policy {
         if let Some(what) = process.and_then(Process::fault) {
             return Err(invalid(find("[shadow.process]"), what, None));
         }
-        if process.is_some() && policy.shadow.as_ref().is_some_and(|shadow| shadow.address.is_ipv6()) {
+        if process.is_some() && policy.shadow.as_ref().is_some_and(|shadow| shadow.first().is_ipv6()) {
             let what = "a shadow that is provisioned here has an IPv4 address, whatever the clients' are";
             return Err(invalid(find("[shadow.process]"), what.into(), Some("give [shadow] one".into())));
         }
@@ -398,14 +393,21 @@ impl Policy {
         std::iter::once(&self.primary).chain(&self.shadow)
     }
 
+    /// Every server, its side, and that one's name.
+    pub fn servers(&self) -> impl Iterator<Item = (&'static str, &Endpoint, SocketAddr)> {
+        let named = ["primary", "shadow"].into_iter().zip(self.sides());
+        named.flat_map(|(name, side)| side.servers().iter().map(move |server| (name, side, *server)))
+    }
+
     /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.
     pub fn is_transparent(&self, address: IpAddr) -> bool {
-        address == self.primary.address.ip()
+        self.primary.servers().iter().any(|server| server.ip() == address)
     }
 
     /// The IPv6 addresses in it: the service's, the servers', our own.
     pub fn six(&self) -> impl Iterator<Item = Ipv6Addr> {
-        let sides = self.sides().flat_map(|side| [Some(side.address.ip()), side.nat.own()]).flatten();
+        let servers = self.servers().map(|(_, _, server)| server.ip());
+        let sides = servers.chain(self.sides().filter_map(|side| side.nat.own()));
         self.service.addresses().chain(sides).filter_map(|address| match address {
             IpAddr::V6(six) => Some(six),
             IpAddr::V4(_) => None,

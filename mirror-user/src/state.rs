@@ -1,5 +1,7 @@
 //! What the daemon knows beyond the words: since when each side is in sync or not, and why.
 
+mod backends;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -21,6 +23,8 @@ use crate::{
     events::{Events, Kind, Told},
     words::monotonic_ns,
 };
+
+pub use backends::{Backend, Backends};
 
 /// Notices that are kept.
 const NOTICES: usize = 256;
@@ -60,6 +64,8 @@ pub struct State {
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
     /// The circuit breakers, by side.
     pub breakers: [Breaker; 2],
+    /// By side: its servers, where it has several.
+    pub backends: [Backends; 2],
     /// How often lost legs opened them.
     pub trips: [u64; 2],
     /// How often they asked, by side: in vain, and not.
@@ -90,6 +96,7 @@ impl State {
         };
         Self {
             breakers: Side::BOTH.map(breaker),
+            backends: Default::default(),
             trips: [0; 2],
             probes: [[0; 2]; 2],
             policy,
@@ -154,10 +161,10 @@ impl State {
                 _ => {}
             }
             if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
-                self.losses[side as usize].lost(flow, loss, event.at);
+                self.losses[side as usize].lost(flow, event.backend(), loss, event.at);
             }
             if counts && in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
-                self.breakers[side as usize].lost(event.at);
+                self.breakers[side as usize].lost(event.backend(), event.at);
             }
         } else if event.kind == EventKind::LegOpen as u32 {
             self.losses[side as usize].opened(flow);
@@ -212,7 +219,8 @@ impl State {
         let side = word.authority().other();
         let next = word.out_of_sync(side)?;
         let now = monotonic_ns();
-        let restarted = self.losses[side as usize].restarted(now).filter(|_| !durable);
+        let takes = self.backends[side as usize].takes();
+        let restarted = self.losses[side as usize].restarted(takes, now).filter(|_| !durable);
         if let Some((lost, legs)) = restarted {
             self.pending = Some(format!(
                 "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",
@@ -220,7 +228,7 @@ impl State {
             ));
             return Some((next, App::RESTARTED));
         }
-        if !self.breakers[side as usize].trips(now) {
+        if !self.breakers[side as usize].trips(takes, now) {
             return None;
         }
         let BreakerPolicy { lost_legs, window, .. } = &self.policy;

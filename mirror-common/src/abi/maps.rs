@@ -60,8 +60,10 @@ pub const CLIENTS: &str = "CLIENTS";
 pub const CLIENT_ALIASES: &str = "CLIENT_ALIASES";
 /// Queue of `u32` ([`super::six::client`]): elements of [`CLIENTS`] that are free.
 pub const FREE_CLIENTS: &str = "FREE_CLIENTS";
+/// Array of [`super::backend::Pool`], two a service: both sides' servers.
+pub const POOLS: &str = "POOLS";
 /// Every map, in the order in which they are pinned.
-pub const ALL: [&str; 29] = [
+pub const ALL: [&str; 30] = [
     ABI,
     APPS,
     SWITCH,
@@ -91,4 +93,5 @@ pub const ALL: [&str; 29] = [
     CLIENTS,
     CLIENT_ALIASES,
     FREE_CLIENTS,
+    POOLS,
 ];

@@ -8,6 +8,7 @@ use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use crate::abi::{Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -85,6 +86,7 @@ pub(super) fn lose<S: Switch>(
     let (side, refused) = (loss.side(), loss.0 >> 8 == LossReason::Refused as u32);
     let word = terms.switch.word();
     step.side = side as u8;
+    step.backend = backend::number(flow.leg(side).port) as u8;
     step.reason = (loss.0 >> 8) as u8;
     if loss.0 & Loss::STRANDED != 0 {
         end_with_reset(flow, false, terms, step);
@@ -110,6 +112,10 @@ pub(super) fn lose<S: Switch>(
     let whole = answered(flow, side);
     if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
         step.reason |= LossReason::FAILED;
+    }
+    if terms.service.flags & Service::POOLED != 0 {
+        let bad = refused || step.reason & LossReason::FAILED != 0;
+        flow.leg_mut(side).port = backend::lost(flow.leg(side).port, bad);
     }
     if !flow.has(Flow::AHEAD) && !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
@@ -302,6 +308,7 @@ pub(super) fn end_with_reset<S: Switch>(
 pub(super) fn tell_not_taken(flow: &Flow, step: &mut Step) {
     step.events |= Step::LEG_LOST;
     step.side = flow.authority;
+    step.backend = backend::number(flow.leg(flow.authority()).port) as u8;
     step.reason = LossReason::NotTaken as u8;
 }
 

@@ -36,18 +36,18 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper for both sides' servers; it asks for them at once.
+    /// A keeper for both sides' servers; it asks for each at once.
     pub(super) fn new(network: Network, policy: &Policy) -> Self {
-        let names = ["primary", "shadow"];
-        let servers = policy.sides().zip(names).map(|(side, name)| (name, side.address.ip())).collect();
+        let mut servers: Vec<_> = policy.servers().map(|(name, _, server)| (name, server.ip())).collect();
+        servers.dedup();
         let keeper = Self { network, servers };
-        for ((name, address), side) in keeper.servers.iter().zip(policy.sides()) {
-            if let Err(error) = keeper.look(*address) {
+        for (name, side, server) in policy.servers() {
+            if let Err(error) = keeper.look(server.ip()) {
                 tracing::warn!("the way to the {name}: {error:#}");
             }
             if keeper
                 .network
-                .route(*address)
+                .route(server.ip())
                 .is_ok_and(|route| route.source.is_some() && route.source == side.nat.own())
             {
                 tracing::warn!(

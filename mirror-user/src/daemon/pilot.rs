@@ -34,7 +34,7 @@ use crate::{
     journal::JournalFile,
     metrics::decisions::Decided,
     moves::{Phases, fault},
-    policy::Policy,
+    policy::{Endpoint, Policy},
 };
 
 mod appointed;
@@ -341,12 +341,22 @@ impl Thread {
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
         self.count(verdict.as_ref());
-        let healthy = self.as_breakers_say(self.checker.ask_both(servers(&self.shared.mover.policy())))?;
+        let healthy = self.as_breakers_say(self.healthy()?)?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
         let plan = self.running.as_ref().map(Executor::plan);
         let shortfall = plan.and_then(|plan| self.throughput.shortfall(&plan.throughput));
         self.event(Event::Tick(Box::new(Seen { seconds, word, verdict, shortfall, healthy, capacity })))
+    }
+
+    /// Whether each side is well; nothing where there is none. Of several servers one is enough, and another thread asks them.
+    fn healthy(&self) -> Result<[Option<bool>; 2]> {
+        let mut healthy = self.checker.ask_both(only_servers(&self.shared.mover.policy()));
+        let state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
+        for (healthy, backends) in healthy.iter_mut().zip(&state.backends) {
+            *healthy = healthy.or_else(|| backends.any_is_well());
+        }
+        Ok(healthy)
     }
 
     /// Lets the machine decide, keeps that, and does it. A move that it asks for is an event of its own.
@@ -434,6 +444,8 @@ impl Thread {
     }
 }
 
-fn servers(policy: &Policy) -> [Option<SocketAddr>; 2] {
-    [Some(policy.primary.address), policy.shadow.as_ref().map(|shadow| shadow.address)]
+/// By side: its server, where it has one alone.
+fn only_servers(policy: &Policy) -> [Option<SocketAddr>; 2] {
+    let only = |side: &Endpoint| (!side.has_several()).then(|| side.first());
+    [only(&policy.primary), policy.shadow.as_ref().and_then(only)]
 }

@@ -201,6 +201,7 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         in_sync: standing.in_sync,
         since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
         reason: standing.reason.clone(),
+        servers: state.backends[side as usize].status(&state.swept.legs[side as usize]),
         legs_lost: state.legs_lost[side as usize],
         not_taken: state.not_taken()[side as usize],
         answered: [reads.count(), writes.count()],

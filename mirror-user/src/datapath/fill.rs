@@ -7,10 +7,10 @@ use mirror_common::{
     switch_word::SwitchWord,
 };
 
-use super::{Datapath, Segments};
+use super::{Datapath, Segments, pools::Server};
 use crate::{
     alias::Written,
-    policy::{Endpoint, Order, Policy, WeightBy},
+    policy::{Affinity, Endpoint, Order, Policy, WeightBy},
 };
 
 /// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
@@ -112,44 +112,51 @@ impl Datapath {
         if policy.order == Order::Service {
             service.flags |= Service::ORDERED;
         }
-        let first = [Some(&policy.primary), policy.shadow.as_ref()];
-        let first = first.map(|side| side.map_or(0, |side| side.address.port()));
-        for (vip, ports) in policy.service.all(first) {
-            for (end, port) in service.endpoints.iter_mut().zip(ports) {
-                end.port = port.to_be();
+        if policy.service.affinity == Affinity::Client {
+            service.flags |= Service::BY_CLIENT;
+        }
+        for (vip, ports) in policy.service.all() {
+            let mut servers = [Vec::new(), Vec::new()];
+            for ((servers, side), port) in servers.iter_mut().zip(policy.sides()).zip(ports) {
+                for server in side.servers() {
+                    servers.push((aliases.of(server.ip())?, port.unwrap_or(server.port()).to_be()));
+                }
             }
             service.flags &= !Service::TRANSPARENT;
             if policy.is_transparent(vip.ip()) {
                 service.flags |= Service::TRANSPARENT;
             }
             let key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
-            self.fill_service(key, service).with_context(|| format!("the service {vip}"))?;
+            let filled = self.fill_service(key, service, [&servers[0], &servers[1]]);
+            filled.with_context(|| format!("the service {vip}"))?;
         }
         Ok(())
     }
 
     /// One port of the application, and from where its legs' packets come.
-    fn fill_service(&mut self, key: ServiceKey, service: Service) -> Result<()> {
+    fn fill_service(&mut self, key: ServiceKey, mut service: Service, servers: [&[Server]; 2]) -> Result<()> {
+        let pools = self.fill_pools(key, &mut service, servers)?;
         let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
         services.insert(key, service, 0)?;
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
         peers.insert(abi::fragments_of(key.addr), service.app, 0)?;
         // What comes to a client's address without an entry may be for a connection that the kernel forwards.
-        for end in service.endpoints.iter().filter(|end| end.addr != 0 && end.nat != 0) {
-            let from = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: 0 };
-            peers.insert(from, service.app, 0)?;
+        for (end, pool) in service.endpoints.iter().zip(pools).filter(|(end, _)| end.nat != 0) {
+            for (saddr, sport) in pool.addrs.into_iter().zip(pool.ports).filter(|(addr, _)| *addr != 0) {
+                peers.insert(Tuple { saddr, daddr: end.nat, sport, dport: 0 }, service.app, 0)?;
+            }
         }
         Ok(())
     }
 }
 
+/// What all servers of a side share.
 fn endpoint(side: &Endpoint, mss: u16, aliases: &Written) -> Result<abi::Endpoint> {
     Ok(abi::Endpoint {
-        addr: aliases.of(side.address.ip())?,
         nat: side.nat.own().map_or(Ok(0), |nat| aliases.of(nat))?,
-        port: side.address.port().to_be(),
         mss,
         max_requests: side.max_requests,
+        ..abi::Endpoint::default()
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
 
@@ -58,7 +58,8 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
         Ok(devices.iter().find(|device| Some(device.index) == index).cloned())
     };
     let vips: Vec<_> = policy.service.addresses().map(of_address).collect::<Result<_>>()?;
-    let servers: Vec<Server> = policy.sides().map(|side| server(&network, side)).collect::<Result<_>>()?;
+    let servers: Vec<Server> =
+        policy.servers().map(|(_, side, at)| server(&network, side, at)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
     let names = devices_of(policy, &network).unwrap_or_default();
     let on_the_way = |device: &Device| {
@@ -74,8 +75,8 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
     Ok(Way { vips, ports, servers, tap_forwards_six: tap.map(|on| on == 1), routes_lost })
 }
 
-fn server(network: &Network, side: &Endpoint) -> Result<Server> {
-    let route = network.route(side.address.ip()).map_err(|error| format!("{error:#}"));
+fn server(network: &Network, side: &Endpoint, at: SocketAddr) -> Result<Server> {
+    let route = network.route(at.ip()).map_err(|error| format!("{error:#}"));
     let neighbour = match &route {
         Ok(route) => network.neighbour(route)?,
         Err(_) => Neighbour::Unknown,

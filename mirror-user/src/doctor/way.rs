@@ -57,7 +57,7 @@ pub(super) struct Way {
     pub vips: Vec<Option<Device>>,
     /// The devices that the datapath is at.
     pub ports: Vec<Port>,
-    /// By side.
+    /// In the order of [`Policy::servers`].
     pub servers: Vec<Server>,
     /// Whether IPv6's forwarding is on at the TAP; nothing: there is none yet.
     pub tap_forwards_six: Option<bool>,
@@ -77,8 +77,8 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
     if policy.six().next().is_some() {
         lines.extend(six::judge(way));
     }
-    for ((side, server), name) in policy.sides().zip(&way.servers).zip(["primary", "shadow"]) {
-        let address = side.address.ip();
+    for ((name, side, at), server) in policy.servers().zip(&way.servers) {
+        let address = at.ip();
         match &server.route {
             Err(error) => {
                 lines.push(Line::failure(
@@ -94,7 +94,7 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
                     Nat::Own(own) => nat(name, own, route, address, server.nat_device, &way.ports),
                     Nat::Keep => kept(name, address),
                 });
-                lines.extend(mtu(name, side, route, policy, way));
+                lines.extend(mtu(name, (side, address), route, policy, way));
             }
         }
     }
@@ -216,7 +216,13 @@ fn standing(port: &Port) -> Vec<Line> {
 }
 
 /// A leg's path must take the segments that the client was promised. Towards an IPv6 server the daemon sees to it.
-fn mtu(name: &str, side: &Endpoint, route: &Route, policy: &Policy, way: &Way) -> Option<Line> {
+fn mtu(
+    name: &str,
+    (side, address): (&Endpoint, IpAddr),
+    route: &Route,
+    policy: &Policy,
+    way: &Way,
+) -> Option<Line> {
     let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
     let leads_to_a_server = |port: &Port| {
         way.servers.iter().any(|server| server.route.as_ref().is_ok_and(|r| r.device == port.device.index))
@@ -224,7 +230,6 @@ fn mtu(name: &str, side: &Endpoint, route: &Route, policy: &Policy, way: &Way) -
     let mtus = |of: &dyn Fn(&Port) -> bool| clients(way).filter(|p| of(p)).map(|p| p.device.mtu).max();
     let client = mtus(&|port| !leads_to_a_server(port)).or_else(|| mtus(&|_| true))?;
     let leg = port(route.device)?.device.mtu.min(route.mtu.unwrap_or(u32::MAX));
-    let address = side.address.ip();
     let (mss, takes) = (u32::from(side.mss), leg.saturating_sub(headers(address)));
     let promised = client.saturating_sub(policy.service.addresses().map(headers).min().unwrap_or(0));
     let check = format!("MTU towards the {name}");
@@ -311,6 +316,21 @@ mod tests {
     fn a_lab_is_fine() {
         let lines = judge(&policy(""), &fine());
         assert_eq!(worst(&lines), Level::Ok, "{lines:?}");
+    }
+
+    #[test]
+    fn each_of_several_servers_is_looked_at() {
+        let text = include_str!("../../../policies/balanced.toml");
+        let policy = Policy::parse("balanced.toml", text).unwrap();
+        let servers = policy.servers().map(|(name, _, at)| {
+            let device = if name == "primary" { 2 } else { 3 };
+            server(device, &at.ip().to_string())
+        });
+        let mut way = Way { servers: servers.collect(), ..fine() };
+        assert_eq!(worst(&judge(&policy, &way)), Level::Ok);
+        way.servers[4].neighbour = Neighbour::Failed;
+        let line = only(&policy, &way, Level::Failure);
+        assert!(line.check.contains("shadow") && line.found.contains("10.0.3.3"), "{line:?}");
     }
 
     #[test]

@@ -64,6 +64,11 @@ fn decisions() -> Decisions {
     }
 }
 
+fn server(host: u8, well: bool) -> ServerStatus {
+    let address = ([10, 0, 3, host], 80).into();
+    ServerStatus { address, well, takes: well, since: 1.0, connections: u32::from(host) }
+}
+
 fn snapshot() -> Snapshot {
     let mut turns = Turns::default();
     let reads = &mut turns.shown[1][0].latency;
@@ -85,6 +90,7 @@ fn snapshot() -> Snapshot {
         legs_lost: [0, 7],
         not_taken: [0, 3],
         breakers: [(false, 0, [0; 2]), (true, 2, [9, 1])],
+        backends: [Vec::new(), vec![server(2, true), server(3, false)]],
         sweeps: (20, 0.5),
         moves: vec![("cutover", "aborted", 2)],
         resources: known(),
@@ -136,6 +142,9 @@ fn a_scrape_reads_like_this() {
         "mirror_phase{app=\"shop\",phase=\"Idle\"} 0.0",
         "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
         "mirror_connections_not_taken_total{app=\"shop\",side=\"shadow\"} 3.0",
+        "mirror_server_well{app=\"shop\",side=\"shadow\",server=\"10.0.3.2:80\"} 1.0",
+        "mirror_server_well{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\"} 0.0",
+        "mirror_server_connections{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\"} 3.0",
         "mirror_breaker_open{app=\"shop\",side=\"shadow\"} 1.0",
         "mirror_breaker_open{app=\"shop\",side=\"primary\"} 0.0",
         "mirror_breaker_trips_total{app=\"shop\",side=\"shadow\"} 2.0",

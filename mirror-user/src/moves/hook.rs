@@ -36,7 +36,7 @@ impl Hook {
     /// When it can't be started, or not be written down: then it is killed again.
     pub(super) fn start(policy: &Policy, from: Side, place: &Path) -> Result<Self> {
         let shadow = policy.shadow.as_ref().context("the policy names no shadow")?;
-        let addresses = [policy.primary.address, shadow.address];
+        let addresses = [policy.primary.first(), shadow.first()];
         let (program, arguments) = policy.join_hook.split_first().context("an empty join hook")?;
         let child = Command::new(program)
             .args(arguments)

@@ -44,7 +44,11 @@ impl Show for Flows {
 }
 
 fn leg(leg: &LegStatus) -> String {
-    if leg.port == 0 { leg.state.clone() } else { format!("{} :{}", leg.state, leg.port) }
+    match &leg.server {
+        _ if leg.port == 0 => leg.state.clone(),
+        Some(server) => format!("{} :{} {server}", leg.state, leg.port),
+        None => format!("{} :{}", leg.state, leg.port),
+    }
 }
 
 /// Bytes and answers, and how long the oldest of them has been owed.
@@ -65,6 +69,7 @@ mod tests {
         let leg = |port, owed_bytes, owed_answers, behind_ms| LegStatus {
             state: "open".into(),
             port,
+            server: (port == 6_000).then(|| "10.0.3.2:80".into()),
             answered: 7,
             owed_bytes,
             owed_answers,
@@ -89,7 +94,14 @@ mod tests {
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         let expected = format!(
             "{:<22} open     primary   {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  write",
-            "10.0.1.2:40000", "open :5000", "-", "open :6000", "1460 B, 1 ans., 340 ms", 8, "60 s", "0 s"
+            "10.0.1.2:40000",
+            "open :5000",
+            "-",
+            "open :6000 10.0.3.2:80",
+            "1460 B, 1 ans., 340 ms",
+            8,
+            "60 s",
+            "0 s"
         );
         assert_eq!(lines[1..], [expected.as_str(), "and 2 more: --limit N"]);
     }

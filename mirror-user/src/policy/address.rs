@@ -6,13 +6,26 @@ use serde::{Deserialize, Deserializer, de};
 
 /// An address and a port of a host.
 pub(super) fn socket<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let address = SocketAddr::deserialize(from)?;
+    checked_socket(SocketAddr::deserialize(from)?)
+}
+
+/// The same where it may be left out.
+pub(super) fn one<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SocketAddr>, D::Error> {
+    socket(from).map(Some)
+}
+
+/// Several of them.
+pub(super) fn several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::<SocketAddr>::deserialize(from)?.into_iter().map(checked_socket).collect()
+}
+
+fn checked_socket<E: de::Error>(address: SocketAddr) -> Result<SocketAddr, E> {
     if let SocketAddr::V6(six) = address
         && six.scope_id() != 0
     {
-        return Err(de::Error::custom(format!("{six} has a zone, which link-local addresses alone need")));
+        return Err(E::custom(format!("{six} has a zone, which link-local addresses alone need")));
     }
-    checked(address.ip()).map_err(de::Error::custom)?;
+    checked(address.ip()).map_err(E::custom)?;
     Ok(address)
 }
 

@@ -10,7 +10,7 @@ use std::{
 use mirror_control::driver::{Check, Limits, Program, Wanted};
 use serde::Deserialize;
 
-use super::{Endpoint, Hook, Nat, Policy, defaults, duration};
+use super::{Hook, Nat, Policy, defaults, duration};
 
 /// Addresses in an egress list, copies and empty folders at most.
 const MOST: usize = 64;
@@ -259,10 +259,12 @@ impl Process {
 impl Policy {
     /// The shadow that this policy wants provisioned, if it wants one.
     pub fn wanted(&self) -> Option<Wanted> {
-        let Endpoint { address, nat, process, .. } = self.shadow.as_ref()?;
-        let process = process.as_ref()?;
+        let shadow = self.shadow.as_ref()?;
+        let process = shadow.process.as_ref()?;
         // The policy holds no provisioned shadow of IPv6.
-        let (&SocketAddr::V4(address), &Nat::Own(IpAddr::V4(gateway))) = (address, nat) else { return None };
+        let (SocketAddr::V4(address), Nat::Own(IpAddr::V4(gateway))) = (shadow.first(), shadow.nat) else {
+            return None;
+        };
         let paths = |places: &[Place]| places.iter().map(|place| place.0.clone()).collect();
         Some(Wanted {
             app: self.name.as_str().to_owned(),

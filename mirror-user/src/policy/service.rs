@@ -23,9 +23,23 @@ pub struct Service {
     /// An IPv6 address that serves the same ports, where `vip` is of IPv4.
     #[serde(default, deserialize_with = "address::six")]
     pub vip6: Option<Ipv6Addr>,
+    /// Where a side has several servers: which of them a connection goes to.
+    #[serde(default)]
+    pub affinity: Affinity,
     /// Its other ports, 63 at most: they are joined, shifted and moved together with the first.
     #[serde(default)]
     pub ports: Vec<Port>,
+}
+
+/// Which of a side's servers a connection goes to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// Each connection on its own, by its client's address and port.
+    #[default]
+    Connection,
+    /// All connections of a client's address to the same one, where that is well. For clients of IPv4.
+    Client,
 }
 
 /// A further port of the same application, at the same addresses.
@@ -51,13 +65,14 @@ impl Service {
         self.addresses().any(|address| address.is_ipv6())
     }
 
-    /// Each port of each address: what clients talk to, and where the two sides listen, whose first ports are given.
-    pub fn all(&self, first: [u16; 2]) -> impl Iterator<Item = (SocketAddr, [u16; 2])> {
+    /// Each port of each address: what clients talk to, and where the two sides listen; nothing where each server's own port
+    /// says that, for the first one.
+    pub fn all(&self) -> impl Iterator<Item = (SocketAddr, [Option<u16>; 2])> {
         let further = self.ports.iter().map(|port| {
-            let of = |side: Option<NonZeroU16>| side.unwrap_or(port.port).get();
+            let of = |side: Option<NonZeroU16>| Some(side.unwrap_or(port.port).get());
             (port.port.get(), [of(port.primary), of(port.shadow)])
         });
-        let ports: Vec<_> = std::iter::once((self.vip.port(), first)).chain(further).collect();
+        let ports: Vec<_> = std::iter::once((self.vip.port(), [None; 2])).chain(further).collect();
         self.addresses().flat_map(move |address| {
             let at = move |(port, sides)| (SocketAddr::new(address, port), sides);
             ports.clone().into_iter().map(at)
@@ -68,6 +83,10 @@ impl Service {
     pub(super) fn fault(&self, weight_by: WeightBy) -> Option<String> {
         if weight_by == WeightBy::Client && self.has_six() {
             let what = "`weight_by = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
+            return Some(what.into());
+        }
+        if self.affinity == Affinity::Client && self.has_six() {
+            let what = "`affinity = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
             return Some(what.into());
         }
         if self.vip6.is_some() && self.vip.is_ipv6() {
@@ -91,9 +110,10 @@ mod tests {
         let service: Service =
             toml::from_str("vip = \"10.0.0.1:80\"\nports = [{ port = 81 }, { port = 82, shadow = 8082 }]")
                 .unwrap();
-        let all: Vec<_> = service.all([8_000, 9_000]).map(|(vip, servers)| (vip.port(), servers)).collect();
-        assert_eq!(all, [(80, [8_000, 9_000]), (81, [81, 81]), (82, [82, 8_082])]);
-        assert!(service.all([0; 2]).all(|(vip, _)| vip.ip() == service.vip.ip()));
+        let all: Vec<_> = service.all().map(|(vip, servers)| (vip.port(), servers)).collect();
+        let some = |ports: [u16; 2]| ports.map(Some);
+        assert_eq!(all, [(80, [None; 2]), (81, some([81, 81])), (82, some([82, 8_082]))]);
+        assert!(service.all().all(|(vip, _)| vip.ip() == service.vip.ip()));
         assert_eq!(service.fault(WeightBy::Request), None);
     }
 
@@ -101,13 +121,12 @@ mod tests {
     fn an_ipv6_address_beside_the_other_has_the_same_ports() {
         let text = "vip = \"10.0.0.1:80\"\nvip6 = \"2001:db8::77\"\nports = [{ port = 82, shadow = 8082 }]";
         let service: Service = toml::from_str(text).unwrap();
-        let all: Vec<_> =
-            service.all([8_000; 2]).map(|(vip, servers)| (vip.to_string(), servers[1])).collect();
+        let all: Vec<_> = service.all().map(|(vip, servers)| (vip.to_string(), servers[1])).collect();
         let expected = [
-            ("10.0.0.1:80", 8_000),
-            ("10.0.0.1:82", 8_082),
-            ("[2001:db8::77]:80", 8_000),
-            ("[2001:db8::77]:82", 8_082),
+            ("10.0.0.1:80", None),
+            ("10.0.0.1:82", Some(8_082)),
+            ("[2001:db8::77]:80", None),
+            ("[2001:db8::77]:82", Some(8_082)),
         ];
         assert_eq!(all, expected.map(|(vip, port)| (vip.to_owned(), port)));
         assert_eq!(service.fault(WeightBy::Request), None);
@@ -117,7 +136,8 @@ mod tests {
     fn there_are_not_too_many() {
         let port = |n: u16| Port { port: NonZeroU16::new(n).unwrap(), primary: None, shadow: None };
         let vip = "10.0.0.1:80".parse().unwrap();
-        let mut service = Service { vip, vip6: None, ports: (100..163).map(port).collect() };
+        let mut service =
+            Service { vip, vip6: None, affinity: Affinity::Client, ports: (100..163).map(port).collect() };
         assert_eq!(service.fault(WeightBy::Request), None);
         service.ports.push(port(200));
         assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));

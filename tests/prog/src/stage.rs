@@ -6,6 +6,7 @@
 //! field, and what leaves really leaves; addresses are such that nobody answers.
 
 mod access;
+mod pools;
 
 use std::{net::Ipv4Addr, process::Command};
 
@@ -473,6 +474,7 @@ fn service() -> Service {
         endpoints: [endpoint(Host::Primary), endpoint(Host::Shadow)],
         stall_ms: 60_000,
         idle_ms: 7_200_000,
+        pools: 0,
         pressure_ms: 0,
     }
 }

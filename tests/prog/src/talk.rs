@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use lab::net::Host;
 use mirror_common::{
-    abi::{SweepState, Tuple, maps, nat},
+    abi::{SweepState, Tuple, backend, maps, nat},
     flow::{Flow, tcp},
     switch_word::Side,
 };
@@ -120,13 +120,10 @@ impl Talk {
     /// # Errors
     /// If the map can't be read.
     pub fn leg_tuple(&self, stage: &Stage, side: Side) -> Result<Tuple> {
-        let host = if side == Side::Primary { Host::Primary } else { Host::Shadow };
-        Ok(Tuple {
-            saddr: u32::from_ne_bytes(silent(host).octets()),
-            daddr: u32::from_ne_bytes(host.nat_pool()[0].octets()),
-            sport: PORT,
-            dport: nat::port(self.flow(stage)?.leg(side).port).to_be(),
-        })
+        let id = self.flow(stage)?.leg(side).port;
+        let (saddr, sport) = stage.backend(side, backend::number(id))?;
+        let daddr = stage.endpoint(side as usize)?.nat;
+        Ok(Tuple { saddr, daddr, sport, dport: nat::port(id).to_be() })
     }
 
     /// A segment of a side's server.

@@ -36,7 +36,8 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 14] = [
+const ONCE: [&str; 15] = [
+    "backends",
     "cli",
     "daemon_moves",
     "demo",

@@ -9,7 +9,7 @@ use mirror_control::{
     moves::Move,
 };
 
-use super::{Thread, servers};
+use super::{Thread, only_servers};
 use crate::{
     events::{Kind, Told},
     words::monotonic_ns,
@@ -35,16 +35,18 @@ impl Thread {
     }
 
     fn probe(&mut self, side: Side) -> Result<()> {
-        let server = servers(&self.shared.mover.policy())[side as usize];
-        let (Some(server), true) = (server, self.breaker(side, |b| b.probe_is_due(monotonic_ns()))?) else {
+        if !self.breaker(side, |b| b.probe_is_due(monotonic_ns()))? {
             return Ok(());
-        };
-        let asked = self.checker.ask(server);
-        if let Err(error) = &asked {
+        }
+        let asked = only_servers(&self.shared.mover.policy())[side as usize].map(|at| self.checker.ask(at));
+        if let Some(Err(error)) = &asked {
             tracing::debug!("the {}'s probe: {error:#}", side.name());
         }
         let mut state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        state.probed(side, asked.is_ok());
+        let well = asked.map(|asked| asked.is_ok()).or_else(|| state.backends[side as usize].any_is_well());
+        if let Some(well) = well {
+            state.probed(side, well);
+        }
         Ok(())
     }
 

@@ -96,12 +96,12 @@ impl Gateway {
             max_requests: if side == 1 && settings.limit_known { settings.shadow_closes } else { 0 },
         };
         let service = Service {
-            app: 0,
             flags: Service::SHADOWED | Service::DURABLE | if settings.ordered { Service::ORDERED } else { 0 },
             endpoints: [end(0), end(1)],
             stall_ms: 500,
             idle_ms: 60_000,
             pressure_ms: [0, 300, 1_000, 0][(secret % 4) as usize],
+            ..Service::default()
         };
         let range = || (1_024..1_024 + PORTS).map(u32::from).collect();
         Gateway {
