@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
+use mirror_control::precondition::{Check, Precondition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::moves::Phases;
@@ -202,7 +203,7 @@ pub struct Reloaded {
 }
 
 /// Body of the moves.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MoveRequest {
     /// Application.
     pub app: String,
@@ -212,6 +213,9 @@ pub struct MoveRequest {
     /// A cutover alone: freezes and drains, and doesn't flip.
     #[serde(default)]
     pub rehearse: bool,
+    /// A cutover alone: preconditions that it is made without.
+    #[serde(default)]
+    pub despite: Vec<Precondition>,
 }
 
 /// Answer of the moves and of `/weight`.
@@ -231,6 +235,15 @@ pub struct Moved {
     /// It was only rehearsed: nothing moved.
     #[serde(default)]
     pub rehearsed: bool,
+    /// It was only asked about: so it would stand.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What a cutover asks for, as it stood before.
+    #[serde(default)]
+    pub preconditions: Vec<Check>,
+    /// A dry run alone: it would be refused; why, and what to do.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// Answer of what was refused.

@@ -12,6 +12,7 @@ mod moving;
 mod neighbours;
 mod notify;
 mod pilot;
+mod preconditions;
 mod reload;
 mod resources;
 mod scale;

@@ -14,7 +14,10 @@ use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
+use mirror_control::{
+    driver::{self, Instance, Limits, Plan, Standing},
+    precondition::{self, Check},
+};
 use serde::Serialize;
 
 use crate::{
@@ -294,8 +297,16 @@ impl Show for Moved {
         if self.rehearsed {
             text.insert_str(0, "rehearsed, nothing moved: ");
         }
+        if self.dry_run {
+            text.insert_str(0, "it would stand so: ");
+        }
         if let Some(p) = &self.phases {
             let _ = writeln!(text, "{p}");
+        }
+        let only_asked = self.dry_run || self.rehearsed;
+        let shown = |check: &&Check| only_asked || check.standing != precondition::Standing::Met;
+        for check in self.preconditions.iter().filter(shown) {
+            migration::show_precondition(&mut text, check);
         }
         text
     }
@@ -393,6 +404,32 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
 eth0: TC
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_dry_run_shows_each_precondition_and_a_cutover_only_what_was_not_met() {
+        let check = |standing, says: &str| Check {
+            precondition: precondition::Precondition::Weight,
+            standing,
+            says: says.into(),
+        };
+        let checks =
+            vec![check(precondition::Standing::Met, "good"), check(precondition::Standing::NotMet, "bad")];
+        let moved = Moved {
+            phase: "Standby".into(),
+            authority: "shadow".into(),
+            weight: 100.0,
+            preconditions: checks,
+            ..Moved::default()
+        };
+        let line = "Standby  authority shadow  weight 100 %  epoch 0\n";
+        let bad = "  weight      not met       bad\n";
+        assert_eq!(plain(&moved.lines()), format!("{line}{bad}"));
+        let dry = Moved { dry_run: true, ..moved };
+        assert_eq!(
+            plain(&dry.lines()),
+            format!("it would stand so: {line}  weight      met           good\n{bad}")
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ use mirror_control::{
     breaker::{Breaker, BreakerPolicy},
     connections::NotTaken,
     moves::{Move, Refusal},
+    precondition::Refused,
     restart::{Loss, Losses},
 };
 
@@ -64,6 +65,8 @@ pub struct State {
     pub trips: [u64; 2],
     /// How often they asked, by side: in vain, and not.
     pub probes: [[u64; 2]; 2],
+    /// The share of the reads that is the shadow's, in basis points, and since when (nanoseconds of the monotonic clock).
+    pub weight: (u32, u64),
     policy: BreakerPolicy,
     pending: Option<String>,
     losses: [Losses; 2],
@@ -92,6 +95,7 @@ impl State {
             breakers: Side::BOTH.map(breaker),
             trips: [0; 2],
             probes: [[0; 2]; 2],
+            weight: (word.weight(), now),
             policy,
             sides: [standing(Side::Primary), standing(Side::Shadow)],
             legs_lost: [0; 2],
@@ -181,7 +185,7 @@ impl State {
     pub fn moved<T>(&mut self, wanted: Move, rehearsed: bool, result: &anyhow::Result<T>) -> &'static str {
         let result = match result {
             Ok(_) => "done",
-            Err(error) if error.is::<Refusal>() => "refused",
+            Err(error) if error.is::<Refusal>() || error.is::<Refused>() => "refused",
             Err(_) => "aborted",
         };
         let what = if rehearsed { "rehearsal" } else { wanted.name() };
@@ -243,6 +247,9 @@ impl State {
 
     /// Compares with the word: who fell out of sync is said at once.
     pub fn follow(&mut self, word: SwitchWord) {
+        if self.weight.0 != word.weight() {
+            self.weight = (word.weight(), monotonic_ns());
+        }
         for side in Side::BOTH {
             let member = word.member(side);
             if self.sides[side as usize].in_sync == member {

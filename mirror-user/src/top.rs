@@ -202,7 +202,7 @@ async fn give(client: &Client, app: String, command: Command) -> Result<String> 
         }
         Command::CutoverNow | Command::Rollback => {
             let path = if command == Command::CutoverNow { "/cutover" } else { "/rollback" };
-            return moved(client, path, &MoveRequest { app, dry_run: false, rehearse: false }).await;
+            return moved(client, path, &MoveRequest { app, ..MoveRequest::default() }).await;
         }
         Command::Pause => Asked::Pause,
         Command::Resume => Asked::Resume,
