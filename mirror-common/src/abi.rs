@@ -9,7 +9,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -328,6 +328,17 @@ pub struct Prefix {
     pub text: [u64; PREFIX_BYTES as usize / 8],
 }
 
+/// Bytes of payload that packets of a CPU carried, by side; what was sent again is counted again: 32 bytes of
+/// [`maps::CARRIED`]. Writer: the datapath.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Towards the side's server.
+    pub requests: [u64; 2],
+    /// From it, shown to the client or not.
+    pub answers: [u64; 2],
+}
+
 /// What a CPU has told of compared turns in a while: 24 bytes of [`maps::RECORDED`]. Writer: the datapath.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -387,6 +398,7 @@ const _: () = {
     assert!(size_of::<Turn>() == 72);
     assert!(size_of::<Prefix>() == 64);
     assert!(size_of::<Recorded>() == 24);
+    assert!(size_of::<Carried>() == 32);
     // A million flows in 512 MiB.
     assert!(1_000_000 * BYTES_A_FLOW <= 512 << 20);
 };
@@ -418,6 +430,8 @@ mod pod {
     unsafe impl aya::Pod for super::Prefix {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Recorded {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Carried {}
     // SAFETY: as above; `Flow` is checked in its own module.
     unsafe impl aya::Pod for super::Flow {}
     // SAFETY: as above.

@@ -41,6 +41,13 @@ pub struct SideStatus {
     pub answered: [u64; 2],
     /// Of them answered with a status of 500 and above.
     pub errors: u64,
+    /// Answers that clients were shown by the class of their status: 1xx to 5xx, interim ones too.
+    #[serde(default)]
+    pub statuses: [u64; 5],
+    /// Bytes of payload towards its server, and from it, whether or not clients were shown them. What was sent again is counted
+    /// again.
+    #[serde(default)]
+    pub bytes: [u64; 2],
     /// Answers to compared turns of such a status, shown or not.
     pub errors_compared: u64,
     /// Median latency of the reads and writes that it answered, in microseconds.

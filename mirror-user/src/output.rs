@@ -152,6 +152,17 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     };
     let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
     let _ = writeln!(text, "  {:<8} {}{not_taken}", "", styled(FAINT, reason));
+    if side.bytes != [0; 2] {
+        let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, answers(side)));
+    }
+}
+
+/// Answers by the class of their status, where there are any, and payload.
+fn answers(side: &SideStatus) -> String {
+    let of_class = |(first, count): (usize, &u64)| (*count > 0).then(|| format!("{first}xx {count}   "));
+    let statuses: String = (1..).zip(&side.statuses).filter_map(of_class).collect();
+    let [requests, answers] = side.bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    format!("{statuses}requests {requests:.1} MiB   answers {answers:.1} MiB")
 }
 
 /// A time in the largest unit that fits.
@@ -357,6 +368,8 @@ mod tests {
             not_taken: if in_sync { 0 } else { 5 },
             answered: [1_200, 34],
             errors: 1,
+            statuses: if in_sync { [0, 1_200, 0, 33, 1] } else { [0; 5] },
+            bytes: if in_sync { [1 << 20, 5 << 19] } else { [0; 2] },
             errors_compared: 2,
             p50_us: 310,
             p99_us: 920,
@@ -392,6 +405,7 @@ mod tests {
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
+           2xx 1200   4xx 33   5xx 1   requests 1.0 MiB   answers 2.5 MiB
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)

@@ -1,6 +1,6 @@
 //! The control socket: who may ask, and what is answered.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{array, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use axum::{
@@ -29,7 +29,7 @@ use crate::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
         WeightRequest,
     },
-    datapath::{Pairs, Turns},
+    datapath::{Answers, Pairs, Turns},
     events::{Kind, Told},
     flows,
     moves::Phases,
@@ -192,7 +192,7 @@ fn quantile(buckets: &[u64], q: f64) -> u64 {
 fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
     let [reads, writes] = &turns.shown[side as usize];
     let all: Vec<u64> = reads.latency.iter().zip(&writes.latency).map(|(r, w)| r + w).collect();
-    let compared: u64 = turns.compared[side as usize].iter().map(|answers| answers.errors).sum();
+    let compared: u64 = turns.compared[side as usize].iter().map(Answers::errors).sum();
     let standing = &state.sides[side as usize];
     let breaker = &state.breakers[side as usize];
     SideStatus {
@@ -204,7 +204,9 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         legs_lost: state.legs_lost[side as usize],
         not_taken: state.not_taken()[side as usize],
         answered: [reads.count(), writes.count()],
-        errors: reads.errors + writes.errors,
+        errors: reads.errors() + writes.errors(),
+        statuses: array::from_fn(|class| reads.statuses[class] + writes.statuses[class]),
+        bytes: [turns.carried.requests[side as usize], turns.carried.answers[side as usize]],
         errors_compared: compared,
         p50_us: quantile(&all, 0.5),
         p99_us: quantile(&all, 0.99),

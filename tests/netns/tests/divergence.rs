@@ -82,7 +82,7 @@ fn a_cutover_by_hand_is_made_despite_that_alone(scene: &Scene) -> Result<()> {
         found.map_or(Value::Null, |check| check["standing"].clone())
     };
     for arguments in [&["cutover", "shop"][..], &["cutover", "shop", "--dry-run"]] {
-        let refused = scene.ctl(arguments).err().context("it was made")?.to_string();
+        let refused = format!("{:#}", scene.ctl(arguments).err().context("it was made")?);
         ensure!(refused.contains("compared answers differ"), "{refused}");
         ensure!(refused.contains("mirror cutover shop --despite divergence"), "{refused}");
     }

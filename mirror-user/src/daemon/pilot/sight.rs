@@ -29,7 +29,7 @@ fn counts(answers: &[Answers; 2]) -> Counts {
         latency.merge(&Histogram::from_buckets(&class.latency));
     }
     let [reads, writes] = answers;
-    Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
+    Counts { requests: latency.total(), errors: reads.errors() + writes.errors(), latency }
 }
 
 /// Of the digests' differences so many count.
