@@ -274,7 +274,8 @@ pub struct Event {
     pub generation: u32,
     /// The side that it is about, where it is about one.
     pub side: u32,
-    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed.
+    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed, and
+    /// [`crate::flow::LossReason::NEVER_OPEN`] where it never answered a SYN.
     pub reason: u32,
 }
 

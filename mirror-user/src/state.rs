@@ -149,6 +149,9 @@ impl State {
             match LossReason::number(event.reason) {
                 r if r == LossReason::NotTaken as u32 => self.not_taken[side as usize].lost(),
                 r if r == LossReason::Refused as u32 => self.not_taken[side as usize].refused(flow),
+                _ if event.reason & u32::from(LossReason::NEVER_OPEN) != 0 => {
+                    self.not_taken[side as usize].refused(flow);
+                }
                 _ => {}
             }
             if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
@@ -337,9 +340,14 @@ mod tests {
             state.note(&Event { side: 0, ..lost(slot, LossReason::NotTaken) });
         }
         (0..3).for_each(|_| state.note(&lost(9, LossReason::Refused)));
+        let mut silent = lost(8, LossReason::Stalled);
+        state.note(&silent);
+        assert_eq!(state.not_taken(), [4, 1], "an open leg fell silent");
+        silent.reason |= u32::from(LossReason::NEVER_OPEN);
+        (0..3).for_each(|_| state.note(&silent));
         state.note(&Event { kind: EventKind::LegOpen as u32, ..lost(9, LossReason::Closed) });
         state.note(&lost(9, LossReason::Refused));
-        assert_eq!(state.not_taken(), [4, 2]);
+        assert_eq!(state.not_taken(), [4, 3]);
         assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None, "it has lost no leg");
     }
 

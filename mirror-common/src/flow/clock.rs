@@ -17,7 +17,7 @@ const LINGER_MS: u32 = 2_000;
 /// isn't acknowledged, and who only waits for an answer would wait for ever.
 const TELL_AGAIN_MS: u32 = 200;
 /// A handshake that doesn't end, at the server or at the client, in milliseconds.
-const OPENING_MS: u32 = 10_000;
+pub(super) const OPENING_MS: u32 = 10_000;
 /// Half-closed and silent, in milliseconds.
 const HALF_CLOSED_MS: u32 = 60_000;
 

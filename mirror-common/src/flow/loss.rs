@@ -2,6 +2,7 @@
 
 use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
 use super::client::{ack_client, raise_shown};
+use super::clock::OPENING_MS;
 use super::close::{finish_write, put_out};
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
@@ -38,10 +39,13 @@ impl LossReason {
     /// dialled has been lost before.
     pub const FAILED: u8 = 0x80;
 
+    /// Beside [`LossReason::Stalled`]: its SYN was never answered.
+    pub const NEVER_OPEN: u8 = 0x40;
+
     /// The reason in [`crate::abi::Event::reason`], as a number.
     #[inline(always)]
     pub const fn number(reason: u32) -> u32 {
-        reason & !(Self::FAILED as u32)
+        reason & !((Self::FAILED | Self::NEVER_OPEN) as u32)
     }
 }
 
@@ -107,6 +111,9 @@ pub(super) fn lose<S: Switch>(
     let whole = answered(flow, side);
     if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
         step.reason |= LossReason::FAILED;
+    }
+    if loss.0 >> 8 == LossReason::Stalled as u32 && flow.leg(side).state == leg_state::DIALLING {
+        step.reason |= LossReason::NEVER_OPEN;
     }
     if !flow.has(Flow::AHEAD) && !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
@@ -339,7 +346,8 @@ fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
         && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= stall_ms
 }
 
-/// Whether a leg has been behind for longer than its budget: against a mark, so that a trickle doesn't reset it.
+/// Whether a leg has been behind for longer than its budget, against a mark, so that a trickle doesn't reset it; or is dialled in
+/// vain with nothing to send.
 #[inline(always)]
 fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
@@ -369,6 +377,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let behind = seq::lt(leg.acked, next)
         || (counted && (other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
+        if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.heard_ms) >= OPENING_MS {
+            return true;
+        }
         let other_over =
             other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);
