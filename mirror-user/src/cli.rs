@@ -298,9 +298,12 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
         Command::Policy(task) => provision::make_policy(task).map_err(said)?,
         Command::LaunchInstance => provision::launch().map_err(said)?,
         Command::Unload => {
+            // What another layout has pinned can't be read, and goes all the same.
+            let servers = datapath::servers(&cli.pins).unwrap_or_default();
             let removed = datapath::unload(&cli.pins).map_err(said)?;
             tap::remove().map_err(said)?;
-            print(&Removed { removed, pins: cli.pins.clone() }, cli.json).map_err(said)?;
+            let neighbours = daemon::neighbours::let_go(servers).map_err(said)?;
+            print(&Removed { removed, pins: cli.pins.clone(), neighbours }, cli.json).map_err(said)?;
         }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());

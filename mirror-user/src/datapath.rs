@@ -2,6 +2,7 @@
 
 mod attach;
 mod fill;
+mod servers;
 mod turns;
 
 use std::{
@@ -23,6 +24,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+pub use servers::servers;
 pub use turns::{Answers, Pairs, Turns};
 
 use crate::{object, policy::Policy, words::Words};

@@ -206,11 +206,17 @@ pub struct Removed {
     pub removed: usize,
     /// Where they were.
     pub pins: PathBuf,
+    /// Servers whose hardware addresses the kernel keeps no more.
+    pub neighbours: usize,
 }
 
 impl Show for Removed {
     fn lines(&self) -> String {
-        format!("removed {} pins from {}\n", self.removed, self.pins.display())
+        let Self { removed, pins, neighbours } = self;
+        format!(
+            "removed {removed} pins from {}; {neighbours} neighbours aren't kept any more\n",
+            pins.display()
+        )
     }
 }
 

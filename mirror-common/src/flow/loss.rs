@@ -1,13 +1,13 @@
 //! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
 
 use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
-use super::client::{ack_client, raise_shown};
+use super::client::{ack_client, end_client, raise_shown};
 use super::clock::OPENING_MS;
 use super::close::{finish_write, put_out};
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
-use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -265,13 +265,8 @@ pub(super) fn end_with_reset<S: Switch>(
     step: &mut Step,
 ) {
     let opening = flow.state == flow_state::OPENING;
-    step.to_client = Emit {
-        kind: emit::BARE,
-        flags: tcp::RST | tcp::ACK,
-        seq: if opening { 0 } else { flow.view_next },
-        ack: if opening { flow.iss.wrapping_add(1) } else { flow.shown },
-        ..Emit::default()
-    };
+    // Of a connection that is opening nothing is in its view, and its SYN is all that it has been shown.
+    end_client(flow, if opening { 0 } else { flow.view_next }, step);
     let mirror = terms.switch.word().authority().other();
     // Whether one has done what the other one hasn't answered isn't known, unless neither had it whole.
     let unknown =

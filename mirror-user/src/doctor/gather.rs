@@ -60,7 +60,7 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
     let vips: Vec<_> = policy.service.addresses().map(of_address).collect::<Result<_>>()?;
     let servers: Vec<Server> = policy.sides().map(|side| server(&network, side)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
-    let names = devices_of(policy, &network).unwrap_or_default();
+    let names = devices_of(policy, &network, &devices).unwrap_or_default();
     let on_the_way = |device: &Device| {
         let reached =
             servers.iter().any(|s| s.route.as_ref().is_ok_and(|route| route.device == device.index));
