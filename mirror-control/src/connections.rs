@@ -20,7 +20,8 @@ impl NotTaken {
         self.count += 1;
     }
 
-    /// A flow's leg was refused, or its SYN wasn't answered; its client hears the other side. Dialled again and again it counts once.
+    /// A flow's leg was refused, or its SYN not answered; its client hears the other side. Dialled again and again it counts
+    /// once.
     pub fn refused(&mut self, flow: (u32, u32)) {
         if self.refused.len() >= MOST {
             self.refused.clear();

@@ -79,7 +79,7 @@ pub struct Given {
     /// The gateway's address that the primary's connections come from
     #[arg(long, value_name = "ADDRESS")]
     pub primary_nat: Option<IpAddr>,
-    /// Where the shadow is to serve, an address of IPv4; the primary's address is replaced by it in the command and the environment
+    /// Where the shadow is to serve, by IPv4; the primary's address is replaced by it in the command and the environment
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub shadow: Option<SocketAddrV4>,
     /// The gateway's address on the link to the shadow

@@ -161,8 +161,8 @@ fn text(node: &Rc<Node>) -> String {
     }
 }
 
-/// By the rules of HTML's own parser: nothing had to be mended, nothing is fetched or run, and who looks at a picture sees of what
-/// it is, and by which times and values.
+/// By the rules of HTML's own parser: nothing had to be mended, nothing is fetched or run, and who looks at a picture sees of
+/// what it is, and by which times and values.
 #[test]
 fn a_browser_reads_the_page_without_a_fault_and_every_picture_has_its_axes() {
     let page = page::page(&report()).unwrap().into_string();
