@@ -113,6 +113,7 @@ verdicts! {
     57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
     58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
     59 Older              Pass "a segment to the primary's own address, of a connection older than the datapath: the kernel's own"
+    60 HalfOpen           Emit "nobody has finished opening the connection, and there is little room for others: ended"
 }
 
 /// Size of the counters' array: room for new ones.

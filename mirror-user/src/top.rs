@@ -153,7 +153,11 @@ impl Top {
                     Err(error) => self.screen.trouble = Some(error),
                 }
             }
-            Told::Done(said) => self.screen.said = said,
+            // There is one line for it.
+            Told::Done(said) => {
+                let lines: Vec<&str> = said.lines().map(str::trim).collect();
+                self.screen.said = lines.join(" ");
+            }
         }
     }
 

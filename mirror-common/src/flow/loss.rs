@@ -4,6 +4,7 @@ use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
 use super::client::{ack_client, end_client, raise_shown};
 use super::clock::OPENING_MS;
 use super::close::{finish_write, put_out};
+use super::pressure::presses;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
@@ -31,6 +32,8 @@ pub enum LossReason {
     GaveUp = 5,
     /// A new connection's: its server, the authority's, refused it or never answered. The connection is no more.
     NotTaken = 6,
+    /// It held a request back for longer than it may, at whatever pace.
+    Pressed = 7,
 }
 
 impl LossReason {
@@ -323,6 +326,8 @@ pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, 
 pub(super) fn overdue<S: Switch>(flow: &mut Flow, side: Side, terms: &Terms<'_, S>) -> Loss {
     if late(flow, side, terms.now_ms, terms.service.stall_ms) {
         Loss::new(side, LossReason::Stalled)
+    } else if presses(flow, side, terms.now_ms, terms.service.pressure_ms) {
+        Loss::new(side, LossReason::Pressed)
     } else if stranded(flow, terms.now_ms, terms.service.stall_ms) {
         Loss(Loss::new(side, LossReason::Stalled).0 | Loss::STRANDED)
     } else {
