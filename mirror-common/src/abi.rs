@@ -288,7 +288,8 @@ pub struct Event {
     pub generation: u32,
     /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server's number ([`backend`]).
     pub side: u32,
-    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed.
+    /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed, and
+    /// [`crate::flow::LossReason::NEVER_OPEN`] where it never answered a SYN.
     pub reason: u32,
 }
 
@@ -347,6 +348,17 @@ pub struct Turn {
 pub struct Prefix {
     /// Method, blank, and path without its query; zeros behind it.
     pub text: [u64; PREFIX_BYTES as usize / 8],
+}
+
+/// Bytes of payload that packets of a CPU carried, by side; what was sent again is counted again: 32 bytes of
+/// [`maps::CARRIED`]. Writer: the datapath.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Towards the side's server.
+    pub requests: [u64; 2],
+    /// From it, shown to the client or not.
+    pub answers: [u64; 2],
 }
 
 /// What a CPU has told of compared turns in a while: 24 bytes of [`maps::RECORDED`]. Writer: the datapath.
@@ -408,6 +420,7 @@ const _: () = {
     assert!(size_of::<Turn>() == 72);
     assert!(size_of::<Prefix>() == 64);
     assert!(size_of::<Recorded>() == 24);
+    assert!(size_of::<Carried>() == 32);
     // A million flows in 512 MiB.
     assert!(1_000_000 * BYTES_A_FLOW <= 512 << 20);
 };
@@ -439,6 +452,8 @@ mod pod {
     unsafe impl aya::Pod for super::Prefix {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Recorded {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Carried {}
     // SAFETY: as above; `Flow` is checked in its own module.
     unsafe impl aya::Pod for super::Flow {}
     // SAFETY: as above.

@@ -42,7 +42,7 @@ pub use step::{Emit, Step, emit};
 pub use terms::{Switch, Terms, Writes};
 
 use crate::abi::Tuple;
-use crate::protocol::http1::Scanner;
+use crate::protocol::http1::{Scanner, status::Statuses};
 use crate::switch_word::Side;
 use sack::Sack;
 
@@ -383,8 +383,8 @@ pub struct Reading {
     pub answered: u32,
     /// The numbers behind the last of them, and behind the one before; say nothing where there were fewer.
     pub ends: [u32; 2],
-    /// Answers of status 500 and above.
-    pub errors: u32,
+    /// Answers by their heads' status.
+    pub statuses: Statuses,
     /// Highest class of the requests begun or completed here: [`crate::protocol::Class`] as a number, 0 none.
     pub class: u8,
     /// [`Reading::DONE`] and others.

@@ -13,6 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::precondition::Precondition;
+
 /// A window that was given no end ends so long after its begin, in milliseconds.
 pub const LATE_MS: u64 = 60_000;
 /// Nobody orders farther ahead, in milliseconds.
@@ -31,6 +33,9 @@ pub struct Appointment {
     pub by_migration: bool,
     /// By whom.
     pub who: String,
+    /// Preconditions that it is made without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub despite: Vec<Precondition>,
 }
 
 /// Why an order makes no sense.
@@ -112,7 +117,9 @@ impl fmt::Display for Note {
         match self {
             Self::Ordered(order) => {
                 write!(f, "cutover ordered by {}: from {} ", order.who, time(order.at_ms))?;
-                write!(f, "until {}", time(order.until_ms))
+                write!(f, "until {}", time(order.until_ms))?;
+                let waived: Vec<_> = order.despite.iter().map(|waived| waived.name()).collect();
+                if waived.is_empty() { Ok(()) } else { write!(f, ", despite {}", waived.join(", ")) }
             }
             Self::Opened => write!(f, "the ordered cutover's time has come"),
             Self::ClockSet(ms) => {
@@ -217,7 +224,13 @@ mod tests {
     const AT: u64 = 1_800_000_000_000;
 
     fn pending() -> Pending {
-        let order = Appointment { at_ms: AT, until_ms: AT + 600_000, by_migration: true, who: "ann".into() };
+        let order = Appointment {
+            at_ms: AT,
+            until_ms: AT + 600_000,
+            by_migration: true,
+            who: "ann".into(),
+            despite: Vec::new(),
+        };
         Pending::new(order)
     }
 

@@ -10,7 +10,7 @@ const MOST: usize = 65_536;
 #[derive(Clone, Debug, Default)]
 pub struct NotTaken {
     count: u64,
-    /// By flow (slot, generation): its leg to this side was refused the last time.
+    /// By flow (slot, generation): its leg to this side wasn't taken the last time.
     refused: BTreeSet<(u32, u32)>,
 }
 
@@ -20,7 +20,8 @@ impl NotTaken {
         self.count += 1;
     }
 
-    /// A flow's leg was refused; its client hears the other side. Dialled again and again it counts once.
+    /// A flow's leg was refused, or its SYN not answered; its client hears the other side. Dialled again and again it counts
+    /// once.
     pub fn refused(&mut self, flow: (u32, u32)) {
         if self.refused.len() >= MOST {
             self.refused.clear();

@@ -191,6 +191,8 @@ mod tests {
             shortfall: None,
             healthy: [None; 2],
             capacity: [None, None],
+            unsettled: None,
+            divergence: None,
         }))
     }
 

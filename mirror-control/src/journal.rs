@@ -220,7 +220,13 @@ mod tests {
 
     #[test]
     fn an_ordered_cutover_is_found_until_it_is_done_with() {
-        let order = Appointment { at_ms: 5, until_ms: 9, by_migration: false, who: "ann".into() };
+        let order = Appointment {
+            at_ms: 5,
+            until_ms: 9,
+            by_migration: false,
+            who: "ann".into(),
+            despite: Vec::new(),
+        };
         let entry = |note: Note| Entry {
             number: 0,
             at_ms: 0,

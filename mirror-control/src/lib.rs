@@ -12,6 +12,7 @@ pub mod executor;
 pub mod journal;
 pub mod migration;
 pub mod moves;
+pub mod precondition;
 pub mod restart;
 pub mod scaler;
 pub mod throughput;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     evidence::{JudgeError, JudgePolicy, Verdict},
     moves::Move,
+    precondition::{self, Differing, Facts, Held, Unsettled},
     throughput::{Shortfall, ThroughputPolicy},
     weight::{self, Change, Judging, WeightPolicy, WeightPolicyError, WeightState},
 };
@@ -188,6 +189,10 @@ pub struct Seen {
     pub healthy: [Option<bool>; 2],
     /// Whether each side carries what is forecast; nothing where its size isn't known to the gateway.
     pub capacity: [Option<Capacity>; 2],
+    /// Connections that a cutover would wait for in vain, or why they can't be read; nothing where none is about to be made.
+    pub unsettled: Option<Result<Unsettled, String>>,
+    /// How the sides' answers differ; nothing where nobody compares them.
+    pub divergence: Option<Differing>,
 }
 
 /// What happens to a migration.
@@ -380,12 +385,26 @@ fn ready(plan: &Plan, mut state: State, seen: Seen) -> Next {
     if state.failed_cutovers >= plan.moves.attempts && !state.cutover_asked {
         return (state, Vec::new(), Why::AwaitsOperator);
     }
-    // The shadow has to carry everything from here on, and the primary everything should it go back.
-    if let Some(why) = capacity::lacking(&seen.capacity) {
-        return (state, Vec::new(), why);
+    if let Some(lacking) = precondition::waits_for(facts(plan, &state, &seen).checks()) {
+        return (state, Vec::new(), Why::Precondition(lacking));
     }
     state.stage = Stage::CuttingOver;
     (state, vec![Action::Make(Move::Cutover)], Why::Weight(weight::Reason::LastStep))
+}
+
+/// The cutover is about to be made: what it asks for.
+fn facts<'a>(plan: &Plan, state: &State, seen: &'a Seen) -> Facts<'a> {
+    Facts {
+        word: seen.word,
+        unsettled: seen.unsettled.as_ref(),
+        held: Held {
+            least: plan.weight.steps.last().copied().unwrap_or_default(),
+            seconds: state.weight.dwelt_seconds,
+            dwell_seconds: plan.weight.dwell_seconds,
+        },
+        capacity: &seen.capacity,
+        divergence: seen.divergence,
+    }
 }
 
 /// Between asking for the cutover and hearing how it ended; or behind a crash just there.

@@ -83,7 +83,7 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     reading.completed = walk.completed;
     reading.answered = walk.answered;
     reading.ends = [seq.wrapping_add(walk.ends[0]), seq.wrapping_add(walk.ends[1])];
-    reading.errors = walk.errors;
+    reading.statuses = walk.statuses;
     reading.class = walk.class_number();
     reading.status = walk.last_status;
     reading.first_status = walk.first_status;

@@ -3,14 +3,15 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
     abi::{Event, EventKind, Turn},
-    flow::{Compared, LossReason, Measured, Step, outcome, pair},
+    flow::{Compared, LossReason, Measured, Step, emit, outcome, pair},
     hist,
+    protocol::http1::status::{self, Statuses},
     verdict::Verdict,
 };
 
 use crate::{
     decide::Target,
-    maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, Scratch, TURNS},
+    maps::{APPS, CARRIED, COUNTERS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, RESPONSES, Scratch, TURNS},
 };
 
 /// Counts a packet's end.
@@ -44,15 +45,15 @@ fn measured(measured: &Measured) {
     if measured.ended != 0 {
         latency(measured.ended, measured.us);
     }
-    if measured.errors != 0 {
-        raise(ERRORS.get_ptr_mut(u32::from(measured.errors_row)), measured.errors.into());
+    if measured.statuses.0 != 0 {
+        responses(u32::from(measured.statuses_row), measured.statuses);
     }
     if measured.compared == 0 {
         return;
     }
     latency(measured.compared, measured.compared_us);
     let row = u32::from(measured.compared) - 1;
-    raise(ERRORS.get_ptr_mut(row), measured.compared_error.into());
+    raise(RESPONSES.get_ptr_mut(row * status::CLASSES as u32 + u32::from(measured.compared_class)), 1);
     if measured.pair == 0 {
         return;
     }
@@ -61,6 +62,40 @@ fn measured(measured: &Measured) {
         raise(PAIRS.get_ptr_mut(class * pair::COUNTERS + kind), u64::from(measured.pair >> kind & 1));
     }
     raise(RATIOS.get_ptr_mut(class * hist::RATIOS as u32 + u32::from(measured.ratio)), 1);
+}
+
+/// Counts answers by the class of their status.
+#[inline(always)]
+fn responses(row: u32, statuses: Statuses) {
+    for class in 0..status::CLASSES as u32 {
+        let count = statuses.of(class);
+        if count != 0 {
+            raise(RESPONSES.get_ptr_mut(row * status::CLASSES as u32 + class), count.into());
+        }
+    }
+}
+
+/// Counts the payload that a flow's packet carries: from whom it came, and where it goes.
+#[inline(always)]
+pub fn carried(scratch: &Scratch, from: u32) {
+    let (seg, step) = (&scratch.seg, &scratch.step);
+    if seg.payload == 0 || step.verdict == Verdict::StaleSlot as u8 {
+        return;
+    }
+    let Some(carried) = CARRIED.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own value, and bottom halves are off.
+    let carried = unsafe { &mut *carried };
+    if from < 2 {
+        carried.answers[from as usize & 1] += u64::from(seg.payload);
+        return;
+    }
+    for side in 0..2 {
+        carried.requests[side] += u64::from(match step.to_leg[side].kind {
+            emit::FORWARD => seg.payload,
+            emit::CUT => u32::from(step.to_leg[side].mss),
+            _ => 0,
+        });
+    }
 }
 
 /// Counts how a compared turn came out, and tells of it: of each difference, and of some of the others.

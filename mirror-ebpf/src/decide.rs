@@ -160,7 +160,7 @@ pub fn clear(step: &mut Step) {
     step.sack.room = 0;
     step.sack.count = 0;
     step.measured.ended = 0;
-    step.measured.errors = 0;
+    step.measured.statuses.0 = 0;
     step.measured.compared = 0;
     step.measured.pair = 0;
     step.measured.turn.outcome = 0;

@@ -170,9 +170,10 @@ fn decide<P: Packet>(
     Some(service)
 }
 
-/// Events and latencies of a step.
+/// Events, latencies and bytes of a step.
 #[inline(always)]
 fn tell(scratch: &Scratch, app: u32, target: Target) {
+    count::carried(scratch, target.from);
     if scratch.step.events != 0 || scratch.step.measured.any() {
         tell_apart(scratch, app, target);
     }

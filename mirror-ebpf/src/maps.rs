@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     abi::{
-        App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS, MAX_PREFIXES,
+        App, BLOCK, Carried, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
         backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
@@ -14,7 +14,7 @@ use mirror_common::{
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
     hist,
     options::{Options, ROOM},
-    protocol::http1::{Target, Walk},
+    protocol::http1::{Target, Walk, status},
     verdict,
 };
 
@@ -79,9 +79,13 @@ pub static COUNTERS: PerCpuArray<u64, { verdict::COUNTERS }> = PerCpuArray::new(
 #[btf_map]
 pub static LATENCY: PerCpuArray<u64, { Measured::ROWS * hist::BUCKETS }> = PerCpuArray::new();
 
-/// Writer: the datapath. Reader: the daemon. Answers with an error, by the same rows.
+/// Writer: the datapath. Reader: the daemon. By the same rows and the class of their status.
 #[btf_map]
-pub static ERRORS: PerCpuArray<u64, { Measured::ROWS }> = PerCpuArray::new();
+pub static RESPONSES: PerCpuArray<u64, { Measured::ROWS * status::CLASSES }> = PerCpuArray::new();
+
+/// Writer: the datapath. Reader: the daemon. One element, as a packet may have bytes for both sides.
+#[btf_map]
+pub static CARRIED: PerCpuArray<Carried, 1> = PerCpuArray::new();
 
 /// Writer: the datapath. Reader: the daemon. Turns that both legs answered, by class.
 #[btf_map]

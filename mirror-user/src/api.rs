@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
+use mirror_control::precondition::{Check, Precondition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::moves::Phases;
@@ -59,6 +60,13 @@ pub struct SideStatus {
     pub answered: [u64; 2],
     /// Of them answered with a status of 500 and above.
     pub errors: u64,
+    /// Answers that clients were shown by the class of their status: 1xx to 5xx, interim ones too.
+    #[serde(default)]
+    pub statuses: [u64; 5],
+    /// Bytes of payload towards its server, and from it, whether or not clients were shown them. What was sent again is counted
+    /// again.
+    #[serde(default)]
+    pub bytes: [u64; 2],
     /// Answers to compared turns of such a status, shown or not.
     pub errors_compared: u64,
     /// Median latency of the reads and writes that it answered, in microseconds.
@@ -224,7 +232,7 @@ pub struct Reloaded {
 }
 
 /// Body of the moves.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MoveRequest {
     /// Application.
     pub app: String,
@@ -234,6 +242,9 @@ pub struct MoveRequest {
     /// A cutover alone: freezes and drains, and doesn't flip.
     #[serde(default)]
     pub rehearse: bool,
+    /// A cutover alone: preconditions that it is made without.
+    #[serde(default)]
+    pub despite: Vec<Precondition>,
 }
 
 /// Answer of the moves and of `/weight`.
@@ -253,6 +264,15 @@ pub struct Moved {
     /// It was only rehearsed: nothing moved.
     #[serde(default)]
     pub rehearsed: bool,
+    /// It was only asked about: so it would stand.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What a cutover asks for, as it stood before.
+    #[serde(default)]
+    pub preconditions: Vec<Check>,
+    /// A dry run alone: it would be refused; why, and what to do.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// Answer of what was refused.

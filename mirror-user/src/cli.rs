@@ -7,8 +7,9 @@ mod provision;
 
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::{CommandFactory, Parser, Subcommand};
+use mirror_control::precondition::Precondition;
 
 use crate::{
     api::{
@@ -103,6 +104,9 @@ enum Command {
         app: String,
     },
     /// Give the shadow the authority and all reads
+    ///
+    /// Refused where a precondition isn't met; --dry-run shows each with its figure and its bound. A refusal has the command
+    /// that goes on all the same.
     #[command(
         after_help = "Example:\n  mirror cutover shop --rehearse\n  mirror cutover shop --when-ready --expires 2h\n  \
                       mirror cutover shop --at 03:00 --expires 03:30\n  mirror cutover shop --cancel"
@@ -129,6 +133,15 @@ enum Command {
         /// What was ordered by --at or --expires isn't wanted any more
         #[arg(long, conflicts_with_all = ["dry_run", "rehearse", "when_ready", "at", "expires"])]
         cancel: bool,
+        /// Make it although these preconditions aren't met; a refusal names them. In sync can't be waived
+        #[arg(
+            long,
+            conflicts_with_all = ["when_ready", "cancel"],
+            value_name = "NAME,...",
+            value_delimiter = ',',
+            value_parser = Precondition::waivable
+        )]
+        despite: Vec<Precondition>,
     },
     /// Give the primary the authority and all reads back
     #[command(after_help = "Example:\n  mirror rollback shop")]
@@ -285,9 +298,12 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
         Command::Policy(task) => provision::make_policy(task).map_err(said)?,
         Command::LaunchInstance => provision::launch().map_err(said)?,
         Command::Unload => {
+            // What another layout has pinned can't be read, and goes all the same.
+            let servers = datapath::servers(&cli.pins).unwrap_or_default();
             let removed = datapath::unload(&cli.pins).map_err(said)?;
             tap::remove().map_err(said)?;
-            print(&Removed { removed, pins: cli.pins.clone() }, cli.json).map_err(said)?;
+            let neighbours = daemon::neighbours::let_go(servers).map_err(said)?;
+            print(&Removed { removed, pins: cli.pins.clone(), neighbours }, cli.json).map_err(said)?;
         }
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());
@@ -312,7 +328,8 @@ fn said(error: anyhow::Error) -> miette::Report {
 
 async fn talk(cli: &Cli, command: &Command) -> Result<()> {
     let client = Client::new(&cli.socket)?;
-    let ask = |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run, rehearse: false };
+    let ask =
+        |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run, ..MoveRequest::default() };
     match command {
         Command::Status { watch: false } => print(&client.get::<Status>("/status").await?, cli.json),
         Command::Status { watch: true } => {
@@ -356,16 +373,21 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
         Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
         Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
         Command::Cutover { app, cancel: true, .. } => order::cancel(&client, app, cli.json).await,
-        Command::Cutover { app, when_ready, at, expires, .. } if at.is_some() || expires.is_some() => {
+        Command::Cutover { app, when_ready, at, expires, despite, .. }
+            if at.is_some() || expires.is_some() =>
+        {
             let window = order::window(*when_ready, at.as_deref(), expires.as_deref(), &jiff::Zoned::now())?;
-            order::give(&client, app, *when_ready, window, cli.json).await
+            order::give(&client, app, *when_ready, window, despite, cli.json).await
         }
         Command::Cutover { app, when_ready: true, .. } => {
             migrate::ask(&client, app, mirror_control::migration::Command::Cutover, cli.json).await
         }
-        Command::Cutover { app, dry_run, rehearse, .. } => {
-            let body = MoveRequest { rehearse: *rehearse, ..ask(app, *dry_run) };
-            print(&client.post::<Moved>("/cutover", &body).await?, cli.json)
+        Command::Cutover { app, dry_run, rehearse, despite, .. } => {
+            let despite = despite.clone();
+            let body = MoveRequest { rehearse: *rehearse, despite, ..ask(app, *dry_run) };
+            let moved = client.post::<Moved>("/cutover", &body).await?;
+            print(&moved, cli.json)?;
+            moved.refused.map_or(Ok(()), |refused| Err(anyhow!(refused)))
         }
         Command::Rollback { app } => {
             print(&client.post::<Moved>("/rollback", &ask(app, false)).await?, cli.json)

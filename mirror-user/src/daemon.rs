@@ -10,9 +10,10 @@ mod log;
 mod metrics;
 mod migrate;
 mod moving;
-mod neighbours;
+pub(crate) mod neighbours;
 mod notify;
 mod pilot;
+mod preconditions;
 mod reload;
 mod resources;
 mod scale;
@@ -274,16 +275,15 @@ fn clients_devices(all: &[Device]) -> Vec<u32> {
     all.iter().filter(open).map(|device| device.index).collect()
 }
 
-/// The devices that the policy names, or those that routes lead to. There is no route to a shadow before it is provisioned.
-pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<String>> {
+/// Of all devices those that the policy names, or that routes lead to. There is no route to a shadow before it is provisioned.
+pub(crate) fn devices_of(policy: &Policy, network: &Network, all: &[Device]) -> Result<Vec<String>> {
     if !policy.devices.is_empty() {
         return Ok(policy.devices.clone());
     }
-    let all = network.devices()?;
     let mut indices = Vec::new();
     for vip in policy.service.addresses() {
         if policy.is_transparent(vip) {
-            indices.extend(clients_devices(&all));
+            indices.extend(clients_devices(all));
             continue;
         }
         let first = network.device_with(vip)?.with_context(|| {
@@ -293,7 +293,7 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
             )
         })?;
         let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
-        indices.extend(if behind_any { clients_devices(&all) } else { vec![first] });
+        indices.extend(if behind_any { clients_devices(all) } else { vec![first] });
     }
     for (_, side, server) in policy.servers() {
         match network.route(server.ip()) {
@@ -302,8 +302,8 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network) -> Result<Vec<Strin
             Err(error) => return Err(error),
         }
     }
-    let mut devices: Vec<String> =
-        all.into_iter().filter(|device| indices.contains(&device.index)).map(|device| device.name).collect();
+    let ours = all.iter().filter(|device| indices.contains(&device.index));
+    let mut devices: Vec<String> = ours.map(|device| device.name.clone()).collect();
     devices.sort();
     Ok(devices)
 }

@@ -3,6 +3,7 @@
 mod attach;
 mod fill;
 mod pools;
+mod servers;
 mod turns;
 
 use std::{
@@ -25,6 +26,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+pub use servers::servers;
 pub use turns::{Answers, Pairs, Turns};
 
 use crate::{object, policy::Policy, words::Words};

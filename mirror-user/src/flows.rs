@@ -11,6 +11,7 @@ use mirror_common::{
     flow::{Flow, Leg, flow_state, incomplete, leg_state},
     switch_word::Side,
 };
+use mirror_control::precondition::Unsettled;
 
 use self::servers::Servers;
 use crate::{
@@ -36,7 +37,7 @@ const LOCKED: u64 = 4;
 /// Connections that are listed at most, whatever is asked for.
 pub const MOST: usize = 10_000;
 
-/// Connections that an aborted move names.
+/// Connections that an aborted or refused move names.
 const NAMED: usize = 3;
 
 /// The flows whose oldest debt is the oldest, `limit` and [`MOST`] at most; `authority` answers writes. Every slot that is in
@@ -54,28 +55,28 @@ pub fn list(pins: &Path, limit: usize, authority: Side) -> Result<Vec<FlowStatus
     }))
 }
 
-/// Of the connections whose write has been open for longer than `within` the first [`NAMED`], as a person reads them, and how
-/// many more there are.
+/// The connections whose write has been open for longer than `within`: the first [`NAMED`] as a person reads them, and how
+/// many more there are. `resets`: what the policy does with those that aren't whole.
 ///
 /// # Errors
 /// As [`list`].
-pub fn waited_for(pins: &Path, within: Duration) -> Result<Vec<String>> {
+pub fn unsettled(pins: &Path, within: Duration, resets: bool) -> Result<Unsettled> {
     let names = Names::open(pins)?;
-    let (mut named, mut more) = (Vec::new(), 0_u32);
+    let mut seen = Unsettled { resets, ..Unsettled::default() };
     each(pins, |flow, now_ns| {
         if flow.has(Flow::COUNTED) && u128::from(turn_age_ms(&flow, now_ns)) >= within.as_millis() {
-            if named.len() < NAMED {
+            if seen.named.len() < NAMED {
                 let client = names.socket(flow.tuple.saddr, flow.tuple.sport);
-                named.push(waiting(&flow, client, now_ns));
-            } else {
-                more += 1;
+                seen.named.push(waiting(&flow, client, now_ns));
             }
+            *(if incomplete(&flow) { &mut seen.incomplete } else { &mut seen.unanswered }) += 1;
         }
     })?;
+    let more = (seen.incomplete + seen.unanswered).saturating_sub(NAMED as u64);
     if more > 0 {
-        named.push(format!("and {more} more"));
+        seen.named.push(format!("and {more} more"));
     }
-    Ok(named)
+    Ok(seen)
 }
 
 /// Calls `take` with each flow in use, and when it was read (nanoseconds of the datapath's clock).

@@ -113,6 +113,24 @@ fn coarse(fine: &[u64]) -> Buckets {
     Buckets { sum, count: fine.iter().sum(), between }
 }
 
+/// Counts of answers by side, class, and the class of their status.
+fn responses(answers: &[[Answers; 2]; 2]) -> Vec<(Labels, f64)> {
+    let mut all = Vec::new();
+    for side in Side::BOTH {
+        for (class, answers) in CLASSES.iter().zip(&answers[side as usize]) {
+            for (first, count) in (1..).zip(answers.statuses) {
+                let labels = vec![
+                    ("side", side.name().to_owned()),
+                    ("class", (*class).to_owned()),
+                    ("status", format!("{first}xx")),
+                ];
+                all.push((labels, count as f64));
+            }
+        }
+    }
+    all
+}
+
 impl Snapshot {
     /// The text that a scrape gets.
     ///
@@ -164,6 +182,16 @@ impl Snapshot {
         all
     }
 
+    fn payload(&self) -> Vec<(Labels, f64)> {
+        let of = |side: Side| {
+            let labels =
+                |direction: &str| vec![("side", side.name().into()), ("direction", direction.into())];
+            let (carried, n) = (&self.turns.carried, side as usize);
+            [(labels("requests"), carried.requests[n] as f64), (labels("answers"), carried.answers[n] as f64)]
+        };
+        Side::BOTH.into_iter().flat_map(of).collect()
+    }
+
     fn families(&self) -> Vec<Family> {
         let counter = |name, help, samples| Family { name, help, samples: Samples::Counter(samples) };
         let gauge = |name, help, samples| Family { name, help, samples: Samples::Gauge(samples) };
@@ -177,7 +205,6 @@ impl Snapshot {
             (vec![("move", (*wanted).to_owned()), ("result", (*result).to_owned())], *n as f64)
         });
         let latency = self.answers(|shown| coarse(&shown.latency));
-        let errors = self.answers(|shown| shown.errors as f64);
         let compared = |value: fn(&Pairs) -> u64| -> Vec<(Labels, f64)> {
             let labels = |class: &str| vec![("class", class.to_owned())];
             CLASSES.iter().zip(&self.turns.pairs).map(|(class, p)| (labels(class), value(p) as f64)).collect()
@@ -190,9 +217,19 @@ impl Snapshot {
                 samples: Samples::Histogram(latency),
             },
             counter(
-                "answer_errors",
-                "Answers of status 500 and above that clients were shown, by side and class",
-                errors,
+                "responses",
+                "Answers that clients were shown, by side, class and the class of their status",
+                responses(&self.turns.shown),
+            ),
+            counter(
+                "compared_responses",
+                "Answers to compared turns, shown or not, likewise",
+                responses(&self.turns.compared),
+            ),
+            counter(
+                "payload_bytes",
+                "Payload towards each side's server and from it, shown or not; what was sent again is counted again",
+                self.payload(),
             ),
             counter(
                 "compared_turns",

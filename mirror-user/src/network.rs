@@ -204,6 +204,11 @@ impl Network {
     /// # Errors
     /// When the kernel refuses.
     pub fn neighbour(&self, route: &Route) -> Result<Neighbour> {
+        Ok(self.entry(route)?.as_ref().map_or(Neighbour::Unknown, known))
+    }
+
+    /// The kernel's entry of a hop.
+    fn entry(&self, route: &Route) -> Result<Option<NeighbourMessage>> {
         let (family, hop) = match route.hop {
             IpAddr::V4(hop) => (AddressFamily::Inet, NeighbourAddress::Inet(hop)),
             IpAddr::V6(hop) => (AddressFamily::Inet6, NeighbourAddress::Inet6(hop)),
@@ -211,11 +216,11 @@ impl Network {
         let ask = self.handle.neighbours().get().set_address_family(family);
         let all = self.runtime.block_on(ask.execute().try_collect::<Vec<_>>());
         let all = all.context("can't list neighbours")?;
-        let is_it = |message: &&NeighbourMessage| {
+        let is_it = |message: &NeighbourMessage| {
             message.header.ifindex == route.device
                 && message.attributes.contains(&NeighbourAttribute::Destination(hop.clone()))
         };
-        Ok(all.iter().find(is_it).map_or(Neighbour::Unknown, known))
+        Ok(all.into_iter().find(is_it))
     }
 
     /// Has the kernel resolve a hop now, and keep it resolved from now on, whoever lives.
@@ -229,6 +234,19 @@ impl Network {
         self.runtime
             .block_on(ask.execute())
             .with_context(|| format!("can't have the kernel keep the neighbour {} resolved", route.hop))
+    }
+
+    /// Takes [`Network::keep_resolved`] back: the entry goes, and whoever has packets for the hop resolves it anew. True where
+    /// there was one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn let_go(&self, route: &Route) -> Result<bool> {
+        let Some(entry) = self.entry(route)?.filter(managed) else { return Ok(false) };
+        self.runtime
+            .block_on(self.handle.neighbours().del(entry).execute())
+            .with_context(|| format!("can't let the neighbour {} go", route.hop))?;
+        Ok(true)
     }
 
     /// Brings a device up, with a transmit queue of `queue` frames and without ARP.
@@ -284,14 +302,18 @@ fn kind_name(kind: &InfoKind) -> String {
     }
 }
 
-fn known(message: &NeighbourMessage) -> Neighbour {
-    let managed = message.attributes.iter().any(
+/// Whether the kernel was asked to keep it resolved.
+fn managed(message: &NeighbourMessage) -> bool {
+    message.attributes.iter().any(
         |a| matches!(a, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed)),
-    );
+    )
+}
+
+fn known(message: &NeighbourMessage) -> Neighbour {
     match message.header.state {
         NeighbourState::Permanent | NeighbourState::Noarp => Neighbour::Kept,
         NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => {
-            if managed {
+            if managed(message) {
                 Neighbour::Kept
             } else {
                 Neighbour::Known

@@ -14,7 +14,10 @@ use std::{fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
-use mirror_control::driver::{self, Instance, Limits, Plan, Standing};
+use mirror_control::{
+    driver::{self, Instance, Limits, Plan, Standing},
+    precondition::{self, Check},
+};
 use serde::Serialize;
 
 use crate::{
@@ -149,6 +152,9 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
     };
     let reason = format!("for {}: {}{breaker}", span(side.since), side.reason);
     let _ = writeln!(text, "  {:<8} {}{not_taken}", "", styled(FAINT, reason));
+    if side.bytes != [0; 2] {
+        let _ = writeln!(text, "  {:<8} {}", "", styled(FAINT, answers(side)));
+    }
     for server in &side.servers {
         let well = if server.well { styled(GOOD, "well") } else { styled(BAD, "not well") };
         let standing = match (server.well, server.takes) {
@@ -166,6 +172,14 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
             styled(FAINT, since)
         );
     }
+}
+
+/// Answers by the class of their status, where there are any, and payload.
+fn answers(side: &SideStatus) -> String {
+    let of_class = |(first, count): (usize, &u64)| (*count > 0).then(|| format!("{first}xx {count}   "));
+    let statuses: String = (1..).zip(&side.statuses).filter_map(of_class).collect();
+    let [requests, answers] = side.bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    format!("{statuses}requests {requests:.1} MiB   answers {answers:.1} MiB")
 }
 
 /// A time in the largest unit that fits.
@@ -209,11 +223,17 @@ pub struct Removed {
     pub removed: usize,
     /// Where they were.
     pub pins: PathBuf,
+    /// Servers whose hardware addresses the kernel keeps no more.
+    pub neighbours: usize,
 }
 
 impl Show for Removed {
     fn lines(&self) -> String {
-        format!("removed {} pins from {}\n", self.removed, self.pins.display())
+        let Self { removed, pins, neighbours } = self;
+        format!(
+            "removed {removed} pins from {}; {neighbours} neighbours aren't kept any more\n",
+            pins.display()
+        )
     }
 }
 
@@ -311,8 +331,16 @@ impl Show for Moved {
         if self.rehearsed {
             text.insert_str(0, "rehearsed, nothing moved: ");
         }
+        if self.dry_run {
+            text.insert_str(0, "it would stand so: ");
+        }
         if let Some(p) = &self.phases {
             let _ = writeln!(text, "{p}");
+        }
+        let only_asked = self.dry_run || self.rehearsed;
+        let shown = |check: &&Check| only_asked || check.standing != precondition::Standing::Met;
+        for check in self.preconditions.iter().filter(shown) {
+            migration::show_precondition(&mut text, check);
         }
         text
     }
@@ -365,6 +393,8 @@ mod tests {
             not_taken: if in_sync { 0 } else { 5 },
             answered: [1_200, 34],
             errors: 1,
+            statuses: if in_sync { [0, 1_200, 0, 33, 1] } else { [0; 5] },
+            bytes: if in_sync { [1 << 20, 5 << 19] } else { [0; 2] },
             errors_compared: 2,
             p50_us: 310,
             p99_us: 920,
@@ -413,6 +443,7 @@ mod tests {
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
+           2xx 1200   4xx 33   5xx 1   requests 1.0 MiB   answers 2.5 MiB
   shadow   out of sync   reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
            10.0.3.2:80   2 connections   well for 60 s
@@ -428,6 +459,32 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
 eth0: TC
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_dry_run_shows_each_precondition_and_a_cutover_only_what_was_not_met() {
+        let check = |standing, says: &str| Check {
+            precondition: precondition::Precondition::Weight,
+            standing,
+            says: says.into(),
+        };
+        let checks =
+            vec![check(precondition::Standing::Met, "good"), check(precondition::Standing::NotMet, "bad")];
+        let moved = Moved {
+            phase: "Standby".into(),
+            authority: "shadow".into(),
+            weight: 100.0,
+            preconditions: checks,
+            ..Moved::default()
+        };
+        let line = "Standby  authority shadow  weight 100 %  epoch 0\n";
+        let bad = "  weight      not met       bad\n";
+        assert_eq!(plain(&moved.lines()), format!("{line}{bad}"));
+        let dry = Moved { dry_run: true, ..moved };
+        assert_eq!(
+            plain(&dry.lines()),
+            format!("it would stand so: {line}  weight      met           good\n{bad}")
+        );
     }
 
     #[test]

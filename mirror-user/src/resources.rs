@@ -26,9 +26,9 @@ pub enum Metric {
     Read = 2,
     /// Bytes written to block devices, a second.
     Written = 3,
-    /// Bytes received from the network, a second.
+    /// Bytes received from the network, a second. Where no source has that: those of payload that the gateway sent to it.
     Received = 4,
-    /// Bytes sent to the network, a second.
+    /// Bytes sent to the network, a second. Likewise those that came from it.
     Sent = 5,
     /// Reads that the side answered to clients, a second.
     Reads = 6,
@@ -48,7 +48,7 @@ impl Metric {
         Self::Reads,
         Self::Writes,
     ];
-    /// Those that a policy's source gives; the gateway itself counts the others.
+    /// Those that a policy's source gives; the gateway itself counts the others, and the network where the source has none.
     pub const OF_SOURCE: [Self; 6] =
         [Self::Cpu, Self::Memory, Self::Read, Self::Written, Self::Received, Self::Sent];
 

@@ -16,6 +16,7 @@ use mirror_control::{
     breaker::{Breaker, BreakerPolicy},
     connections::NotTaken,
     moves::{Move, Refusal},
+    precondition::Refused,
     restart::{Loss, Losses},
 };
 
@@ -70,6 +71,8 @@ pub struct State {
     pub trips: [u64; 2],
     /// How often they asked, by side: in vain, and not.
     pub probes: [[u64; 2]; 2],
+    /// The share of the reads that is the shadow's, in basis points, and since when (nanoseconds of the monotonic clock).
+    pub weight: (u32, u64),
     policy: BreakerPolicy,
     pending: Option<String>,
     losses: [Losses; 2],
@@ -99,6 +102,7 @@ impl State {
             backends: Default::default(),
             trips: [0; 2],
             probes: [[0; 2]; 2],
+            weight: (word.weight(), now),
             policy,
             sides: [standing(Side::Primary), standing(Side::Shadow)],
             legs_lost: [0; 2],
@@ -152,6 +156,9 @@ impl State {
             match LossReason::number(event.reason) {
                 r if r == LossReason::NotTaken as u32 => self.not_taken[side as usize].lost(),
                 r if r == LossReason::Refused as u32 => self.not_taken[side as usize].refused(flow),
+                _ if event.reason & u32::from(LossReason::NEVER_OPEN) != 0 => {
+                    self.not_taken[side as usize].refused(flow);
+                }
                 r if r == LossReason::Pressed as u32 && in_sync => {
                     self.say(format!(
                         "{}: a leg held a request back for all of `pressure_budget`: lost",
@@ -194,7 +201,7 @@ impl State {
     pub fn moved<T>(&mut self, wanted: Move, rehearsed: bool, result: &anyhow::Result<T>) -> &'static str {
         let result = match result {
             Ok(_) => "done",
-            Err(error) if error.is::<Refusal>() => "refused",
+            Err(error) if error.is::<Refusal>() || error.is::<Refused>() => "refused",
             Err(_) => "aborted",
         };
         let what = if rehearsed { "rehearsal" } else { wanted.name() };
@@ -257,6 +264,9 @@ impl State {
 
     /// Compares with the word: who fell out of sync is said at once.
     pub fn follow(&mut self, word: SwitchWord) {
+        if self.weight.0 != word.weight() {
+            self.weight = (word.weight(), monotonic_ns());
+        }
         for side in Side::BOTH {
             let member = word.member(side);
             if self.sides[side as usize].in_sync == member {
@@ -345,9 +355,14 @@ mod tests {
             state.note(&Event { side: 0, ..lost(slot, LossReason::NotTaken) });
         }
         (0..3).for_each(|_| state.note(&lost(9, LossReason::Refused)));
+        let mut silent = lost(8, LossReason::Stalled);
+        state.note(&silent);
+        assert_eq!(state.not_taken(), [4, 1], "an open leg fell silent");
+        silent.reason |= u32::from(LossReason::NEVER_OPEN);
+        (0..3).for_each(|_| state.note(&silent));
         state.note(&Event { kind: EventKind::LegOpen as u32, ..lost(9, LossReason::Closed) });
         state.note(&lost(9, LossReason::Refused));
-        assert_eq!(state.not_taken(), [4, 2]);
+        assert_eq!(state.not_taken(), [4, 3]);
         assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None, "it has lost no leg");
     }
 

@@ -153,7 +153,11 @@ impl Top {
                     Err(error) => self.screen.trouble = Some(error),
                 }
             }
-            Told::Done(said) => self.screen.said = said,
+            // There is one line for it.
+            Told::Done(said) => {
+                let lines: Vec<&str> = said.lines().map(str::trim).collect();
+                self.screen.said = lines.join(" ");
+            }
         }
     }
 
@@ -202,7 +206,7 @@ async fn give(client: &Client, app: String, command: Command) -> Result<String> 
         }
         Command::CutoverNow | Command::Rollback => {
             let path = if command == Command::CutoverNow { "/cutover" } else { "/rollback" };
-            return moved(client, path, &MoveRequest { app, dry_run: false, rehearse: false }).await;
+            return moved(client, path, &MoveRequest { app, ..MoveRequest::default() }).await;
         }
         Command::Pause => Asked::Pause,
         Command::Resume => Asked::Resume,

@@ -26,8 +26,10 @@ pub const TUPLES: &str = "TUPLES";
 pub const COUNTERS: &str = "COUNTERS";
 /// Per-CPU array of `u64`: [`crate::hist::BUCKETS`] a row of [`crate::flow::Measured`], microseconds.
 pub const LATENCY: &str = "LATENCY";
-/// Per-CPU array of `u64`: answers with an error of the server's own, by the same rows.
-pub const ERRORS: &str = "ERRORS";
+/// Per-CPU array of `u64`: answers by the class of their status ([`crate::protocol::http1::status`]), as many a row of the same.
+pub const RESPONSES: &str = "RESPONSES";
+/// Per-CPU array of one [`super::Carried`].
+pub const CARRIED: &str = "CARRIED";
 /// Per-CPU array of `u64`: [`crate::flow::pair::COUNTERS`] a class, of the turns that were compared.
 pub const PAIRS: &str = "PAIRS";
 /// Per-CPU array of `u64`: [`crate::hist::RATIOS`] a class, the shadow's latency to the primary's in the same turn.
@@ -63,7 +65,7 @@ pub const FREE_CLIENTS: &str = "FREE_CLIENTS";
 /// Array of [`super::backend::Pool`], two a service: both sides' servers.
 pub const POOLS: &str = "POOLS";
 /// Every map, in the order in which they are pinned.
-pub const ALL: [&str; 30] = [
+pub const ALL: [&str; 31] = [
     ABI,
     APPS,
     SWITCH,
@@ -76,7 +78,8 @@ pub const ALL: [&str; 30] = [
     TUPLES,
     COUNTERS,
     LATENCY,
-    ERRORS,
+    RESPONSES,
+    CARRIED,
     PAIRS,
     RATIOS,
     EVENTS,

@@ -125,6 +125,13 @@ pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
     };
 }
 
+/// The reset that tells the client of its connection's end, at this number of its view.
+#[inline(always)]
+pub(super) fn end_client(flow: &Flow, seq: u32, step: &mut Step) {
+    let (flags, ack) = (tcp::RST | tcp::ACK, flow.shown);
+    step.to_client = Emit { kind: emit::BARE, flags, seq, ack, ..Emit::default() };
+}
+
 /// RFC 9293, 3.10.7.1: the reset for a segment of a connection that isn't.
 #[inline(always)]
 fn reset_client(seg: &Segment, step: &mut Step) {

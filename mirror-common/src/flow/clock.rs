@@ -1,12 +1,13 @@
 //! What a flow needs when no packet comes: the sweep asks.
 
 use super::broken_off::{break_off, waits_for_client};
+use super::client::end_client;
 use super::close::{closed, finish_write, put_out};
 use super::handshake::{SYN_AGAIN_MS, syn};
 use super::loss::{end_with_reset, lose, overdue, tell_not_taken};
 use super::settled::owes_write;
 use super::to_leg::ack_leg;
-use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Emit, Flow, Leg, Step, Switch, Terms, flow_state, leg_state};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -17,7 +18,7 @@ const LINGER_MS: u32 = 2_000;
 /// isn't acknowledged, and who only waits for an answer would wait for ever.
 const TELL_AGAIN_MS: u32 = 200;
 /// A handshake that doesn't end, at the server or at the client, in milliseconds.
-const OPENING_MS: u32 = 10_000;
+pub(super) const OPENING_MS: u32 = 10_000;
 /// The same where room is scarce ([`sweep::CROWDED`]): more than a round trip to the farthest client.
 const CROWDED_OPENING_MS: u32 = 1_000;
 /// Then a flow that was ended is kept so long for late segments, in milliseconds: what comes later is reset.
@@ -164,12 +165,6 @@ fn half_open(flow: &Flow) -> bool {
 #[inline(always)]
 fn tell_again(flow: &mut Flow, step: &mut Step) {
     flow.set(Flow::TOLD_ONCE, false);
-    step.to_client = Emit {
-        kind: emit::BARE,
-        flags: tcp::RST | tcp::ACK,
-        seq: flow.client_acked,
-        ack: flow.shown,
-        ..Emit::default()
-    };
+    end_client(flow, flow.client_acked, step);
     step.end(Verdict::ResetStale);
 }

@@ -6,7 +6,7 @@ use super::client::{ack_client, least_edge, raise_edge, raise_shown, shown_windo
 use super::close::{drain, finish_write, note_fin, put_out};
 use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
-use super::measure::{note_end, note_error, unsummed};
+use super::measure::{note_end, note_status, unsummed};
 use super::redial::GAP_MS;
 use super::settled::{finished, owes_write, take_over, wake};
 use super::to_leg::{ack_leg, leg_ack, note_brought, reset_leg};
@@ -252,7 +252,7 @@ fn arrives(flow: &mut Flow, side: Side, seg: &Segment, found: Read, step: &mut S
     let leg = flow.leg_mut(side);
     leg.rcv_nxt = first;
     leg.flags &= !Leg::HOLE;
-    note_error(flow, side, seg, step);
+    note_status(flow, side, seg, step);
     true
 }
 

@@ -1,13 +1,14 @@
 //! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
 
 use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
-use super::client::{ack_client, raise_shown};
+use super::client::{ack_client, end_client, raise_shown};
+use super::clock::OPENING_MS;
 use super::close::{finish_write, put_out};
 use super::pressure::presses;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
-use super::{Emit, Flow, Leg, Step, Switch, Terms, emit, flow_state, leg_state, tcp};
+use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state};
 use crate::abi::{Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
@@ -42,10 +43,13 @@ impl LossReason {
     /// dialled has been lost before.
     pub const FAILED: u8 = 0x80;
 
+    /// Beside [`LossReason::Stalled`]: its SYN was never answered.
+    pub const NEVER_OPEN: u8 = 0x40;
+
     /// The reason in [`crate::abi::Event::reason`], as a number.
     #[inline(always)]
     pub const fn number(reason: u32) -> u32 {
-        reason & !(Self::FAILED as u32)
+        reason & !((Self::FAILED | Self::NEVER_OPEN) as u32)
     }
 }
 
@@ -116,6 +120,9 @@ pub(super) fn lose<S: Switch>(
     if terms.service.flags & Service::POOLED != 0 {
         let bad = refused || step.reason & LossReason::FAILED != 0;
         flow.leg_mut(side).port = backend::lost(flow.leg(side).port, bad);
+    }
+    if loss.0 >> 8 == LossReason::Stalled as u32 && flow.leg(side).state == leg_state::DIALLING {
+        step.reason |= LossReason::NEVER_OPEN;
     }
     if !flow.has(Flow::AHEAD) && !all_but_last(flow, side) {
         // Turns before the last one weren't answered either: only the last can be asked again.
@@ -267,13 +274,8 @@ pub(super) fn end_with_reset<S: Switch>(
     step: &mut Step,
 ) {
     let opening = flow.state == flow_state::OPENING;
-    step.to_client = Emit {
-        kind: emit::BARE,
-        flags: tcp::RST | tcp::ACK,
-        seq: if opening { 0 } else { flow.view_next },
-        ack: if opening { flow.iss.wrapping_add(1) } else { flow.shown },
-        ..Emit::default()
-    };
+    // Of a connection that is opening nothing is in its view, and its SYN is all that it has been shown.
+    end_client(flow, if opening { 0 } else { flow.view_next }, step);
     let mirror = terms.switch.word().authority().other();
     // Whether one has done what the other one hasn't answered isn't known, unless neither had it whole.
     let unknown =
@@ -351,7 +353,8 @@ fn stranded(flow: &Flow, now_ms: u32, stall_ms: u32) -> bool {
         && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= stall_ms
 }
 
-/// Whether a leg has been behind for longer than its budget: against a mark, so that a trickle doesn't reset it.
+/// Whether a leg has been behind for longer than its budget, against a mark, so that a trickle doesn't reset it; or is dialled in
+/// vain with nothing to send.
 #[inline(always)]
 fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let other = *flow.leg(side.other());
@@ -381,6 +384,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let behind = seq::lt(leg.acked, next)
         || (counted && (other_done || awaited) && (leg.answered.wrapping_sub(reached_turn) as i32) < 0);
     if !behind {
+        if leg.state == leg_state::DIALLING && seq::since(now_ms, leg.heard_ms) >= OPENING_MS {
+            return true;
+        }
         let other_over =
             other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);

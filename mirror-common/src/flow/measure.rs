@@ -3,12 +3,12 @@
 
 use super::settled::answered;
 use super::{Flow, Reading, Segment, Step, Writes, flow_state, leg_state};
-use crate::protocol::http1::UNKNOWN_LENGTH;
+use crate::protocol::http1::{
+    UNKNOWN_LENGTH,
+    status::{self, Statuses},
+};
 use crate::switch_word::Side;
 use crate::{checksum, hist, seq};
-
-/// Statuses from here on are the server's own errors (RFC 9110, 15.6).
-const SERVER_ERROR: u16 = 500;
 
 /// Longer bodies aren't summed, in bytes: where a card would make the checksums, each byte has to be read.
 const MAX_SUMMED: u32 = 1 << 18;
@@ -82,26 +82,28 @@ pub struct Compared {
 
 const _: () = assert!(size_of::<Compared>() == 44);
 
-/// What a packet had to tell of turns: 60 bytes.
+/// What a packet had to tell of turns: 64 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// 1 + the [`Measured::shown`] row of the answer whose last byte the client is shown; 0: none ends here.
     pub ended: u8,
-    /// Answers that the client is shown whose status is an error of the server's.
-    pub errors: u8,
-    /// Their [`Measured::shown`] row.
-    pub errors_row: u8,
+    /// The [`Measured::shown`] row of `statuses`.
+    pub statuses_row: u8,
     /// 1 + the [`Measured::compared`] row of the answer to a compared turn whose head ends here; 0: none.
     pub compared: u8,
+    /// The class of that answer's status ([`status::class`]).
+    pub compared_class: u8,
+    /// Answers whose heads the client is shown.
+    pub statuses: Statuses,
     /// From the request's first packet to the answer's last that the client is shown, in microseconds.
     pub us: u32,
     /// From the request's first packet to the compared answer's head, in microseconds.
     pub compared_us: u32,
-    /// 1: the compared answer's status is an error of the server's.
-    pub compared_error: u8,
     /// Bits by [`pair`]; 0: the comparison isn't complete.
     pub pair: u8,
+    /// Zero.
+    pub pad: u8,
     /// [`hist::ratio`] of the two legs' times, where it is.
     pub ratio: u16,
     /// How a comparison ended here, if one did.
@@ -109,7 +111,8 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Row of answers that clients were shown, of [`crate::abi::maps::LATENCY`] and [`crate::abi::maps::ERRORS`].
+    /// Row of answers that clients were shown, of [`crate::abi::maps::LATENCY`] and
+    /// [`crate::abi::maps::RESPONSES`].
     #[inline(always)]
     pub const fn shown(side: u32, class: u32) -> u32 {
         ((side & 1) << 1) | (class & 1)
@@ -127,7 +130,7 @@ impl Measured {
     /// Whether there is anything to count.
     #[inline(always)]
     pub const fn any(&self) -> bool {
-        (self.ended | self.errors | self.compared | self.turn.outcome) != 0
+        (self.ended | self.compared | self.turn.outcome) as u32 | self.statuses.0 != 0
     }
 }
 
@@ -227,17 +230,17 @@ pub fn unanswered(flow: &Flow, now_us: u32, for_us: u32) -> bool {
         && answered(flow, flow.answerer().other())
 }
 
-/// Notes whether the last answer, whose first bytes are among those of a segment that the client is shown, is an error: what lies
-/// before it was absorbed.
+/// Notes the status of the last answer, whose first bytes are among those of a segment that the client is shown: what lies before
+/// it was absorbed.
 #[inline(always)]
-pub(super) fn note_error(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
+pub(super) fn note_status(flow: &Flow, side: Side, seg: &Segment, step: &mut Step) {
     let leg = flow.leg(side);
     // The last head that ends here is its own, or one before.
     let its_own =
         leg.answered == flow.turns || !(leg.parse.scanner.in_head() || leg.parse.scanner.is_boundary());
-    if its_own && seg.reading.status >= SERVER_ERROR {
-        step.measured.errors = 1;
-        step.measured.errors_row = Measured::shown(side as u32, flow.has(Flow::TURN_WRITES) as u32) as u8;
+    if its_own && seg.reading.status != 0 {
+        step.measured.statuses = Statuses::one(seg.reading.status);
+        step.measured.statuses_row = Measured::shown(side as u32, flow.has(Flow::TURN_WRITES) as u32) as u8;
     }
 }
 
@@ -247,10 +250,10 @@ pub(super) fn note_error(flow: &Flow, side: Side, seg: &Segment, step: &mut Step
 #[inline(always)]
 pub(super) fn note_heads(flow: &mut Flow, side: Side, seg: &Segment, answered: [u32; 2], step: &mut Step) {
     let reading = &seg.reading;
-    if flow.hears(side) && reading.errors != 0 {
+    if flow.hears(side) && reading.statuses.0 != 0 {
         let class = flow.has(Flow::TURN_WRITES) as u32;
-        step.measured.errors = reading.errors as u8;
-        step.measured.errors_row = Measured::shown(side as u32, class) as u8;
+        step.measured.statuses = reading.statuses;
+        step.measured.statuses_row = Measured::shown(side as u32, class) as u8;
     }
     if !flow.has(awaited(side)) {
         return;
@@ -294,7 +297,7 @@ fn compare(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
     let measured = &mut step.measured;
     measured.compared = 1 + Measured::compared(side as u32, class) as u8;
     measured.compared_us = us;
-    measured.compared_error = (status >= SERVER_ERROR) as u8;
+    measured.compared_class = status::class(status) as u8;
     measured.pair = 0;
     flow.set(awaited(side), false);
     flow.answer_us[side as usize & 1] = us;
@@ -306,7 +309,8 @@ fn compare(flow: &mut Flow, side: Side, seg: &Segment, step: &mut Step) {
     let primary_is_last = side as u8 == Side::Primary as u8;
     let (primary, shadow) =
         if primary_is_last { (status, flow.first_status) } else { (flow.first_status, status) };
-    let (primary_erred, shadow_erred) = (primary >= SERVER_ERROR, shadow >= SERVER_ERROR);
+    let erred = |status: u16| status::class(status) == status::SERVER_ERRORS;
+    let (primary_erred, shadow_erred) = (erred(primary), erred(shadow));
     measured.pair = 1 << pair::COMPARED
         | ((primary_erred && !shadow_erred) as u8) << pair::PRIMARY_ERRED
         | ((shadow_erred && !primary_erred) as u8) << pair::SHADOW_ERRED

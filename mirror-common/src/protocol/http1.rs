@@ -30,9 +30,11 @@
 //! ```
 
 use super::{Class, Kind};
+use status::Statuses;
 use table::{is_boundary, is_final, is_head, state};
 
 mod ends;
+pub mod status;
 mod step;
 mod swar;
 mod table;
@@ -212,8 +214,8 @@ pub struct Walk {
     pub first_body: u32,
     /// Bytes of its body; [`UNKNOWN_LENGTH`] where its head doesn't say.
     pub first_length: u32,
-    /// Final answers with a status of 500 and above, by their heads.
-    pub errors: u32,
+    /// Answers by their heads' status.
+    pub statuses: Statuses,
     /// 1 when the server said, in a final answer, that it will close the connection; or the client, in the last request that
     /// is complete here, that it asks no more on it.
     pub close: u32,
@@ -253,7 +255,7 @@ impl Walk {
             last_status: 0,
             first_body: 0,
             first_length: 0,
-            errors: 0,
+            statuses: Statuses(0),
             close: 0,
             behind_close: 0,
         }
@@ -290,7 +292,7 @@ impl Walk {
         self.last_status = 0;
         self.first_body = 0;
         self.first_length = 0;
-        self.errors = 0;
+        self.statuses = Statuses(0);
         self.close = 0;
         self.behind_close = 0;
     }

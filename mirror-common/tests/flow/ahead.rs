@@ -1,6 +1,8 @@
 //! Authority ahead: a leg that is behind answers a read. What it owes of earlier turns is absorbed, and the client hears it from
 //! that answer's first byte on.
 
+use mirror_common::protocol::http1::status::Statuses;
+
 use super::*;
 
 const OTHER: &[u8] = b"HTTP/1.1 203 OK\r\ncontent-length: 3\r\n\r\nyes";
@@ -304,13 +306,14 @@ fn the_rest_of_a_long_body_isnt_waited_for() {
 #[test]
 fn only_the_error_that_the_client_hears_is_counted_as_shown() {
     let mut far = Far::ahead(2);
-    assert_eq!(far.primary(FAILED).measured.errors, 0);
+    assert_eq!(far.primary(FAILED).measured.statuses, Statuses(0));
     let bytes = [FAILED, FAILED, OTHER].concat();
-    assert_eq!(far.shadow(0, &bytes).measured.errors, 0);
+    let heard = far.shadow(0, &bytes).measured.statuses;
+    assert_eq!((heard.of(4), heard), (0, Statuses::one(200)), "of three answers the last one alone");
     let mut far = Far::ahead(2);
     let bytes = [ANSWER, FAILED, FAILED].concat();
     let measured = far.shadow(0, &bytes).measured;
-    assert_eq!((measured.errors, measured.errors_row), (1, 2));
+    assert_eq!((measured.statuses, measured.statuses_row), (Statuses::one(500), 2));
 }
 
 /// A packet larger than a segment becomes one segment: the rest comes again.

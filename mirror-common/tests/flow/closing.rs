@@ -226,6 +226,44 @@ fn a_new_connection_that_its_server_does_not_take_is_told_of_as_the_authoritys()
     assert_eq!((due, not_taken(&step)), (Due::Free, None), "it was taken");
 }
 
+/// A mirror that answers no SYN loses the leg: with something to send when the stall budget is over, else when a handshake's time
+/// is. Nothing is owed by it that the client saw answered.
+#[test]
+fn a_mirror_that_never_answers_a_syn_is_told_of_as_the_mirrors() {
+    let never = LossReason::Stalled as u8 | LossReason::FAILED | LossReason::NEVER_OPEN;
+    let told = Some((Side::Shadow as u8, never));
+    let opened = || {
+        let mut scene = Scene::open(true);
+        scene.syn_ack(Side::Primary, 7);
+        scene.client_says(tcp::ACK, 0, 0);
+        scene
+    };
+    let sweeps = |scene: &mut Scene, until_ms: u32| {
+        scene.now_ms = until_ms;
+        not_taken(&scene.run(|flow, terms, step| {
+            on_sweep(flow, sweep::ACT, terms, step);
+        }))
+    };
+    let mut idle = opened();
+    assert_eq!([10_999, 11_000].map(|at| sweeps(&mut idle, at)), [None, told]);
+    assert!(idle.word.member(Side::Shadow));
+    assert_eq!(sweeps(&mut idle, 11_001), None, "once");
+
+    let mut asked = opened();
+    asked.client(0, READ, 0);
+    let until = asked.now_ms + asked.service.stall_ms;
+    assert_eq!([until - 1, until].map(|at| sweeps(&mut asked, at)), [None, told]);
+    assert!(asked.word.member(Side::Shadow));
+
+    let mut open = opened();
+    open.syn_ack(Side::Shadow, 7);
+    open.client(0, READ, 0);
+    let until = open.now_ms + open.service.stall_ms;
+    let silent = Some((Side::Shadow as u8, LossReason::Stalled as u8 | LossReason::FAILED));
+    open.server(Side::Primary, 0, ANSWER, READ.len());
+    assert_eq!([until - 1, until].map(|at| sweeps(&mut open, at)), [None, silent], "one that fell silent");
+}
+
 /// Whether the step tells of a lost leg, and that its server failed.
 fn failed(step: &Step) -> bool {
     assert_ne!(step.events & Step::LEG_LOST, 0);

@@ -250,7 +250,7 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
         first_status: walk.first_status,
         body_at: seq.wrapping_add(walk.first_body),
         body_length: walk.first_length,
-        errors: walk.errors,
+        statuses: walk.statuses,
         flags,
         ..Reading::default()
     }

@@ -4,7 +4,10 @@ use mirror_common::{
     checksum,
     flow::{Compared, Measured, Segment, Step, on_client, on_leg, outcome, pair, unanswered},
     hist,
-    protocol::{Kind, http1::UNKNOWN_LENGTH},
+    protocol::{
+        Kind,
+        http1::{UNKNOWN_LENGTH, status::Statuses},
+    },
     switch_word::Side,
 };
 use proptest::prelude::*;
@@ -53,7 +56,7 @@ fn both_answers_to_a_turn_are_timed_and_compared() {
     assert_eq!((second.ended, second.us), (1 + Measured::shown(0, 0) as u8, 4_000));
     assert_eq!((second.compared, second.compared_us), (compared(Side::Primary, 0), 4_000));
     assert_eq!((second.pair, second.ratio), (1 << pair::COMPARED, hist::ratio(4_000, 2_000) as u16));
-    assert_eq!((first.errors, second.errors), (0, 0));
+    assert_eq!((first.statuses, second.statuses), (Statuses(0), Statuses::one(200)));
     let again = answer(&mut scene, Side::Primary, 0, ANSWER, 9_000).measured;
     assert!(!again.any(), "sent again, it isn't a second answer");
 }
@@ -68,7 +71,8 @@ fn answers_are_compared_by_their_heads_and_timed_to_their_ends() {
     let end = answer(&mut scene, Side::Primary, ANSWER.len() - 1, &ANSWER[ANSWER.len() - 1..], 800).measured;
     assert_eq!((end.ended, end.us, end.compared), (1 + Measured::shown(0, 1) as u8, 800, 0));
     let error = answer(&mut scene, Side::Shadow, 0, ERROR, 900).measured;
-    assert_eq!((error.compared, error.compared_error, error.errors), (compared(Side::Shadow, 1), 1, 0));
+    assert_eq!((error.compared, error.compared_class), (compared(Side::Shadow, 1), 4));
+    assert_eq!(error.statuses, Statuses(0), "no client is shown it");
     assert_eq!(error.pair, 1 << pair::COMPARED | 1 << pair::SHADOW_ERRED | 1 << pair::STATUS_DIFFERS);
 }
 
@@ -118,7 +122,7 @@ fn with_one_leg_there_is_nothing_to_compare() {
     assert_eq!((only.ended, only.us, only.compared), (1 + Measured::shown(0, 0) as u8, 700, 0));
     ask(&mut scene, READ, 1_000);
     let error = answer(&mut scene, Side::Primary, ANSWER.len(), ERROR, 1_200).measured;
-    assert_eq!((error.errors, error.errors_row), (1, Measured::shown(0, 0) as u8));
+    assert_eq!((error.statuses.of(4), error.statuses_row), (1, Measured::shown(0, 0) as u8));
 }
 
 /// A shadow that is slower than the client's next request was never measured: the slower, the better it looked.

@@ -15,7 +15,7 @@ fn h7_a_length_ends_an_answer_with_its_head() {
     let walk = answer("200 OK", "Content-Length: 3\r\n", "abc");
     assert_eq!((walk.answered, walk.rest(), walk.idle(), walk.close), (1, 0, true, 0));
     let walk = answer("404 Not Found", "content-length:0\r\n", "HTTP/1.1 503 \r\nContent-Length: 1\r\n\r\nx");
-    assert_eq!((walk.answered, walk.errors), (2, 1));
+    assert_eq!((walk.answered, walk.statuses.of(3), walk.statuses.of(4)), (2, 1, 1));
     assert_eq!((walk.first_status, walk.last_status), (404, 503));
 }
 
@@ -98,7 +98,7 @@ fn h7_chunks_are_followed_to_their_end() {
     let walk = answer("200 OK", CHUNKED, "1000\r\nabc");
     assert_eq!((walk.answered, walk.rest(), walk.idle()), (0, 0x1000 - 3, false));
     let walk = answer("500 X", CHUNKED, "0\r\nA: b\r\nContent-Length: 77\r\n\r\nHTTP/1.1 204 \r\n\r\n");
-    assert_eq!((walk.answered, walk.errors, walk.idle()), (2, 1, true));
+    assert_eq!((walk.answered, walk.statuses.of(4), walk.idle()), (2, 1, true));
     let walk = answer("200 OK", "transfer-encoding:ChunKed \r\n", "aBc\r\n");
     assert_eq!(walk.rest(), 0xabc);
 }

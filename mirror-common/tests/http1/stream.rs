@@ -135,7 +135,14 @@ fn check_segment(walk: &Walk, from: usize, here: &[&(usize, Event)]) {
     assert_eq!(walk.completed, count(|event| matches!(event, Event::Request(..))), "completed");
     assert_eq!(walk.answered, count(|event| matches!(event, Event::Answered)), "answered");
     assert_eq!(walk.interim, count(|event| matches!(event, Event::Interim)), "interim");
-    assert_eq!(walk.errors, count(|event| matches!(event, Event::Answer(500.., _))), "errors");
+    let statuses = [
+        count(|event| matches!(event, Event::Interim)),
+        count(|event| matches!(event, Event::Answer(200..300, _))),
+        count(|event| matches!(event, Event::Answer(300..400, _))),
+        count(|event| matches!(event, Event::Answer(400..500, _))),
+        count(|event| matches!(event, Event::Answer(500.., _))),
+    ];
+    assert_eq!([0, 1, 2, 3, 4].map(|class| walk.statuses.of(class)), statuses, "statuses");
     assert!(!here.iter().any(|(_, event)| *event == Event::Opaque) || walk.opaque(), "opaque");
 
     let begins: Vec<u32> =

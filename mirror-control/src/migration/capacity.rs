@@ -55,20 +55,9 @@ impl fmt::Display for Capacity {
     }
 }
 
-/// Why a cutover has to wait, if it has to: the shadow first.
-pub(super) fn lacking(capacity: &[Option<Capacity>; 2]) -> Option<Why> {
-    [Side::Shadow, Side::Primary].into_iter().find_map(|side| lacks(side, capacity))
-}
-
-fn lacks(side: Side, capacity: &[Option<Capacity>; 2]) -> Option<Why> {
-    match &capacity[side as usize] {
-        None | Some(Capacity::Enough) => None,
-        Some(lacking) => Some(Why::Capacity(side.name().into(), lacking.clone())),
-    }
-}
-
 /// Why traffic doesn't go back to the primary from a shadow that answers, but worse: it is known to be too small.
 pub(super) fn too_small_to_go_back(capacity: &[Option<Capacity>; 2]) -> Option<Why> {
-    let short = matches!(capacity[Side::Primary as usize], Some(Capacity::Short { .. }));
-    if short { lacks(Side::Primary, capacity) } else { None }
+    let primary = capacity[Side::Primary as usize].as_ref();
+    let short = primary.filter(|capacity| matches!(capacity, Capacity::Short { .. }))?;
+    Some(Why::Capacity(Side::Primary.name().into(), short.clone()))
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     evidence::{Finding, Metric, Progress},
     moves::{plan as plan_move, weigh},
+    precondition::{Precondition, Standing},
 };
 
 fn progress() -> Progress {
@@ -57,6 +58,8 @@ struct World {
     shortfall: Option<Shortfall>,
     healthy: [Option<bool>; 2],
     capacity: [Option<Capacity>; 2],
+    unsettled: Option<Result<Unsettled, String>>,
+    divergence: Option<Differing>,
     /// Moves fail.
     jammed: bool,
 }
@@ -75,6 +78,8 @@ impl World {
             shortfall: None,
             healthy: [Some(true); 2],
             capacity: [None, None],
+            unsettled: None,
+            divergence: None,
             jammed: false,
         }
     }
@@ -139,6 +144,8 @@ impl World {
             shortfall: self.shortfall,
             healthy: self.healthy,
             capacity: self.capacity.clone(),
+            unsettled: self.unsettled.clone(),
+            divergence: self.divergence,
         }
     }
 
@@ -367,6 +374,29 @@ fn a_cutover_waits_until_both_sides_carry_what_is_forecast() {
             world.until(Stage::Standby);
         }
     }
+}
+
+#[test]
+fn a_cutover_waits_for_what_stands_still_and_for_answers_that_differ_and_says_so() {
+    let still = Ok(Unsettled { unanswered: 1, named: vec!["10.0.1.2:99".into()], ..Unsettled::default() });
+    let mut world = World::new(quick());
+    world.unsettled = Some(still);
+    world.until(Stage::Ready);
+    for _ in 0..50 {
+        let why = world.tick();
+        assert!(why.to_string().ends_with("10.0.1.2:99"), "{why}");
+        assert_eq!(why.name(), "settled");
+    }
+    world.unsettled = Some(Ok(Unsettled::default()));
+    for (differ, standing) in [(0, Standing::NotKnown), (9, Standing::NotMet)] {
+        world.divergence = Some(Differing { differ, compared: 1_000, bound: 0.001 });
+        let why = world.tick();
+        let Why::Precondition(check) = &why else { panic!("{why}") };
+        assert_eq!((check.precondition, check.standing), (Precondition::Divergence, standing), "{check}");
+    }
+    assert_eq!(world.word.authority(), Side::Primary);
+    world.divergence = Some(Differing { differ: 0, compared: 10_000, bound: 0.001 });
+    world.until(Stage::Standby);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Capacity, Command};
-use crate::{appointment::Note, throughput::Shortfall, weight};
+use crate::{appointment::Note, precondition::Check, throughput::Shortfall, weight};
 
 /// Why something was decided, or waits. Displayed for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,8 +45,10 @@ pub enum Why {
     NoWayBack,
     /// The new authority has been dead for so many seconds, and the primary takes over though it lacks writes.
     AvailabilityFirst(f64),
-    /// A side's capacity stands in the way: which side, and what is wrong.
+    /// A side's capacity stands in the way of the rollback: which side, and what is wrong.
     Capacity(String, Capacity),
+    /// The cutover waits for this.
+    Precondition(Check),
     /// The shadow's size was decided on, in words.
     Scaling(String),
     /// How a side's circuit breaker stands, in words.
@@ -77,6 +79,7 @@ impl Why {
     pub fn name(&self) -> String {
         match self {
             Self::Weight(reason) => tag(reason),
+            Self::Precondition(check) => check.precondition.name().into(),
             other => tag(other),
         }
     }
@@ -136,6 +139,7 @@ impl fmt::Display for Why {
                  sync: what it lacks is lost (availability_first)"
             ),
             Why::Capacity(side, capacity) => write!(f, "the {side}'s capacity: {capacity}"),
+            Why::Precondition(check) => write!(f, "{check}"),
             Why::Scaling(words) | Why::Breaker(words) => write!(f, "{words}"),
             Why::Aborting => write!(f, "aborted: all reads are the primary's"),
             Why::Overtaken => write!(f, "somebody moved the traffic by hand"),

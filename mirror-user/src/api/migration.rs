@@ -4,6 +4,7 @@ use mirror_control::{
     appointment::Appointment,
     journal::Entry,
     migration::{Command, Plan},
+    precondition::Precondition,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,9 @@ pub struct OrderRequest {
     /// Only as a step of the migration under way.
     #[serde(default)]
     pub when_ready: bool,
+    /// Preconditions that it is made without; with a migration under way there are none.
+    #[serde(default)]
+    pub despite: Vec<Precondition>,
 }
 
 /// Body of `/cutover/cancel`.

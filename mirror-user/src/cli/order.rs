@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail, ensure};
 use jiff::{Timestamp, Zoned, civil, tz::Disambiguation};
-use mirror_control::appointment::LATE_MS;
+use mirror_control::{appointment::LATE_MS, precondition::Precondition};
 
 use crate::{
     api::{
@@ -71,9 +71,10 @@ pub(super) async fn give(
     app: &str,
     when_ready: bool,
     (at_ms, until_ms): Window,
+    despite: &[Precondition],
     json: bool,
 ) -> Result<()> {
-    let body = OrderRequest { app: app.into(), at_ms, until_ms, when_ready };
+    let body = OrderRequest { app: app.into(), at_ms, until_ms, when_ready, despite: despite.to_vec() };
     print(&client.post::<Ordered>("/cutover/order", &body).await?, json)
 }
 

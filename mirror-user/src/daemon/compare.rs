@@ -13,7 +13,10 @@ use axum::{
 };
 use aya::maps::{HashMap, MapData, RingBuf};
 use mirror_common::abi::{Prefix, Turn, maps};
-use mirror_control::divergence::{Divergence, OTHERS, Rate};
+use mirror_control::{
+    divergence::{Divergence, OTHERS, Rate},
+    precondition::Differing,
+};
 
 use super::{
     Shared,
@@ -33,8 +36,15 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Compared {
     pub(super) divergence: Mutex<Divergence>,
     prefixes: Mutex<HashMap<MapData, u32, Prefix>>,
-    /// What had been counted before this daemon.
-    before: Turns,
+    /// What had been counted when the shadow joined, a migration began to judge, or this daemon started.
+    before: Mutex<Before>,
+}
+
+/// Counts that aren't of this shadow, or of this daemon.
+struct Before {
+    turns: Turns,
+    /// Digests' differences that count.
+    digests: u64,
 }
 
 /// The thread's own end: what is told, and who the clients are.
@@ -51,8 +61,35 @@ impl Compared {
         // What a daemon before this one left there isn't among the counts that this one sees.
         while ring.next().is_some() {}
         let divergence = Mutex::new(Divergence::new(noisy));
-        let before = datapath.turns()?;
+        let before = Mutex::new(Before { turns: datapath.turns()?, digests: 0 });
         Ok((Self { divergence, prefixes: Mutex::new(prefixes), before }, Ring(ring, Names::open(pins)?)))
+    }
+
+    /// The rate of differences is counted from here on.
+    pub(super) fn begin(&self, turns: Option<&Turns>) {
+        let (Some(turns), Ok(divergence), Ok(mut before)) =
+            (turns, self.divergence.lock(), self.before.lock())
+        else {
+            return;
+        };
+        *before = Before { turns: turns.clone(), digests: divergence.digests()[0] };
+    }
+
+    /// Answers that differ, noise left out, and all that were compared; of this shadow.
+    fn counted(&self, turns: &Turns, divergence: &Divergence) -> Result<(u64, u64)> {
+        let before = self.before.lock().map_err(|_| anyhow!("poisoned"))?;
+        let mine = turns.since(&before.turns);
+        let of_mine = |count: fn(&Pairs) -> u64| mine.pairs.iter().map(count).sum::<u64>();
+        let digests = divergence.digests()[0].saturating_sub(before.digests);
+        let differ = of_mine(|pairs| pairs.status_differs + pairs.length_differs) + digests;
+        Ok((differ, of_mine(|pairs| pairs.compared)))
+    }
+
+    /// The same, beside the bound.
+    pub(super) fn differing(&self, turns: &Turns, bound: f64) -> Result<Differing> {
+        let divergence = self.divergence.lock().map_err(|_| anyhow!("poisoned"))?;
+        let (differ, compared) = self.counted(turns, &divergence)?;
+        Ok(Differing { differ, compared, bound })
     }
 
     /// How a prefix reads, where that is kept.
@@ -106,19 +143,17 @@ pub(super) async fn divergence(
     check_name(&shared, &asked.app)?;
     let turns = shared.datapath.lock().map_err(poisoned)?.turns()?;
     let divergence = shared.compared.divergence.lock().map_err(poisoned)?;
-    Ok(Json(answer(&shared, &turns, &divergence, asked.limit)))
+    Ok(Json(answer(&shared, &turns, &divergence, asked.limit)?))
 }
 
-fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize) -> DivergenceAnswer {
+fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize) -> Result<DivergenceAnswer> {
     let sum = |count: fn(&Pairs) -> u64| turns.pairs.iter().map(count).sum::<u64>();
     let [counted, noise, waiting] = divergence.digests();
     let (compared, status, length) =
         (sum(|pairs| pairs.compared), sum(|pairs| pairs.status_differs), sum(|pairs| pairs.length_differs));
     let digest = sum(|pairs| pairs.digest_differs);
-    let mine = turns.since(&shared.compared.before);
-    let of_mine = |count: fn(&Pairs) -> u64| mine.pairs.iter().map(count).sum::<u64>();
-    let differ = of_mine(|pairs| pairs.status_differs + pairs.length_differs) + counted;
-    let rate = Rate::of(differ, of_mine(|pairs| pairs.compared));
+    let (differ, of) = shared.compared.counted(turns, divergence)?;
+    let rate = Rate::of(differ, of);
     let now = monotonic_ns() as f64 / 1e9;
     let policy = shared.mover.policy();
     let prefixes = divergence.top(now).into_iter().take(limit).map(|(key, prefix, standing, rate)| {
@@ -137,7 +172,7 @@ fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize)
             examples: prefix.examples.iter().map(|example| show(example, now)).collect(),
         }
     });
-    DivergenceAnswer {
+    Ok(DivergenceAnswer {
         name: policy.name.as_str().into(),
         compared,
         equal: sum(|pairs| pairs.equal),
@@ -153,7 +188,7 @@ fn answer(shared: &Shared, turns: &Turns, divergence: &Divergence, limit: usize)
         bound: policy.migration.judge().divergence_margin,
         captures: policy.divergence.capture,
         prefixes: prefixes.collect(),
-    }
+    })
 }
 
 fn show(example: &mirror_control::divergence::Example, now: f64) -> Example {

@@ -30,10 +30,10 @@ impl Follower {
     pub(super) fn look(&mut self, shared: &Shared) -> Result<()> {
         let policy = shared.mover.policy();
         let poisoned = || anyhow!("poisoned");
-        let indices: BTreeMap<_, _> =
-            self.network.devices()?.into_iter().map(|device| (device.name, device.index)).collect();
+        let all = self.network.devices()?;
+        let indices: BTreeMap<_, _> = all.iter().map(|device| (&device.name, device.index)).collect();
         self.attached.retain(|name, index| indices.get(name) == Some(index));
-        for name in devices_of(&policy, &self.network)? {
+        for name in devices_of(&policy, &self.network, &all)? {
             if self.attached.contains_key(&name) {
                 continue;
             }

@@ -44,7 +44,7 @@ impl Shared {
     }
 
     /// Ends connections that a move waits for: a bit of [`mirror_common::flow::sweep`].
-    fn end(&self, which: u32) {
+    pub(super) fn end(&self, which: u32) {
         let swept =
             self.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut all| all.sweep(which));
         if let Err(error) = swept {
@@ -57,7 +57,7 @@ impl Shared {
         if !matches!(error.downcast_ref::<Failed>(), Some(Failed::Open(_))) {
             return error;
         }
-        match flows::waited_for(&self.pins, within) {
+        match flows::unsettled(&self.pins, within, false).map(|seen| seen.named) {
             Ok(waiting) if !waiting.is_empty() => anyhow!("{error}; it waited for {}", waiting.join(", ")),
             Ok(_) => error,
             Err(unread) => anyhow!("{error}; what it waited for can't be read: {unread:#}"),
@@ -72,7 +72,8 @@ impl Shared {
         self.one(Move::Cutover, who, true, |mover| mover.rehearse(Move::Cutover))
     }
 
-    fn one(
+    /// Carries a move out, alone, and says how it ended.
+    pub(super) fn one(
         &self,
         wanted: Move,
         who: &str,
@@ -92,6 +93,10 @@ impl Shared {
         let result = carry_out(&self.mover)
             .map(|phases| self.with_slowest(phases, before))
             .map_err(|error| self.explained(error, begun.elapsed()));
+        if wanted == Move::Join && result.is_ok() {
+            // What a copy of before answered is none of this one's doing.
+            self.compared.begin(self.turns().as_ref());
+        }
         let mut state = self.state.lock().map_err(|_| anyhow!("poisoned"))?;
         let ended = state.moved(wanted, rehearsed, &result);
         let told = Told {
@@ -113,7 +118,8 @@ impl Shared {
         result
     }
 
-    fn turns(&self) -> Option<Turns> {
+    /// What was measured of turns so far; nothing where it can't be read.
+    pub(super) fn turns(&self) -> Option<Turns> {
         self.datapath.lock().ok()?.turns().ok()
     }
 

@@ -29,6 +29,20 @@ enum Look {
     Failed,
 }
 
+/// Has the kernel keep these servers' hardware addresses no more. Returns how many it kept; what can't be let go is said, and
+/// hinders nothing: it costs the kernel a question now and then.
+pub(crate) fn let_go(servers: impl IntoIterator<Item = IpAddr>) -> Result<usize> {
+    let network = Network::open()?;
+    let mut gone = 0;
+    for address in servers {
+        match network.route(address).and_then(|route| network.let_go(&route)) {
+            Ok(kept) => gone += usize::from(kept),
+            Err(error) => eprintln!("mirror: {error:#}"),
+        }
+    }
+    Ok(gone)
+}
+
 /// Looks after the servers' neighbours.
 pub(super) struct Keeper {
     network: Network,

@@ -344,9 +344,11 @@ impl Thread {
         let healthy = self.as_breakers_say(self.healthy()?)?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
+        let (unsettled, divergence) = self.before_cutover();
         let plan = self.running.as_ref().map(Executor::plan);
         let shortfall = plan.and_then(|plan| self.throughput.shortfall(&plan.throughput));
-        self.event(Event::Tick(Box::new(Seen { seconds, word, verdict, shortfall, healthy, capacity })))
+        let seen = Seen { seconds, word, verdict, shortfall, healthy, capacity, unsettled, divergence };
+        self.event(Event::Tick(Box::new(seen)))
     }
 
     /// Whether each side is well; nothing where there is none. Of several servers one is enough, and another thread asks them.
@@ -426,7 +428,10 @@ impl Thread {
                     judge.begin_step();
                 }
             }
-            Action::NewJudge => self.judge = None,
+            Action::NewJudge => {
+                self.judge = None;
+                self.shared.compared.begin(self.shared.turns().as_ref());
+            }
             Action::Release => {
                 let words = &self.shared.mover.words;
                 // Held, so that nobody sees the word before it is known why.

@@ -17,7 +17,7 @@ use crate::{
     api::resources::{MetricValues, ResourcesAnswer, ResourcesRequest, SideResources},
     resources::{
         Metric, Missing,
-        watch::{Known, Turns},
+        watch::{Counted, Known},
     },
     series::{Fold, Grid, KEEP_MINUTES, KEEP_SECONDS, Resolution, Series},
 };
@@ -31,13 +31,18 @@ const CELLS: u64 = 600;
 /// When there is no thread to be had.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let own = Arc::clone(shared);
-    shared.resources.start(&shared.mover.policy(), move || turns(&own))
+    shared.resources.start(&shared.mover.policy(), move || counted(&own))
 }
 
-/// Turns that each side answered so far.
-fn turns(shared: &Shared) -> Turns {
-    let turns = shared.datapath.lock().ok()?.turns().ok()?;
-    Some(turns.shown.map(|classes| classes.map(|answers| answers.count())))
+/// Turns that each side answered so far, and its bytes.
+fn counted(shared: &Shared) -> Counted {
+    let turns = shared.turns()?;
+    let of = |side: usize| {
+        let [reads, writes] = &turns.shown[side];
+        let carried = &turns.carried;
+        [reads.count(), writes.count(), carried.requests[side], carried.answers[side]]
+    };
+    Some([of(0), of(1)])
 }
 
 /// Answers `/resources`.

@@ -1,6 +1,6 @@
 //! The control socket: who may ask, and what is answered.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{array, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use axum::{
@@ -29,7 +29,7 @@ use crate::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
         WeightRequest,
     },
-    datapath::{Pairs, Turns},
+    datapath::{Answers, Pairs, Turns},
     events::{Kind, Told},
     flows,
     moves::Phases,
@@ -192,7 +192,7 @@ fn quantile(buckets: &[u64], q: f64) -> u64 {
 fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
     let [reads, writes] = &turns.shown[side as usize];
     let all: Vec<u64> = reads.latency.iter().zip(&writes.latency).map(|(r, w)| r + w).collect();
-    let compared: u64 = turns.compared[side as usize].iter().map(|answers| answers.errors).sum();
+    let compared: u64 = turns.compared[side as usize].iter().map(Answers::errors).sum();
     let standing = &state.sides[side as usize];
     let breaker = &state.breakers[side as usize];
     SideStatus {
@@ -205,7 +205,9 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         legs_lost: state.legs_lost[side as usize],
         not_taken: state.not_taken()[side as usize],
         answered: [reads.count(), writes.count()],
-        errors: reads.errors + writes.errors,
+        errors: reads.errors() + writes.errors(),
+        statuses: array::from_fn(|class| reads.statuses[class] + writes.statuses[class]),
+        bytes: [turns.carried.requests[side as usize], turns.carried.answers[side as usize]],
         errors_compared: compared,
         p50_us: quantile(&all, 0.5),
         p99_us: quantile(&all, 0.99),
@@ -295,7 +297,7 @@ fn moved(word: SwitchWord, phases: Option<Phases>) -> Json<Moved> {
         weight: f64::from(word.weight()) / 100.0,
         epoch: word.epoch(),
         phases,
-        rehearsed: false,
+        ..Moved::default()
     })
 }
 
@@ -323,19 +325,37 @@ async fn make(shared: App, peer: Peer, body: MoveRequest, wanted: Move) -> Resul
     if body.rehearse && wanted != Move::Cutover {
         return Err(Refused(anyhow!("only a cutover is rehearsed")));
     }
-    if body.dry_run {
-        let planned = plan(shared.mover.words.load(0), wanted).map_err(|e| explained(&shared, e.into()))?;
-        return Ok(moved(planned.done, None));
+    if wanted != Move::Cutover && !body.despite.is_empty() {
+        return Err(Refused(anyhow!("only a cutover has preconditions")));
     }
-    migrate::may_move(&shared)?;
+    if !body.dry_run {
+        migrate::may_move(&shared)?;
+    }
     tokio::task::spawn_blocking(move || {
-        let who = peer.to_string();
-        let made = if body.rehearse { shared.rehearse(&who) } else { shared.make(wanted, &who) };
-        let phases = made.map_err(|error| explained(&shared, error))?;
-        let Json(answer) = moved(shared.mover.words.load(0), Some(phases));
-        Ok(Json(Moved { rehearsed: body.rehearse, ..answer }))
+        let made = make_now(&shared, &peer.to_string(), &body, wanted);
+        made.map(Json).map_err(|error| explained(&shared, error))
     })
     .await?
+}
+
+fn make_now(shared: &Shared, who: &str, body: &MoveRequest, wanted: Move) -> Result<Moved> {
+    let cutover = wanted == Move::Cutover;
+    let preconditions = if cutover { shared.preconditions() } else { Vec::new() };
+    let mut refused = None;
+    let (word, phases) = if body.dry_run {
+        let planned = plan(shared.mover.words.load(0), wanted)?;
+        refused = shared.grant(&preconditions, &body.despite).err().map(|refused| refused.to_string());
+        (planned.done, None)
+    } else {
+        let phases = match wanted {
+            Move::Cutover if body.rehearse => shared.rehearse(who)?,
+            Move::Cutover => shared.cut_over(who, &preconditions, &body.despite)?,
+            Move::Join | Move::Rollback => shared.make(wanted, who)?,
+        };
+        (shared.mover.words.load(0), Some(phases))
+    };
+    let Json(answer) = moved(word, phases);
+    Ok(Moved { rehearsed: body.rehearse, dry_run: body.dry_run, preconditions, refused, ..answer })
 }
 
 async fn join(

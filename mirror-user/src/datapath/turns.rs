@@ -1,11 +1,14 @@
 //! What the kernel measures of turns, read from its per-CPU maps.
 
+use std::array;
+
 use anyhow::{Context, Result};
 use aya::maps::PerCpuArray;
 use mirror_common::{
-    abi::maps,
+    abi::{Carried, maps},
     flow::{Measured, pair},
     hist,
+    protocol::http1::status,
     switch_word::Side,
 };
 
@@ -16,14 +19,19 @@ use super::Datapath;
 pub struct Answers {
     /// By bucket of [`mirror_common::hist`].
     pub latency: Vec<u64>,
-    /// Of them with an error of the server's own.
-    pub errors: u64,
+    /// By the class of their status: 1xx to 5xx. Heads are counted, interim ones too.
+    pub statuses: [u64; status::CLASSES],
 }
 
 impl Answers {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.latency.iter().sum()
+    }
+
+    /// Of them with an error of the server's own.
+    pub fn errors(&self) -> u64 {
+        self.statuses[status::SERVER_ERRORS as usize]
     }
 }
 
@@ -62,6 +70,8 @@ pub struct Turns {
     pub compared: [[Answers; 2]; 2],
     /// Compared turns, by class.
     pub pairs: [Pairs; 2],
+    /// Bytes of payload, by side.
+    pub carried: Carried,
 }
 
 /// Element by element; what was counted is never less than before.
@@ -73,7 +83,7 @@ impl Answers {
     fn since(&self, before: &Self) -> Self {
         Self {
             latency: less(&self.latency, &before.latency),
-            errors: self.errors.saturating_sub(before.errors),
+            statuses: array::from_fn(|class| self.statuses[class].saturating_sub(before.statuses[class])),
         }
     }
 }
@@ -127,10 +137,16 @@ impl Turns {
         let answers = |now: &[[Answers; 2]; 2], before: &[[Answers; 2]; 2]| {
             [0, 1].map(|side| [0, 1].map(|class: usize| now[side][class].since(&before[side][class])))
         };
+        let bytes =
+            |now: [u64; 2], before: [u64; 2]| [0, 1].map(|side| now[side].saturating_sub(before[side]));
         Self {
             shown: answers(&self.shown, &before.shown),
             compared: answers(&self.compared, &before.compared),
             pairs: [0, 1].map(|class: usize| self.pairs[class].since(&before.pairs[class])),
+            carried: Carried {
+                requests: bytes(self.carried.requests, before.carried.requests),
+                answers: bytes(self.carried.answers, before.carried.answers),
+            },
         }
     }
 }
@@ -142,12 +158,16 @@ impl Datapath {
     /// When a map can't be read.
     pub fn turns(&self) -> Result<Turns> {
         let latency = self.per_cpu(maps::LATENCY)?;
-        let errors = self.per_cpu(maps::ERRORS)?;
+        let responses = self.per_cpu(maps::RESPONSES)?;
         let counts = self.per_cpu(maps::PAIRS)?;
         let ratios = self.per_cpu(maps::RATIOS)?;
         let answers = |row: u32| -> Result<Answers> {
             let first = row * hist::BUCKETS as u32;
-            Ok(Answers { latency: sums(&latency, first, hist::BUCKETS as u32)?, errors: sum(&errors, row)? })
+            let mut statuses = [0; status::CLASSES];
+            for (class, count) in (0..).zip(&mut statuses) {
+                *count = sum(&responses, row * status::CLASSES as u32 + class)?;
+            }
+            Ok(Answers { latency: sums(&latency, first, hist::BUCKETS as u32)?, statuses })
         };
         let both = |row: fn(u32, u32) -> u32| -> Result<[[Answers; 2]; 2]> {
             let side = |side: u32| Ok::<_, anyhow::Error>([answers(row(side, 0))?, answers(row(side, 1))?]);
@@ -172,7 +192,16 @@ impl Datapath {
             shown: both(Measured::shown)?,
             compared: both(Measured::compared)?,
             pairs: [pairs(0)?, pairs(1)?],
+            carried: self.carried()?,
         })
+    }
+
+    fn carried(&self) -> Result<Carried> {
+        let map = self.bpf.map(maps::CARRIED).context("no map CARRIED")?;
+        let each = PerCpuArray::<_, Carried>::try_from(map)?.get(&0, 0)?;
+        let sum =
+            |of: fn(&Carried) -> [u64; 2]| [0, 1].map(|side| each.iter().map(|cpu| of(cpu)[side]).sum());
+        Ok(Carried { requests: sum(|cpu| cpu.requests), answers: sum(|cpu| cpu.answers) })
     }
 
     pub(super) fn per_cpu(&self, name: &str) -> Result<PerCpuArray<&aya::maps::MapData, u64>> {

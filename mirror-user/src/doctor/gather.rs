@@ -61,7 +61,7 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
     let servers: Vec<Server> =
         policy.servers().map(|(_, side, at)| server(&network, side, at)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
-    let names = devices_of(policy, &network).unwrap_or_default();
+    let names = devices_of(policy, &network, &devices).unwrap_or_default();
     let on_the_way = |device: &Device| {
         let reached =
             servers.iter().any(|s| s.route.as_ref().is_ok_and(|route| route.device == device.index));

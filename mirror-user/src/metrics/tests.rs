@@ -75,6 +75,9 @@ fn snapshot() -> Snapshot {
     *reads = vec![0; hist::BUCKETS];
     reads[hist::bucket(300) as usize] = 4;
     reads[hist::bucket(90_000_000) as usize] = 1;
+    turns.shown[1][0].statuses = [0, 3, 0, 2, 0];
+    turns.compared[1][1].statuses[4] = 6;
+    turns.carried.answers[1] = 5_000;
     Snapshot {
         app: "shop".into(),
         word: SwitchWord::initial()
@@ -128,6 +131,10 @@ fn a_scrape_reads_like_this() {
         "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"60.0\",side=\"shadow\",class=\"read\"} 4",
         "mirror_turn_latency_seconds_bucket{app=\"shop\",le=\"+Inf\",side=\"shadow\",class=\"read\"} 5",
         "mirror_turn_latency_seconds_count{app=\"shop\",side=\"shadow\",class=\"read\"} 5",
+        "mirror_responses_total{app=\"shop\",side=\"shadow\",class=\"read\",status=\"4xx\"} 2.0",
+        "mirror_responses_total{app=\"shop\",side=\"primary\",class=\"write\",status=\"5xx\"} 0.0",
+        "mirror_compared_responses_total{app=\"shop\",side=\"shadow\",class=\"write\",status=\"5xx\"} 6.0",
+        "mirror_payload_bytes_total{app=\"shop\",side=\"shadow\",direction=\"answers\"} 5000.0",
         "mirror_forecast_age_seconds{app=\"shop\"} 42.0",
         "mirror_forecast_requests_per_second{app=\"shop\",class=\"read\",horizon_seconds=\"60\",quantile=\"0.95\"} 100.0",
         "mirror_forecasts_scored_total{app=\"shop\",class=\"read\",horizon_seconds=\"300\"} 56.0",

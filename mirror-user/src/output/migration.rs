@@ -6,6 +6,7 @@ use mirror_common::switch_word::Side;
 use mirror_control::{
     journal::{Entry, What},
     migration::{Capacity, Plan},
+    precondition::{Check, Standing},
 };
 
 use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, span, styled};
@@ -29,6 +30,18 @@ pub(super) fn show_order(text: &mut String, ordered: &OrderStatus) {
     let made = if order.by_migration { "as soon as the migration is ready" } else { "at once" };
     let window = format!("from {} until {}", clock(order.at_ms), clock(order.until_ms));
     let _ = writeln!(text, "  cutover {} {window}, {made}, by {}", styled(DOUBTFUL, what), order.who);
+}
+
+/// A line of a cutover's answer.
+pub(super) fn show_precondition(text: &mut String, check: &Check) {
+    let style = match check.standing {
+        Standing::Met => GOOD,
+        Standing::NotMet => BAD,
+        Standing::NotKnown => DOUBTFUL,
+        Standing::NotMeasured => FAINT,
+    };
+    let standing = styled(style, format!("{:<12}", check.standing.name()));
+    let _ = writeln!(text, "  {:<10}  {standing}  {check}", check.precondition.name());
 }
 
 impl Show for Ordered {

@@ -4,7 +4,10 @@ mod process;
 mod unit;
 
 use std::{
-    collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, net::SocketAddrV4, path::Path, path::PathBuf,
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::{Path, PathBuf},
 };
 
 pub use process::from_pid;
@@ -57,7 +60,7 @@ pub struct Found {
     /// Bytes of memory that it uses now.
     pub memory_used: Option<u64>,
     /// Where it listens.
-    pub listens: Vec<SocketAddrV4>,
+    pub listens: Vec<SocketAddr>,
     /// Files and folders that it writes to.
     pub writes: Vec<PathBuf>,
     /// What a person should know.
@@ -72,11 +75,11 @@ pub struct Given {
     pub name: Option<Name>,
     /// What clients talk to
     #[arg(long, value_name = "ADDRESS:PORT")]
-    pub vip: Option<SocketAddrV4>,
+    pub vip: Option<SocketAddr>,
     /// The gateway's address that the primary's connections come from
     #[arg(long, value_name = "ADDRESS")]
-    pub primary_nat: Option<Ipv4Addr>,
-    /// Where the shadow is to serve; the primary's address is replaced by it in the command and the environment
+    pub primary_nat: Option<IpAddr>,
+    /// Where the shadow is to serve, by IPv4; the primary's address is replaced by it in the command and the environment
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub shadow: Option<SocketAddrV4>,
     /// The gateway's address on the link to the shadow
@@ -158,7 +161,7 @@ impl Found {
     }
 
     /// Where it listens, when that is one address that others can reach.
-    fn address(&self) -> Option<SocketAddrV4> {
+    fn address(&self) -> Option<SocketAddr> {
         match self.listens.as_slice() {
             [one] if !one.ip().is_unspecified() && !one.ip().is_loopback() => Some(*one),
             _ => None,
@@ -176,8 +179,10 @@ impl Found {
     /// A word with the shadow's address in the place of the primary's.
     fn moved(&self, word: &str, given: &Given) -> String {
         let (Some(old), Some(new)) = (self.address(), given.shadow) else { return word.to_owned() };
+        let (ip, new_ip) = (old.ip().to_string(), new.ip().to_string());
         let whole = replaced(word, &old.to_string(), &new.to_string());
-        replaced(&whole, &old.ip().to_string(), &new.ip().to_string())
+        // An address of IPv6 in a URL is in brackets, and the shadow's, of IPv4, isn't.
+        replaced(&whole.replace(&format!("[{ip}]"), &new_ip), &ip, &new_ip)
     }
 
     /// Folders to be hidden: those without anything that it needs.
@@ -194,7 +199,10 @@ impl Found {
 fn replaced(word: &str, old: &str, new: &str) -> String {
     let mut text = String::new();
     let mut rest = word;
-    let part = |c: char| c.is_ascii_digit() || c == '.';
+    let part = |c: char| match old.contains("::") || old.matches(':').count() > 1 {
+        true => c.is_ascii_hexdigit() || c == ':' || c == '.',
+        false => c.is_ascii_digit() || c == '.',
+    };
     while let Some(at) = rest.find(old) {
         let (before, after) = (&rest[..at], &rest[at + old.len()..]);
         let alone = !before.ends_with(part) && !after.starts_with(part);
@@ -304,6 +312,30 @@ mod tests {
         assert!(!wanted.program.environment.contains_key("NOTIFY_SOCKET"));
         assert_eq!(wanted.empty, ["/run", "/tmp"].map(PathBuf::from));
         assert_eq!(wanted.limits.memory_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn an_ipv6_address_is_replaced_where_it_is_no_part_of_a_longer_one() {
+        let words = [
+            "/usr/bin/lists",
+            "[2001:db8:2::2]:8080",
+            "--at=2001:db8:2::2",
+            "2001:db8:2::22",
+            "http://[2001:db8:2::2]/",
+        ];
+        let found = Found {
+            command: words.map(str::to_owned).to_vec(),
+            listens: vec!["[2001:db8:2::2]:8080".parse().unwrap()],
+            ..found()
+        };
+        let given = Given { primary_nat: "2001:db8:2::101".parse().ok(), ..given() };
+        let text = found.policy(&given);
+        let policy = Policy::parse("made.toml", &text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
+        let command = policy.wanted().unwrap().program.command;
+        let expected =
+            ["/usr/bin/lists", "10.0.9.2:8080", "--at=10.0.9.2", "2001:db8:2::22", "http://10.0.9.2/"];
+        assert_eq!(command, expected);
+        assert_eq!(policy.primary.first().to_string(), "[2001:db8:2::2]:8080");
     }
 
     #[test]

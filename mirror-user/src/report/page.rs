@@ -94,7 +94,7 @@ fn summary(report: &Report) -> Markup {
             }
             @if let Some(status) = &report.status {
                 tr { th { "Authority" } td { (status.authority) ", weight " (status.weight) " %" } }
-                tr { th { "Compared turns" } td { (status.compared) ", of them with two statuses " (status.differing) } }
+                tr { th { "Compared turns" } td { (status.compared) ", of them with a difference " (status.differing) } }
                 tr { th { "Connections" } td { (status.flows) ", with two legs " (status.two_legs) } }
                 @if status.in_doubt > 0 { tr { th.bad { "Writes in doubt" } td { (status.in_doubt) } } }
             }
@@ -120,7 +120,9 @@ fn timeline(report: &Report) -> Result<Markup> {
     }
     Ok(html! {
         h2 { "Stages, and the share of the reads that the shadow answers" }
-        @if let Some(picture) = picture { figure { (PreEscaped(picture)) } }
+        @if let Some(picture) = picture {
+            figure { figcaption { "share of the reads that the shadow answers" } (PreEscaped(picture)) }
+        }
         table {
             tr { th { "From" } th { "Stage" } th { "Why" } }
             @for entry in stages {
@@ -141,6 +143,7 @@ fn sides(status: &AppStatus) -> Markup {
                 td.n { (format!("{:.2} ms", side.p50_us as f64 / 1e3)) }
                 td.n { (format!("{:.2} ms", side.p99_us as f64 / 1e3)) }
                 td.n { (side.errors) (format!(" ({share:.3} %)")) }
+                td.n { (side.statuses[3]) }
                 td.n { (side.legs_lost) }
                 td { @if side.in_sync { span.good { "in sync" } } @else { span.bad { "out of sync" } }
                      " for " (span(side.since)) ": " (side.reason) }
@@ -151,7 +154,7 @@ fn sides(status: &AppStatus) -> Markup {
         h2 { "What clients were answered" }
         p.faint { "Since the datapath was loaded. Errors are answers of status 500 and above." }
         table {
-            tr { th { "Side" } th.n { "Reads" } th.n { "Writes" } th.n { "p50" } th.n { "p99" } th.n { "Errors" }
+            tr { th { "Side" } th.n { "Reads" } th.n { "Writes" } th.n { "p50" } th.n { "p99" } th.n { "Errors" } th.n { "4xx" }
                  th.n { "Legs lost" } th { "Standing" } }
             (row("primary", &status.primary))
             (row("shadow", &status.shadow))

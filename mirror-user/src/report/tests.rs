@@ -1,3 +1,7 @@
+use std::rc::Rc;
+
+use html5ever::{ParseOpts, parse_document, tendril::TendrilSink as _};
+use markup5ever_rcdom::{Node, NodeData, RcDom};
 use mirror_control::{
     evidence::Finding,
     migration::{Action, Stage, State, Why},
@@ -139,6 +143,53 @@ fn a_page_has_all_of_it_escaped_and_needs_nothing_else() {
         // The name of SVG's own language is no address that is fetched.
         let page = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+/// Every element of a page by its name, as a browser reads it, with its node.
+fn elements(node: &Rc<Node>, all: &mut Vec<(String, Rc<Node>)>) {
+    if let NodeData::Element { name, .. } = &node.data {
+        all.push((name.local.to_string(), Rc::clone(node)));
+    }
+    node.children.borrow().iter().for_each(|child| elements(child, all));
+}
+
+fn text(node: &Rc<Node>) -> String {
+    match &node.data {
+        NodeData::Text { contents } => contents.borrow().to_string(),
+        _ => node.children.borrow().iter().map(text).collect(),
+    }
+}
+
+/// By the rules of HTML's own parser: nothing had to be mended, nothing is fetched or run, and who looks at a picture sees of
+/// what it is, and by which times and values.
+#[test]
+fn a_browser_reads_the_page_without_a_fault_and_every_picture_has_its_axes() {
+    let page = page::page(&report()).unwrap().into_string();
+    let read = parse_document(RcDom::default(), ParseOpts::default()).one(page.clone());
+    assert_eq!(*read.errors.borrow(), Vec::<String>::new(), "{page}");
+    let mut all = Vec::new();
+    elements(&read.document, &mut all);
+    let fetching = ["a", "base", "embed", "iframe", "image", "img", "link", "object", "script", "use"];
+    assert!(all.iter().all(|(name, _)| !fetching.contains(&name.as_str())), "{page}");
+    let pictures: Vec<_> = all.iter().filter(|(name, _)| name == "svg").collect();
+    let figures: Vec<_> = all.iter().filter(|(name, _)| name == "figure").map(|(_, node)| node).collect();
+    assert_eq!((figures.len(), pictures.len()), (3, 3));
+    for figure in figures {
+        let mut within = Vec::new();
+        elements(figure, &mut within);
+        let of = |wanted: &str| -> Vec<String> {
+            let wanted = within.iter().filter(|(name, _)| name == wanted);
+            wanted.map(|(_, node)| text(node).trim().to_owned()).collect()
+        };
+        let labels = of("text");
+        let times = labels.iter().filter(|label| label.contains(':')).count();
+        let values = labels.iter().filter(|label| !label.contains(':') && !label.is_empty()).count();
+        let captions = of("figcaption");
+        assert!(captions.len() == 1 && !captions[0].is_empty(), "{captions:?}");
+        assert!(times >= 2 && values >= 3, "{times} times, {values} values: {labels:?}");
+        let lines = ["polyline", "line", "path"].map(|name| of(name).len());
+        assert!(lines.iter().sum::<usize>() > 2, "{lines:?}");
     }
 }
 

@@ -29,8 +29,12 @@ const DEADLINE: Duration = Duration::from_millis(800);
 /// What was known longer ago isn't known now.
 const STALE: Duration = Duration::from_secs(5);
 
-/// Turns that each side answered so far: reads, writes. `None`: the counters can't be read now.
-pub type Turns = Option<[[u64; 2]; 2]>;
+/// What the gateway itself counts of each side so far, as [`COUNTED`]. `None`: the counters can't be read now.
+pub type Counted = Option<[[u64; 4]; 2]>;
+
+/// Turns that it answered, and bytes of payload towards its server and from it: these stand for the network of a source that
+/// has none.
+const COUNTED: [Metric; 4] = [Metric::Reads, Metric::Writes, Metric::Received, Metric::Sent];
 
 /// What is known of both sides.
 #[derive(Debug)]
@@ -85,14 +89,14 @@ impl Watch {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches for ever, in a thread of its own; `turns` asks for the gateway's counters.
+    /// Watches for ever, in a thread of its own; `counted` asks for the gateway's counters.
     ///
     /// # Errors
     /// When there is no thread, or no client, to be had.
     pub fn start(
         self: &Arc<Self>,
         policy: &Policy,
-        turns: impl Fn() -> Turns + Send + 'static,
+        counted: impl Fn() -> Counted + Send + 'static,
     ) -> anyhow::Result<()> {
         let clock = Wall::start();
         let [primary, shadow] = sources(policy).map(|resources| Source::new(resources, clock.started));
@@ -101,11 +105,11 @@ impl Watch {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name("resources".into())
-            .spawn(move || runtime.block_on(watch.run(sides, clock, turns)))?;
+            .spawn(move || runtime.block_on(watch.run(sides, clock, counted)))?;
         Ok(())
     }
 
-    async fn run(&self, mut sides: [Reader; 2], mut clock: Wall, turns: impl Fn() -> Turns) {
+    async fn run(&self, mut sides: [Reader; 2], mut clock: Wall, counted: impl Fn() -> Counted) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -113,12 +117,12 @@ impl Watch {
             let at = clock.now();
             let [primary, shadow] = &mut sides;
             let (primary, shadow) = tokio::join!(primary.source.read(), shadow.source.read());
-            let counted = turns();
+            let counted = counted();
             let counted_at = clock.started.elapsed().as_secs_f64();
             let mut samples = Vec::new();
             for (side, reading) in Side::BOTH.into_iter().zip([primary, shadow]) {
-                let turns = counted.map(|turns| turns[side as usize]);
-                samples.push((side, sides[side as usize].sample(at, &reading, turns, counted_at)));
+                let counted = counted.map(|counted| counted[side as usize]);
+                samples.push((side, sides[side as usize].sample(at, &reading, counted, counted_at)));
             }
             self.learn(&samples, clock.steps);
             self.keeper.keep(samples);
@@ -158,19 +162,25 @@ impl Reader {
         Self { source, rates: Rates::default() }
     }
 
-    fn sample(&mut self, at: u64, reading: &Reading, turns: Option<[u64; 2]>, counted_at: f64) -> Sample {
+    fn sample(&mut self, at: u64, reading: &Reading, counted: Option<[u64; 4]>, counted_at: f64) -> Sample {
         let mut values: [Found<f64>; Metric::ALL.len()] = [Err(Missing::NotMeasured); Metric::ALL.len()];
-        let mut counts = Reading::default();
-        for (class, metric) in [Metric::Reads, Metric::Writes].into_iter().enumerate() {
-            let counter = |turns: [u64; 2]| {
-                let parts = BTreeMap::from([("turns".to_owned(), turns[class] as f64)]);
+        let mut reading = reading.clone();
+        for (n, metric) in COUNTED.into_iter().enumerate() {
+            // A source that is dead for now is missing: its network isn't another one meanwhile.
+            let stands_in = !Metric::OF_SOURCE.contains(&metric)
+                || matches!(
+                    reading.get(metric),
+                    Err(Missing::NoSource | Missing::NotMeasured | Missing::SharedNetwork)
+                );
+            let counter = |counted: [u64; 4]| {
+                let parts = BTreeMap::from([("gateway".to_owned(), counted[n] as f64)]);
                 Value::Counter(Counter { at: counted_at, clock: Clock::Gateway, parts })
             };
-            counts.set(metric, turns.map(counter).ok_or(Missing::Gone));
+            if stands_in {
+                reading.set(metric, counted.map(counter).ok_or(Missing::Gone));
+            }
         }
-        let known = self.rates.step(&Metric::OF_SOURCE, reading);
-        let counted = self.rates.step(&[Metric::Reads, Metric::Writes], &counts);
-        for (metric, value) in known.into_iter().chain(counted) {
+        for (metric, value) in self.rates.step(&Metric::ALL, &reading) {
             values[metric as usize] = value;
         }
         Sample { at, values }
@@ -321,12 +331,31 @@ mod tests {
     fn a_side_has_rates_of_what_it_answered_whatever_its_source_says() {
         let mut reader = Reader::new(Source::None);
         let gone = Reading::missing(Missing::NoSource);
-        let first = reader.sample(7, &gone, Some([100, 10]), 1.0);
+        let first = reader.sample(7, &gone, Some([100, 10, 0, 0]), 1.0);
         assert_eq!(first.get(Metric::Reads), Err(Missing::FirstReading));
-        let second = reader.sample(8, &gone, Some([150, 10]), 2.0);
+        let second = reader.sample(8, &gone, Some([150, 10, 4_000, 9_000]), 2.0);
         assert_eq!((second.get(Metric::Reads), second.get(Metric::Writes)), (Ok(50.0), Ok(0.0)));
+        assert_eq!((second.get(Metric::Received), second.get(Metric::Sent)), (Ok(4_000.0), Ok(9_000.0)));
         assert_eq!(second.get(Metric::Cpu), Err(Missing::NoSource));
         assert_eq!(reader.sample(9, &gone, None, 3.0).get(Metric::Reads), Err(Missing::Gone));
+    }
+
+    #[test]
+    fn the_gateways_bytes_stand_for_a_network_that_no_source_has_and_not_for_a_dead_source() {
+        for (why, stands_in) in [
+            (Missing::NoSource, true),
+            (Missing::NotMeasured, true),
+            (Missing::SharedNetwork, true),
+            (Missing::Unreachable, false),
+            (Missing::TooSlow, false),
+        ] {
+            let mut reader = Reader::new(Source::None);
+            let mut source = Reading::missing(Missing::Gone);
+            source.set(Metric::Sent, Err(why));
+            reader.sample(7, &source, Some([0; 4]), 1.0);
+            let sent = reader.sample(8, &source, Some([0, 0, 0, 700]), 2.0).get(Metric::Sent);
+            assert_eq!(sent, if stands_in { Ok(700.0) } else { Err(why) }, "{why:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! P2: a shadow that is killed, stopped, refused, cut off or closing costs no request that it hadn't begun to answer.
 
 use std::{
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -229,6 +229,32 @@ fn a_stopped_shadow_that_goes_on_is_told_to_forget_its_connections() -> Result<(
     lab::wait::wait_for("no connection of the dead legs", SOON, || {
         left().is_ok_and(|text| text.trim() == "0")
     })?;
+    Ok(())
+}
+
+/// A mirror that answers no SYN is no part of any answer; clients notice nothing, and each connection counts once.
+#[test]
+fn a_mirror_that_answers_no_syn_does_not_take_the_connections() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    let nat = Host::Shadow.nat_pool()[0];
+    scene.lab.host(Host::Shadow).sh(&format!("ip route add blackhole {nat}/32"))?;
+    let to = SocketAddr::from((VIP, SERVICE_PORT));
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(scene.lab.host(Host::Client).run(|| -> Result<TcpStream> {
+            let mut client = TcpStream::connect_timeout(&to, SOON)?;
+            client.write_all(b"GET /ping HTTP/1.1\r\nHost: shop\r\n\r\n")?;
+            let mut answer = [0; 15];
+            client.read_exact(&mut answer)?;
+            ensure!(&answer == b"HTTP/1.1 200 OK", "{answer:?}");
+            Ok(client)
+        })??);
+    }
+    scene.wait_status("three of the shadow's", |status| {
+        status["shadow"]["not_taken"] == 3 && status["primary"]["not_taken"] == 0
+    })?;
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["in_sync"] == true, "nothing was written: {status}");
     Ok(())
 }
 

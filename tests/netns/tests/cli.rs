@@ -80,6 +80,12 @@ fn the_servers_neighbours_are_kept_resolved() -> Result<()> {
     }
     scene.gateway.kill();
     ensure!(kept(&scene, Host::Shadow), "without the daemon: {}", entry(&scene.lab, Host::Shadow)?);
+    let unloaded = scene.ctl(&["unload"])?;
+    ensure!(unloaded["neighbours"] == 2, "{unloaded}");
+    for host in [Host::Primary, Host::Shadow] {
+        let left = entry(&scene.lab, host)?;
+        ensure!(!left.contains("managed"), "{left}");
+    }
     Ok(())
 }
 

@@ -317,6 +317,8 @@ impl World {
             shortfall,
             healthy,
             capacity: [None, None],
+            unsettled: None,
+            divergence: None,
         })));
         if let Some(event) = late {
             // Told twice, the second time behind a tick.

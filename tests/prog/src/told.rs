@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use aya::maps::{HashMap, PerCpuArray, RingBuf};
 use mirror_common::{
-    abi::{Prefix, Turn, maps},
+    abi::{Carried, Prefix, Turn, maps},
     flow::pair,
+    protocol::http1::status,
 };
 
 use crate::stage::Stage;
@@ -22,6 +23,32 @@ impl Stage {
             *count = counters.get(&(class * pair::COUNTERS + kind as u32), 0)?.iter().sum();
         }
         Ok(all)
+    }
+
+    /// Answers of a row of [`mirror_common::flow::Measured`], by the class of their status.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn responses(&self, row: u32) -> Result<[u64; status::CLASSES]> {
+        let map = self.bpf.map(maps::RESPONSES).context(maps::RESPONSES)?;
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;
+        let mut all = [0; status::CLASSES];
+        for (class, count) in (0..).zip(&mut all) {
+            *count = counters.get(&(row * status::CLASSES as u32 + class), 0)?.iter().sum();
+        }
+        Ok(all)
+    }
+
+    /// Bytes that were carried towards each side, and from each.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn carried(&self) -> Result<[[u64; 2]; 2]> {
+        let map = self.bpf.map(maps::CARRIED).context(maps::CARRIED)?;
+        let each = PerCpuArray::<_, Carried>::try_from(map)?.get(&0, 0)?;
+        let sum =
+            |of: fn(&Carried) -> [u64; 2]| [0, 1].map(|side| each.iter().map(|cpu| of(cpu)[side]).sum());
+        Ok([sum(|cpu| cpu.requests), sum(|cpu| cpu.answers)])
     }
 
     /// The turns that were told of since the last call.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use mirror_common::{
     abi::{Service, Turn},
     checksum,
-    flow::{outcome, pair, tcp},
+    flow::{Measured, outcome, pair, tcp},
     protocol::http1::{Target, UNKNOWN_LENGTH},
     switch_word::{Phase, Side, SwitchWord},
 };
@@ -147,6 +147,22 @@ fn differences(stage: &mut Stage) -> Result<()> {
     let of = |kind: u32| [reads[kind as usize], writes[kind as usize]];
     let counted = [pair::COMPARED, pair::STATUS_DIFFERS, pair::LENGTH_DIFFERS, pair::DIGEST_DIFFERS].map(of);
     ensure!(counted == [[3, 1], [1, 0], [0, 1], [1, 0]], "{reads:?} {writes:?}");
+    for (row, statuses) in [
+        (Measured::shown(0, 0), [0, 3, 0, 0, 0]),
+        (Measured::shown(0, 1), [0, 1, 0, 0, 0]),
+        (Measured::shown(1, 0), [0; 5]),
+        (Measured::compared(1, 0), [0, 2, 0, 0, 1]),
+        (Measured::compared(1, 1), [0, 1, 0, 0, 0]),
+    ] {
+        let counted = stage.responses(row)?;
+        ensure!(counted == statuses, "row {row}: {counted:?}");
+    }
+    let asked = (3 * ASK.len() + WRITE.len()) as u64;
+    let sum = |answers: &[&[u8]]| answers.iter().map(|answer| answer.len() as u64).sum::<u64>();
+    let (first, second, shorter) = (bodied(&one), bodied(&other), bodied(&one[1..]));
+    let answered = [4 * first.len() as u64, sum(&[&second, &shorter, error, chunked])];
+    let carried = stage.carried()?;
+    ensure!(carried == [[asked; 2], answered], "{carried:?}, not {asked} and {answered:?}");
     Ok(())
 }
 

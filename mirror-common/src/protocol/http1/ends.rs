@@ -214,6 +214,7 @@ impl Walk {
         if status == SWITCHING_PROTOCOLS || (has_body && (interim || status == NO_CONTENT)) {
             return self.lose();
         }
+        self.statuses.add(status);
         if interim {
             self.interim += 1;
             return;
@@ -249,9 +250,6 @@ impl Walk {
             self.first_length = length;
         }
         self.last_status = status;
-        if status >= 500 {
-            self.errors += 1;
-        }
         if self.closes() {
             self.close = 1;
         }

@@ -8,7 +8,6 @@ use mirror_control::{
     appointment::{Appointment, Clocks, Note, Pending, Turn},
     journal::What,
     migration::{Command, Event, Plan, Stage, State, Why},
-    moves::Move,
 };
 
 use super::Thread;
@@ -49,7 +48,14 @@ impl Thread {
             "no migration is under way: mirror migrate {}",
             self.app()
         );
-        let order = Appointment { at_ms: request.at_ms, until_ms: request.until_ms, by_migration, who };
+        ensure!(
+            !by_migration || request.despite.is_empty(),
+            "the migration under way makes the cutover, and waives nothing: pause it first (mirror pause {}), and make it by \
+             hand",
+            self.app()
+        );
+        let OrderRequest { at_ms, until_ms, despite, .. } = request.clone();
+        let order = Appointment { at_ms, until_ms, by_migration, who, despite };
         order.check(wall_ms())?;
         if self.journal.is_none() {
             self.take_up()?;
@@ -72,7 +78,7 @@ impl Thread {
         if self.shared.mover.words.load(0).authority() == Side::Shadow {
             return self.end_appointment(Note::Made);
         }
-        let who = pending.order.who.clone();
+        let (who, despite) = (pending.order.who.clone(), pending.order.despite.clone());
         let (turn, notes) = pending.look(clocks());
         for note in notes {
             if note.ends() {
@@ -85,12 +91,16 @@ impl Thread {
             (Turn::Open, true) => {
                 self.end_appointment(Note::Failed("the migration that it was ordered of is over".into()))
             }
-            (Turn::Open, false) => match self.shared.make(Move::Cutover, &who) {
+            (Turn::Open, false) => match self.shared.cut_over(&who, &self.shared.preconditions(), &despite) {
                 Ok(phases) => {
                     self.took = Some(phases);
                     self.end_appointment(Note::Made)
                 }
-                Err(error) => self.end_appointment(Note::Failed(format!("{error:#}"))),
+                Err(error) => {
+                    let words = format!("{error:#}");
+                    let lines: Vec<_> = words.lines().map(str::trim).collect();
+                    self.end_appointment(Note::Failed(lines.join(" ")))
+                }
             },
             (Turn::Waits | Turn::Over, _) => Ok(()),
         }

@@ -9,7 +9,9 @@ use mirror_common::{
 };
 use mirror_control::{
     evidence::{Counts, Histogram, Judge, JudgePolicy, Pairs, Tick},
+    executor::Executor,
     migration::Stage,
+    precondition::{Differing, Unsettled},
     throughput::Answered,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,7 +29,7 @@ fn counts(answers: &[Answers; 2]) -> Counts {
         latency.merge(&Histogram::from_buckets(&class.latency));
     }
     let [reads, writes] = answers;
-    Counts { requests: latency.total(), errors: reads.errors + writes.errors, latency }
+    Counts { requests: latency.total(), errors: reads.errors() + writes.errors(), latency }
 }
 
 /// Of the digests' differences so many count.
@@ -94,6 +96,19 @@ impl Thread {
             }
         }
         Ok(seconds)
+    }
+
+    /// What a cutover is asked for besides, where one may be made at this tick.
+    pub(super) fn before_cutover(&self) -> (Option<Result<Unsettled, String>>, Option<Differing>) {
+        let ready = |running: &Executor| {
+            let (state, plan) = (running.state(), running.plan());
+            state.stage == Stage::Ready && (plan.cutover_by_itself || state.cutover_asked)
+        };
+        if !self.running.as_ref().is_some_and(ready) {
+            return (None, None);
+        }
+        let policy = self.shared.mover.policy();
+        (Some(self.shared.unsettled(&policy)), self.shared.differing(&policy))
     }
 
     /// Digests' differences that count, of those since the last look.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -86,21 +86,19 @@ fn is_its_own(path: &Path) -> bool {
     !system && path.is_file()
 }
 
-/// Where it listens: IPv4, and IPv6's "all" as IPv4's.
-fn listens(process: &Process, sockets: &BTreeSet<u64>) -> Result<Vec<SocketAddrV4>> {
+/// Where it listens; IPv6's "all" as IPv4's, which it is as a rule, too.
+fn listens(process: &Process, sockets: &BTreeSet<u64>) -> Result<Vec<SocketAddr>> {
     let mut entries = process.tcp().context("can't list its sockets")?;
     // A kernel without IPv6 has no such file.
     entries.extend(process.tcp6().unwrap_or_default());
-    let mut found: Vec<SocketAddrV4> = entries
+    let all = |address: SocketAddr| match address.ip().is_unspecified() {
+        true => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+        false => address,
+    };
+    let mut found: Vec<SocketAddr> = entries
         .iter()
         .filter(|entry| entry.state == procfs::net::TcpState::Listen && sockets.contains(&entry.inode))
-        .filter_map(|entry| match entry.local_address.ip() {
-            IpAddr::V4(ip) => Some(SocketAddrV4::new(ip, entry.local_address.port())),
-            IpAddr::V6(ip) if ip.is_unspecified() => {
-                Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, entry.local_address.port()))
-            }
-            IpAddr::V6(_) => None,
-        })
+        .map(|entry| all(entry.local_address))
         .collect();
     found.sort();
     found.dedup();
@@ -147,7 +145,10 @@ fn cpu_limit(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, process::Command};
+    use std::{
+        net::{IpAddr, Ipv6Addr, TcpListener},
+        process::Command,
+    };
 
     use super::*;
 
@@ -180,10 +181,15 @@ mod tests {
 
     #[test]
     fn listening_sockets_are_found() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let any: [IpAddr; 3] =
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let listeners = any.map(|ip| TcpListener::bind((ip, 0)).unwrap());
         let found = from_pid(std::process::id()).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        assert!(found.listens.contains(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)), "{:?}", found.listens);
+        let all = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        for (listener, ip) in listeners.iter().zip([any[0], any[1], all]) {
+            let port = listener.local_addr().unwrap().port();
+            assert!(found.listens.contains(&SocketAddr::new(ip, port)), "{ip}: {:?}", found.listens);
+        }
         assert!(from_pid(u32::MAX).is_err());
     }
 

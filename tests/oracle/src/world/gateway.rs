@@ -203,7 +203,7 @@ impl Gateway {
             completed: walk.completed,
             answered: walk.answered,
             ends: walk.ends.map(|end| packet.seq.wrapping_add(end)),
-            errors: walk.errors,
+            statuses: walk.statuses,
             class: walk.class_number(),
             flags: Reading::DONE
                 | flag(walk.opaque(), Reading::OPAQUE)
