@@ -4,12 +4,13 @@
 
 pub mod maps;
 pub mod six;
+pub mod udp;
 
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 9;
+pub const ABI_VERSION: u32 = 10;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -41,7 +42,7 @@ pub struct ServiceKey {
     pub addr: u32,
     /// Its port.
     pub port: u16,
-    /// IP protocol number: 6.
+    /// IP protocol number: 6, or [`udp::PROTOCOL`].
     pub protocol: u16,
 }
 
@@ -89,6 +90,10 @@ impl Service {
     /// Its address is the primary's own, and the gateway a router on the way there: connections that are older than the
     /// datapath are the kernel's to forward.
     pub const TRANSPARENT: u32 = 16;
+    /// Of UDP alone: its datagrams are DNS messages (RFC 1035).
+    pub const DNS: u32 = 1 << 12;
+    /// Of UDP alone: each of its datagrams may change state.
+    pub const WRITES: u32 = 1 << 13;
 
     /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
     #[inline(always)]

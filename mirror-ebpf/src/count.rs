@@ -8,10 +8,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::{
-    decide::Target,
-    maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, Scratch, TURNS},
-};
+use crate::maps::{APPS, COUNTERS, ERRORS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, Scratch, TURNS};
 
 /// Counts a packet's end.
 #[inline(always)]
@@ -65,7 +62,7 @@ fn measured(measured: &Measured) {
 
 /// Counts how a compared turn came out, and tells of it: of each difference, and of some of the others.
 #[inline(never)]
-pub fn turn(scratch: &Scratch, app: u32, target: Target) {
+pub fn turn(scratch: &Scratch, app: u32, slot: u32, generation: u32) {
     let compared = &scratch.step.measured.turn;
     let row = u32::from(compared.class & 1) * pair::COUNTERS;
     match compared.outcome {
@@ -92,8 +89,8 @@ pub fn turn(scratch: &Scratch, app: u32, target: Target) {
     place.write(Turn {
         at,
         app,
-        slot: target.slot,
-        generation: target.generation,
+        slot,
+        generation,
         client: client.saddr,
         port: client.sport,
         pad: 0,

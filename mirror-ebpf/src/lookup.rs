@@ -1,7 +1,7 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat},
+    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat, udp},
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -21,6 +21,23 @@ pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
     let key = ServiceKey { addr, port, protocol: 6 };
     // SAFETY: the daemon changes services by whole entries; a torn read is as good as a packet that came earlier.
     unsafe { SERVICES.get(&key) }
+}
+
+/// The service of datagrams that an address and port belong to.
+#[inline(always)]
+pub fn datagram_service(addr: u32, port: u16) -> Option<&'static Service> {
+    let key = ServiceKey { addr, port, protocol: udp::PROTOCOL };
+    // SAFETY: as above.
+    unsafe { SERVICES.get(&key) }
+}
+
+/// Whether a fragment may be of a datagram of ours.
+#[inline(always)]
+pub fn is_datagrams_fragment(tuple: &Tuple) -> bool {
+    let (question, answer) =
+        (udp::fragments_of(0, tuple.daddr), udp::fragments_of(tuple.saddr, tuple.daddr));
+    // SAFETY: only whether they exist is asked.
+    unsafe { PEERS.get(&question).is_some() || PEERS.get(&answer).is_some() }
 }
 
 /// The service of the flow whose packet is at hand.

@@ -30,6 +30,8 @@ pub enum LossReason {
     GaveUp = 5,
     /// A new connection's: its server, the authority's, refused it or never answered. The connection is no more.
     NotTaken = 6,
+    /// No leg: its server left a client's datagram unanswered ([`crate::datagram::lapse`]).
+    Unanswered = 7,
 }
 
 impl LossReason {
