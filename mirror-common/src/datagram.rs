@@ -273,7 +273,8 @@ pub fn lapse(
     let mut all = 0;
     let writes = exchange.flags & Exchange::WRITES != 0;
     let stall_ns = service.stall_ms as u64 * 1_000_000;
-    if unanswered && writes && mirror && exchange.answered(authority) > 0 && age > stall_ns {
+    let overdue = age > stall_ns || idle >= TIMEOUT_NS;
+    if unanswered && writes && mirror && exchange.answered(authority) > 0 && overdue {
         all |= due::OUT_OF_SYNC;
     }
     if is_dns(service) && unanswered && idle >= TIMEOUT_NS {

@@ -18,7 +18,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use mirror_common::{
-    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps},
+    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps, udp},
     switch_word::SwitchWord,
     verdict::Verdict,
 };
@@ -36,6 +36,8 @@ pub struct Datapath {
     /// Nothing was pinned before.
     pub fresh: bool,
     flows: u32,
+    /// The service has datagrams.
+    datagrams: bool,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
 }
@@ -77,6 +79,9 @@ impl Datapath {
             loader.map_pin_path(name, path);
         }
         let clients = if policy.service.has_six() { flows } else { 1 };
+        let datagrams = policy.service.has_datagrams();
+        let exchanges = if datagrams { udp::exchanges(flows) } else { 1 };
+        let awaited = if datagrams { 2 * exchanges } else { 1 };
         let sizes = [
             (maps::FLOWS, flows),
             (maps::SLOTS, flows),
@@ -85,6 +90,8 @@ impl Datapath {
             (maps::CLIENTS, clients),
             (maps::CLIENT_ALIASES, clients),
             (maps::FREE_CLIENTS, clients),
+            (maps::EXCHANGES, exchanges),
+            (maps::AWAITED, awaited),
         ];
         for (name, size) in sizes {
             loader.map_max_entries(name, size);
@@ -100,10 +107,12 @@ impl Datapath {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
-        let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
-        sweep.load().context("the kernel refuses mirror_sweep")?;
+        for name in ["mirror_sweep", "mirror_lapse"] {
+            let program: &mut Xdp = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        }
         let unanswered_us = policy.migration.unanswered_us();
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, unanswered_us })
+        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, datagrams, unanswered_us })
     }
 
     /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].
@@ -137,6 +146,20 @@ impl Datapath {
             program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })?;
         }
         Ok(total)
+    }
+
+    /// Looks for datagrams that aren't answered, where the service has any.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the program.
+    pub fn lapse(&mut self) -> Result<()> {
+        if self.datagrams {
+            let program: &mut Xdp =
+                self.bpf.program_mut("mirror_lapse").context("mirror_lapse")?.try_into()?;
+            program
+                .test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
+        }
+        Ok(())
     }
 
     /// Every verdict's count, over all CPUs.

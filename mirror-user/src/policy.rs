@@ -25,7 +25,7 @@ pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
-pub use service::{Port, Service};
+pub use service::{Datagrams, Listener, Port, Protocol, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;

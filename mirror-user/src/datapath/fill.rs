@@ -3,14 +3,14 @@
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, Queue};
 use mirror_common::{
-    abi::{self, Config, Service, ServiceKey, Tuple, maps, six},
+    abi::{self, Config, Service, ServiceKey, Tuple, maps, six, udp},
     switch_word::SwitchWord,
 };
 
 use super::{Datapath, Segments};
 use crate::{
     alias::Written,
-    policy::{Endpoint, Order, Policy, WeightBy},
+    policy::{Datagrams, Endpoint, Listener, Order, Policy, WeightBy},
 };
 
 /// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
@@ -27,10 +27,12 @@ fn clients(flows: u32) -> u32 {
     flows.min(connections(flows) + SPARE_PORTS)
 }
 
-/// Whether the maps have room for the policy's clients. Those that were made for services without an IPv6 address can't grow.
-fn has_room(clients: u32, has_six: bool) -> Result<()> {
-    let what = "what is pinned was made for a service without an IPv6 address: mirror unload, then run again";
-    ensure!(clients > 1 || !has_six, what);
+/// Whether a map has room for what the policy's service has. One that was made for a service without it can't grow.
+fn has_room(elements: u32, needed: bool, what: &str) -> Result<()> {
+    ensure!(
+        elements > 1 || !needed,
+        "what is pinned was made for a service without {what}: mirror unload, then run again"
+    );
     Ok(())
 }
 
@@ -41,7 +43,9 @@ impl Datapath {
     /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
     pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
         let Map::Array(known) = self.map(maps::CLIENTS)? else { bail!("no array of clients") };
-        has_room(known.info()?.max_entries(), policy.service.has_six())?;
+        has_room(known.info()?.max_entries(), policy.service.has_six(), "an IPv6 address")?;
+        let Map::HashMap(awaited) = self.map(maps::AWAITED)? else { bail!("no hash of answers") };
+        has_room(awaited.info()?.max_entries(), policy.service.has_datagrams(), "datagrams")?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         let (fresh, flows) = (self.fresh, self.flows);
@@ -108,16 +112,40 @@ impl Datapath {
         }
         let first = [Some(&policy.primary), policy.shadow.as_ref()];
         let first = first.map(|side| side.map_or(0, |side| side.address.port()));
-        for (vip, ports) in policy.service.all(first) {
-            for (end, port) in service.endpoints.iter_mut().zip(ports) {
+        for Listener { vip, servers, datagrams } in policy.service.all(first) {
+            for (end, port) in service.endpoints.iter_mut().zip(servers) {
                 end.port = port.to_be();
             }
             service.flags &= !Service::TRANSPARENT;
             if policy.is_transparent(vip.ip()) {
                 service.flags |= Service::TRANSPARENT;
             }
-            let key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
-            self.fill_service(key, service).with_context(|| format!("the service {vip}"))?;
+            let mut key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
+            match datagrams {
+                None => self.fill_service(key, service),
+                Some(datagrams) => {
+                    key.protocol = udp::PROTOCOL;
+                    self.fill_datagrams(key, service, datagrams)
+                }
+            }
+            .with_context(|| format!("the service {vip}"))?;
+        }
+        Ok(())
+    }
+
+    /// One port of datagrams, and from where to where their fragments come.
+    fn fill_datagrams(&mut self, key: ServiceKey, mut service: Service, datagrams: Datagrams) -> Result<()> {
+        service.flags |= match datagrams {
+            Datagrams::Dns => Service::DNS,
+            Datagrams::Writes => Service::WRITES,
+            Datagrams::Reads => 0,
+        };
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
+        let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
+        peers.insert(udp::fragments_of(0, key.addr), service.app, 0)?;
+        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
+            peers.insert(udp::fragments_of(end.addr, end.nat), service.app, 0)?;
         }
         Ok(())
     }
@@ -186,9 +214,10 @@ mod tests {
 
     #[test]
     fn a_service_gets_its_first_ipv6_address_with_new_maps_alone() {
-        assert!(has_room(1, true).unwrap_err().to_string().contains("mirror unload"));
+        let refused = has_room(1, true, "an IPv6 address").unwrap_err().to_string();
+        assert!(refused.contains("without an IPv6 address: mirror unload"), "{refused}");
         for (clients, has_six) in [(1, false), (1_024, true), (1_024, false)] {
-            has_room(clients, has_six).unwrap();
+            has_room(clients, has_six, "an IPv6 address").unwrap();
         }
     }
 }

@@ -23,10 +23,41 @@ pub struct Service {
     /// An IPv6 address that serves the same ports, where `vip` is of IPv4.
     #[serde(default, deserialize_with = "address::six")]
     pub vip6: Option<Ipv6Addr>,
+    /// What clients speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Of UDP: what its datagrams are. Without it those of port 53 are DNS messages, and others must be named.
+    pub datagrams: Option<Datagrams>,
     /// Its other ports, 63 at most: they are joined, shifted and moved together with the first.
     #[serde(default)]
     pub ports: Vec<Port>,
 }
+
+/// What clients speak.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams, between IPv4 addresses.
+    Udp,
+}
+
+/// What a client's datagrams are.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Datagrams {
+    /// DNS messages: a query is a read, an update, a notification and all else a write.
+    Dns,
+    /// Each is a read: it changes nothing.
+    Reads,
+    /// Each may change something.
+    Writes,
+}
+
+/// Where DNS is spoken.
+const DNS_PORT: u16 = 53;
 
 /// A further port of the same application, at the same addresses.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -38,6 +69,33 @@ pub struct Port {
     pub primary: Option<NonZeroU16>,
     /// The shadow's port; without it the same.
     pub shadow: Option<NonZeroU16>,
+    /// What clients speak there; without it what they speak at the first port.
+    pub protocol: Option<Protocol>,
+    /// Of UDP: what its datagrams are, as at the first port.
+    pub datagrams: Option<Datagrams>,
+}
+
+/// One port of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// What clients talk to.
+    pub vip: SocketAddr,
+    /// Where the two sides listen.
+    pub servers: [u16; 2],
+    /// What is spoken; `Some`: over UDP.
+    pub datagrams: Option<Datagrams>,
+}
+
+impl Protocol {
+    /// What the datagrams of a port are, by what the policy says of them; `None`: there are none.
+    fn datagrams(self, port: u16, said: Option<Datagrams>) -> Option<Datagrams> {
+        match self {
+            Self::Tcp => None,
+            Self::Udp if port == DNS_PORT => Some(said.unwrap_or(Datagrams::Dns)),
+            // What isn't said may change something; such a policy doesn't hold.
+            Self::Udp => Some(said.unwrap_or(Datagrams::Writes)),
+        }
+    }
 }
 
 impl Service {
@@ -51,17 +109,48 @@ impl Service {
         self.addresses().any(|address| address.is_ipv6())
     }
 
-    /// Each port of each address: what clients talk to, and where the two sides listen, whose first ports are given.
-    pub fn all(&self, first: [u16; 2]) -> impl Iterator<Item = (SocketAddr, [u16; 2])> {
+    /// Its ports: number, the two sides', what is spoken, and what is said of datagrams.
+    fn each(&self, first: [u16; 2]) -> impl Iterator<Item = (u16, [u16; 2], Protocol, Option<Datagrams>)> {
         let further = self.ports.iter().map(|port| {
             let of = |side: Option<NonZeroU16>| side.unwrap_or(port.port).get();
-            (port.port.get(), [of(port.primary), of(port.shadow)])
+            let sides = [of(port.primary), of(port.shadow)];
+            (port.port.get(), sides, port.protocol.unwrap_or(self.protocol), port.datagrams)
         });
-        let ports: Vec<_> = std::iter::once((self.vip.port(), first)).chain(further).collect();
+        std::iter::once((self.vip.port(), first, self.protocol, self.datagrams)).chain(further)
+    }
+
+    /// Each port of each address: what clients talk to, and where the two sides listen, whose first ports are given.
+    pub fn all(&self, first: [u16; 2]) -> impl Iterator<Item = Listener> {
+        let ports: Vec<_> = self.each(first).collect();
         self.addresses().flat_map(move |address| {
-            let at = move |(port, sides)| (SocketAddr::new(address, port), sides);
+            let at = move |(port, servers, protocol, said): (u16, _, Protocol, _)| {
+                let vip = SocketAddr::new(address, port);
+                Listener { vip, servers, datagrams: protocol.datagrams(port, said) }
+            };
             ports.clone().into_iter().map(at)
         })
+    }
+
+    /// Whether any of its ports has datagrams.
+    pub fn has_datagrams(&self) -> bool {
+        self.each([0; 2]).any(|(_, _, protocol, _)| protocol == Protocol::Udp)
+    }
+
+    /// What doesn't hold of its datagrams.
+    fn datagrams_fault(&self) -> Option<String> {
+        for (port, _, protocol, said) in self.each([0; 2]) {
+            match (protocol, said) {
+                (Protocol::Tcp, Some(_)) => {
+                    return Some(format!("`datagrams` is for `protocol = \"udp\"`, and port {port} speaks TCP"));
+                }
+                (Protocol::Udp, None) if port != DNS_PORT => {
+                    let what = "say what its datagrams are: `datagrams = \"dns\"`, \"reads\" or \"writes\"";
+                    return Some(format!("port {port} speaks UDP: {what}"));
+                }
+                _ => {}
+            }
+        }
+        (self.has_datagrams() && self.has_six()).then(|| "UDP is for IPv4 alone: clients and servers".into())
     }
 
     /// What doesn't hold.
@@ -76,9 +165,12 @@ impl Service {
         if self.ports.len() >= MAX_PORTS {
             return Some(format!("{MAX_PORTS} ports at most"));
         }
-        let mut seen = BTreeSet::from([self.vip.port()]);
-        let twice = self.ports.iter().find(|port| !seen.insert(port.port.get()))?;
-        Some(format!("port {} is there twice", twice.port))
+        if let Some(what) = self.datagrams_fault() {
+            return Some(what);
+        }
+        let mut seen = BTreeSet::new();
+        let twice = self.each([0; 2]).find(|(port, _, protocol, _)| !seen.insert((*port, *protocol)))?;
+        Some(format!("port {} is there twice", twice.0))
     }
 }
 
@@ -91,9 +183,9 @@ mod tests {
         let service: Service =
             toml::from_str("vip = \"10.0.0.1:80\"\nports = [{ port = 81 }, { port = 82, shadow = 8082 }]")
                 .unwrap();
-        let all: Vec<_> = service.all([8_000, 9_000]).map(|(vip, servers)| (vip.port(), servers)).collect();
+        let all: Vec<_> = service.all([8_000, 9_000]).map(|one| (one.vip.port(), one.servers)).collect();
         assert_eq!(all, [(80, [8_000, 9_000]), (81, [81, 81]), (82, [82, 8_082])]);
-        assert!(service.all([0; 2]).all(|(vip, _)| vip.ip() == service.vip.ip()));
+        assert!(service.all([0; 2]).all(|one| one.vip.ip() == service.vip.ip()));
         assert_eq!(service.fault(WeightBy::Request), None);
     }
 
@@ -102,7 +194,7 @@ mod tests {
         let text = "vip = \"10.0.0.1:80\"\nvip6 = \"2001:db8::77\"\nports = [{ port = 82, shadow = 8082 }]";
         let service: Service = toml::from_str(text).unwrap();
         let all: Vec<_> =
-            service.all([8_000; 2]).map(|(vip, servers)| (vip.to_string(), servers[1])).collect();
+            service.all([8_000; 2]).map(|one| (one.vip.to_string(), one.servers[1])).collect();
         let expected = [
             ("10.0.0.1:80", 8_000),
             ("10.0.0.1:82", 8_082),
@@ -114,10 +206,31 @@ mod tests {
     }
 
     #[test]
+    fn one_port_may_speak_both_protocols_and_datagrams_are_said() {
+        let text = "vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\n\
+                    ports = [{ port = 53, protocol = \"tcp\" }, { port = 5353, datagrams = \"reads\" }]";
+        let service: Service = toml::from_str(text).unwrap();
+        assert_eq!(service.fault(WeightBy::Request), None);
+        let spoken: Vec<_> = service.all([53; 2]).map(|one| (one.vip.port(), one.datagrams)).collect();
+        assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None), (5_353, Some(Datagrams::Reads))]);
+        for (text, says) in [
+            ("vip = \"10.0.0.1:53\"\ndatagrams = \"dns\"", "speaks TCP"),
+            ("vip = \"10.0.0.1:514\"\nprotocol = \"udp\"", "say what its datagrams are"),
+            ("vip = \"[2001:db8::1]:53\"\nprotocol = \"udp\"", "IPv4 alone"),
+            ("vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\nports = [{ port = 53 }]", "twice"),
+        ] {
+            let service: Service = toml::from_str(text).unwrap();
+            let fault = service.fault(WeightBy::Request).unwrap_or_default();
+            assert!(fault.contains(says), "{text}: {fault}");
+        }
+    }
+
+    #[test]
     fn there_are_not_too_many() {
-        let port = |n: u16| Port { port: NonZeroU16::new(n).unwrap(), primary: None, shadow: None };
-        let vip = "10.0.0.1:80".parse().unwrap();
-        let mut service = Service { vip, vip6: None, ports: (100..163).map(port).collect() };
+        let port =
+            |n: u16| toml::from_str::<Port>(&format!("port = {n}")).unwrap();
+        let mut service: Service = toml::from_str("vip = \"10.0.0.1:80\"").unwrap();
+        service.ports = (100..163).map(port).collect();
         assert_eq!(service.fault(WeightBy::Request), None);
         service.ports.push(port(200));
         assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));
