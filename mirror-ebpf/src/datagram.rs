@@ -242,6 +242,31 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
     send(skb, scratch, 1)
 }
 
+/// An ICMP error about a datagram that was sent to a server; `scratch.tuple`: the addresses of an answer to it. The authority's is
+/// the client's. Of the other side's nobody hears: who asks again is answered by the authority.
+#[inline(never)]
+pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
+    let Some(awaited) = AWAITED.get_ptr(&scratch.tuple) else { return NOT_OURS };
+    // SAFETY: as in `claim`.
+    let (key, side) = unsafe { ((*awaited).key, Side::from_bit((*awaited).side.into())) };
+    scratch.exchange_key = key;
+    let client = key.client;
+    let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
+    let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
+    // SAFETY: as in `ask`.
+    let Some(exchange) = (unsafe { EXCHANGES.get(&scratch.exchange_key) }) else { return NOT_OURS };
+    let named = exchange.ports[side as usize & 1] == u16::from_be(scratch.tuple.dport);
+    let heard = exchange.heard as u32 == side as u32;
+    if !named || !heard || words.word().authority() as u32 != side as u32 {
+        return dropped(Verdict::IcmpAbsorbed);
+    }
+    count::verdict(Verdict::IcmpTranslated);
+    scratch.out =
+        Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
+    scratch.emit.seq = scratch.quote.seq;
+    carry::send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+}
+
 /// A side's first answer to a question.
 #[inline(never)]
 fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, mut answer: Answer) {

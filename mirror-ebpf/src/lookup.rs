@@ -34,8 +34,7 @@ pub fn datagram_service(addr: u32, port: u16) -> Option<&'static Service> {
 /// Whether a fragment may be of a datagram of ours.
 #[inline(always)]
 pub fn is_datagrams_fragment(tuple: &Tuple) -> bool {
-    let (question, answer) =
-        (udp::fragments_of(0, tuple.daddr), udp::fragments_of(tuple.saddr, tuple.daddr));
+    let (question, answer) = (udp::fragments_of(0, tuple.daddr), udp::fragments_of(tuple.saddr, tuple.daddr));
     // SAFETY: only whether they exist is asked.
     unsafe { PEERS.get(&question).is_some() || PEERS.get(&answer).is_some() }
 }

@@ -156,8 +156,7 @@ impl Datapath {
         if self.datagrams {
             let program: &mut Xdp =
                 self.bpf.program_mut("mirror_lapse").context("mirror_lapse")?.try_into()?;
-            program
-                .test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
+            program.test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
         }
         Ok(())
     }

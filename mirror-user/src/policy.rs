@@ -18,6 +18,7 @@ use std::{
 };
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
+use mirror_control::driver::Check;
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
@@ -388,6 +389,11 @@ impl Policy {
     /// The primary, and the shadow where there is one.
     pub fn sides(&self) -> impl Iterator<Item = &Endpoint> {
         std::iter::once(&self.primary).chain(&self.shadow)
+    }
+
+    /// How a side's health is checked.
+    pub fn check(&self) -> Check {
+        self.migration.check(&self.service)
     }
 
     /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.

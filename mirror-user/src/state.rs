@@ -275,7 +275,9 @@ fn why(reason: u64) -> &'static str {
         App::TRIPPED => "it lost leg after leg",
         App::RELEASED => "it is mirrored no more",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
-        7 => "it didn't answer a datagram that the authority has answered, and that may have changed something",
+        7 => {
+            "it didn't answer a datagram that the authority has answered, and that may have changed something"
+        }
         5 => "a leg was lost in the middle of a request, and its client sent the rest",
         _ => "a client's connection ended while a write was owed",
     }

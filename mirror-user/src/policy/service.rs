@@ -136,12 +136,19 @@ impl Service {
         self.each([0; 2]).any(|(_, _, protocol, _)| protocol == Protocol::Udp)
     }
 
+    /// Whether its first port has DNS messages over UDP.
+    pub(super) fn asks_dns(&self) -> bool {
+        self.protocol.datagrams(self.vip.port(), self.datagrams) == Some(Datagrams::Dns)
+    }
+
     /// What doesn't hold of its datagrams.
     fn datagrams_fault(&self) -> Option<String> {
         for (port, _, protocol, said) in self.each([0; 2]) {
             match (protocol, said) {
                 (Protocol::Tcp, Some(_)) => {
-                    return Some(format!("`datagrams` is for `protocol = \"udp\"`, and port {port} speaks TCP"));
+                    return Some(format!(
+                        "`datagrams` is for `protocol = \"udp\"`, and port {port} speaks TCP"
+                    ));
                 }
                 (Protocol::Udp, None) if port != DNS_PORT => {
                     let what = "say what its datagrams are: `datagrams = \"dns\"`, \"reads\" or \"writes\"";
@@ -176,7 +183,9 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use mirror_control::driver::Check;
+
+    use super::{super::Policy, *};
 
     #[test]
     fn a_port_is_the_same_on_both_sides_unless_it_is_said() {
@@ -193,8 +202,7 @@ mod tests {
     fn an_ipv6_address_beside_the_other_has_the_same_ports() {
         let text = "vip = \"10.0.0.1:80\"\nvip6 = \"2001:db8::77\"\nports = [{ port = 82, shadow = 8082 }]";
         let service: Service = toml::from_str(text).unwrap();
-        let all: Vec<_> =
-            service.all([8_000; 2]).map(|one| (one.vip.to_string(), one.servers[1])).collect();
+        let all: Vec<_> = service.all([8_000; 2]).map(|one| (one.vip.to_string(), one.servers[1])).collect();
         let expected = [
             ("10.0.0.1:80", 8_000),
             ("10.0.0.1:82", 8_082),
@@ -226,9 +234,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_server_is_asked_over_both_protocols_at_one_port() {
+        let policy = Policy::parse("dns.toml", include_str!("../../../policies/dns.toml")).unwrap();
+        let spoken: Vec<_> = policy.service.all([53; 2]).map(|one| (one.vip.port(), one.datagrams)).collect();
+        assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None)]);
+        assert_eq!(policy.check(), Check::Dns);
+        let http = Policy::parse("http.toml", include_str!("../../../policies/http.toml")).unwrap();
+        assert_eq!((http.check(), http.service.has_datagrams()), (Check::Tcp, false));
+    }
+
+    #[test]
     fn there_are_not_too_many() {
-        let port =
-            |n: u16| toml::from_str::<Port>(&format!("port = {n}")).unwrap();
+        let port = |n: u16| toml::from_str::<Port>(&format!("port = {n}")).unwrap();
         let mut service: Service = toml::from_str("vip = \"10.0.0.1:80\"").unwrap();
         service.ports = (100..163).map(port).collect();
         assert_eq!(service.fault(WeightBy::Request), None);

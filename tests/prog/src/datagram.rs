@@ -5,9 +5,12 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice, UdpHeader};
 use lab::net::Host;
-use mirror_common::abi::{
-    Service, ServiceKey, Tuple, maps,
-    udp::{self, Awaited, Exchange, ExchangeKey},
+use mirror_common::{
+    abi::{
+        Service, ServiceKey, Tuple, maps,
+        udp::{self, Awaited, Exchange, ExchangeKey},
+    },
+    checksum,
 };
 
 use crate::stage::{Stage, VIP_RAW, service, silent};
@@ -73,6 +76,40 @@ pub fn frame_without_sum(tuple: Tuple, payload: &[u8]) -> Result<Vec<u8>> {
     let mut frame = frame(tuple, payload)?;
     frame[CHECKSUM..CHECKSUM + 2].fill(0);
     Ok(frame)
+}
+
+/// What the host that a datagram was sent to says of it: nothing listens there (RFC 792).
+///
+/// # Errors
+/// If it doesn't fit.
+pub fn port_unreachable(about: Tuple, payload: &[u8]) -> Result<Vec<u8>> {
+    let sent = frame(about, payload)?;
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(MACS.0, MACS.1)
+        .ipv4(about.daddr.to_ne_bytes(), about.saddr.to_ne_bytes(), 64)
+        .icmpv4_raw(3, 3, [0; 4])
+        .write(&mut frame, &sent[14..])?;
+    Ok(frame)
+}
+
+/// The addresses of the datagram that such an error is about, once its sums are found right, and those of the error itself.
+///
+/// # Errors
+/// If it is another message, or a checksum is wrong.
+pub fn unreachable_of(frame: &[u8]) -> Result<(Tuple, [u32; 2])> {
+    let word = |at: usize| -> Result<u32> {
+        Ok(u32::from_ne_bytes(frame.get(at..at + 4).context("too short")?.try_into()?))
+    };
+    let ports = |at: usize| -> Result<[u16; 2]> {
+        let [a, b, c, d] = word(at)?.to_ne_bytes();
+        Ok([u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])])
+    };
+    ensure!(frame.get(34..36) == Some(&[3, 3]), "another message: {frame:?}");
+    for (what, bytes) in [("IP's", 14..34), ("ICMP's", 34..frame.len()), ("the quoted IP's", 42..62)] {
+        ensure!(checksum::of(frame.get(bytes).context("too short")?) == 0, "{what} checksum is wrong");
+    }
+    let [sport, dport] = ports(62)?;
+    Ok((Tuple { saddr: word(54)?, daddr: word(58)?, sport, dport }, [word(26)?, word(30)?]))
 }
 
 /// What a frame that came out is.

@@ -10,12 +10,16 @@ use mirror_common::{
     verdict::Verdict,
 };
 use prog_tests::{
-    datagram::{DNS_PORT, Out, QUERY, UPDATE, answers, asks, back, client_tuple, frame, frame_without_sum},
+    datagram::{
+        DNS_PORT, Out, QUERY, UPDATE, answers, asks, back, client_tuple, frame, frame_without_sum,
+        port_unreachable, unreachable_of,
+    },
     stage::{Hook, Stage},
     wiretap::{Wiretap, on_tapped_stage},
 };
 
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
 const ID: u16 = 4_711;
 const PRIMARY: usize = 0;
 const SHADOW: usize = 1;
@@ -237,6 +241,32 @@ fn fragments_reach_nobody(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
+/// T22: the client hears of the authority's server, in its own addresses, and of no other.
+fn that_nothing_listens_the_authoritys_client_hears(scene: &mut Scene<'_>) -> Result<()> {
+    for (word, side, verdict) in [
+        (joined(), PRIMARY, Verdict::IcmpTranslated),
+        (joined(), SHADOW, Verdict::IcmpAbsorbed),
+        (all_moved(), PRIMARY, Verdict::IcmpAbsorbed),
+        (all_moved(), SHADOW, Verdict::IcmpAbsorbed),
+    ] {
+        scene.word(word)?;
+        let (key, _) = scene.ask(QUERY, Verdict::DatagramMirrored)?;
+        let sent = back(scene.stage.answer_tuple(&key, side)?);
+        let said = port_unreachable(sent, &asks(ID, QUERY))?;
+        let seen = scene.stage.put(side, &said)?;
+        ensure!(seen.verdicts == [verdict], "{seen:?}");
+        let got = scene.wiretap.frames(ICMP)?;
+        let heard: Vec<_> = got.iter().flatten().map(|frame| unreachable_of(frame)).collect::<Result<_>>()?;
+        let expected = (key.client, [key.client.daddr, key.client.saddr]);
+        ensure!(heard == [expected][..usize::from(verdict == Verdict::IcmpTranslated)], "{heard:?}");
+        scene.stage.await_nothing()?;
+        let seen = scene.stage.put(side, &said)?;
+        ensure!(seen.verdicts == [Verdict::NotTcp], "{seen:?}");
+        scene.wiretap.frames(ICMP)?;
+    }
+    Ok(())
+}
+
 fn what_both_answered_is_compared(scene: &mut Scene<'_>) -> Result<()> {
     scene.word(joined())?;
     let mut last = scene.stage.pairs(0)?;
@@ -371,7 +401,7 @@ fn ports_say_nothing_of_each_other(scene: &mut Scene<'_>) -> Result<()> {
 #[test]
 fn both_sides_get_datagrams_and_the_client_one_sides_answers() -> Result<()> {
     type Scenario = fn(&mut Scene<'_>) -> Result<()>;
-    let scenarios: [(&str, Scenario); 17] = [
+    let scenarios: [(&str, Scenario); 18] = [
         ("alone", alone_the_primary_is_asked_and_heard),
         ("both", both_are_asked_and_the_primary_is_heard),
         ("moved", a_moved_query_is_the_shadows_and_an_update_is_not),
@@ -383,6 +413,7 @@ fn both_sides_get_datagrams_and_the_client_one_sides_answers() -> Result<()> {
         ("no answer", what_is_no_answer_reaches_nobody),
         ("halves", half_an_exchange_answers_nobody),
         ("fragments", fragments_reach_nobody),
+        ("nothing listens", that_nothing_listens_the_authoritys_client_hears),
         ("compared", what_both_answered_is_compared),
         ("unanswered", an_unanswered_query_is_an_error_of_the_side_that_was_to_answer),
         ("owed", an_update_that_the_mirror_leaves_unanswered_puts_it_out),
