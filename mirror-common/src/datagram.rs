@@ -5,7 +5,7 @@
 //! whose answer the client is to get.
 
 use crate::abi::Service;
-use crate::abi::udp::{Awaited, Exchange, ExchangeKey};
+use crate::abi::udp::{Awaited, Exchange, ExchangeKey, Silence};
 use crate::flow::{Compared, Measured, outcome, pair};
 use crate::protocol::Class;
 use crate::switch_word::{Side, SwitchWord};
@@ -99,12 +99,27 @@ pub const fn is_open(exchange: &Exchange, now_ns: u64) -> bool {
         && now_ns.wrapping_sub(exchange.asked_ns) < TIMEOUT_NS
 }
 
+/// The service's stall budget, in nanoseconds.
+#[inline(always)]
+const fn stall_ns(service: &Service) -> u64 {
+    service.stall_ms as u64 * 1_000_000
+}
+
+/// Whether a side has answered nothing for longer than the stall budget. Where nothing need be answered, none has.
+#[inline(always)]
+pub const fn is_silent(silence: &Silence, side: Side, service: &Service, now_ns: u64) -> bool {
+    let since = silence.since_ns[side as usize & 1];
+    // Another CPU's clock may be ahead.
+    is_dns(service) && since != 0 && now_ns.wrapping_sub(since) as i64 > stall_ns(service) as i64
+}
+
 /// Who answers a question. `last`: the same client's exchange with the same identifier, where it is kept. `None`: a write, and
 /// writes are frozen.
 ///
 /// Every member is asked, whatever the question. A write is answered by the authority, a read by the side that the weight says.
-/// A DNS client that asks again before it was answered is answered by the authority: the other side may be dead. One without
-/// identifiers is answered by the same side as long as that one owes it something: nobody knows which question an answer is to.
+/// A DNS client that asks again before it was answered is answered by the authority, and so is everybody while the other side is
+/// silent: it may be dead. It is asked all the same, and heard again once it answers. A client without identifiers is answered by
+/// the same side as long as that one owes it something: nobody knows which question an answer is to.
 #[inline(always)]
 pub fn choose(
     word: SwitchWord,
@@ -112,6 +127,7 @@ pub fn choose(
     key: &ExchangeKey,
     class: Class,
     last: Option<&Exchange>,
+    silence: &Silence,
     now_ns: u64,
 ) -> Option<Choice> {
     let me = word.authority();
@@ -121,7 +137,7 @@ pub fn choose(
     if writes && word.frozen() {
         return None;
     }
-    if writes || !both {
+    if writes || !both || is_silent(silence, other, service, now_ns) {
         return Some(Choice { heard: me, both });
     }
     if let Some(last) = last
@@ -272,8 +288,7 @@ pub fn lapse(
     let age = now_ns.wrapping_sub(exchange.asked_ns);
     let mut all = 0;
     let writes = exchange.flags & Exchange::WRITES != 0;
-    let stall_ns = service.stall_ms as u64 * 1_000_000;
-    let overdue = age > stall_ns || idle >= TIMEOUT_NS;
+    let overdue = age > stall_ns(service) || idle >= TIMEOUT_NS;
     if unanswered && writes && mirror && exchange.answered(authority) > 0 && overdue {
         all |= due::OUT_OF_SYNC;
     }

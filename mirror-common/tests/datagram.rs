@@ -3,11 +3,11 @@
 use mirror_common::{
     abi::{
         Endpoint, Service, Tuple,
-        udp::{Awaited, Exchange, ExchangeKey, exchanges},
+        udp::{Awaited, Exchange, ExchangeKey, Silence, exchanges},
     },
     datagram::{
-        Answer, Choice, IDLE_NS, Message, SERVFAIL, TIMEOUT_NS, answers, choose, due, lapse, measure,
-        question,
+        Answer, Choice, IDLE_NS, Message, SERVFAIL, TIMEOUT_NS, answers, choose, due, is_silent, lapse,
+        measure, question,
     },
     flow::{Measured, outcome, pair},
     protocol::Class,
@@ -16,6 +16,8 @@ use mirror_common::{
 
 const MS: u64 = 1_000_000;
 const NOW: u64 = 1_000_000_000_000;
+/// Nobody owes an answer.
+const ANSWERS: Silence = Silence { since_ns: [0; 2] };
 
 fn service(flags: u32) -> Service {
     let end = Endpoint { addr: 1, nat: 2, port: 53, ..Endpoint::default() };
@@ -71,7 +73,7 @@ fn an_answer_has_its_questions_identifier_and_says_that_it_is_one() {
 #[test]
 fn a_write_is_the_authoritys_at_any_weight_and_waits_under_a_freeze() {
     let word = both().with_weight(10_000);
-    let choose = |word, class| choose(word, &dns(), &key(1), class, None, NOW);
+    let choose = |word, class| choose(word, &dns(), &key(1), class, None, &ANSWERS, NOW);
     assert_eq!(choose(word, Class::Write), Some(Choice { heard: Side::Primary, both: true }));
     assert_eq!(choose(word, Class::Read), Some(Choice { heard: Side::Shadow, both: true }));
     assert_eq!(choose(word.with_frozen(true), Class::Write), None);
@@ -84,10 +86,10 @@ fn a_write_is_the_authoritys_at_any_weight_and_waits_under_a_freeze() {
 fn who_is_no_member_is_neither_asked_nor_heard() {
     let alone = SwitchWord::initial().with_weight(10_000);
     let only = Some(Choice { heard: Side::Primary, both: false });
-    assert_eq!(choose(alone, &dns(), &key(1), Class::Read, None, NOW), only);
+    assert_eq!(choose(alone, &dns(), &key(1), Class::Read, None, &ANSWERS, NOW), only);
     let mut unnamed = dns();
     unnamed.endpoints[1].addr = 0;
-    assert_eq!(choose(both().with_weight(10_000), &unnamed, &key(1), Class::Read, None, NOW), only);
+    assert_eq!(choose(both().with_weight(10_000), &unnamed, &key(1), Class::Read, None, &ANSWERS, NOW), only);
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn the_share_of_the_queries_is_the_weight_by_query_or_by_client() {
     let share = |word: SwitchWord| {
         let shadows = (0..20_000_u16).filter(|n| {
             let now = NOW + u64::from(*n) * 7_919;
-            choose(word, &dns(), &key(*n), Class::Read, None, now).unwrap().heard == Side::Shadow
+            choose(word, &dns(), &key(*n), Class::Read, None, &ANSWERS, now).unwrap().heard == Side::Shadow
         });
         shadows.count() as f64 / 20_000.0
     };
@@ -112,7 +114,7 @@ fn who_asks_again_is_the_authoritys_where_identifiers_say_so() {
     let word = both().with_weight(0);
     let last = asked(Side::Shadow, 0);
     let heard = |service: &Service, last: &Exchange, now| {
-        choose(word, service, &key(1), Class::Read, Some(last), now).unwrap().heard
+        choose(word, service, &key(1), Class::Read, Some(last), &ANSWERS, now).unwrap().heard
     };
     assert_eq!(heard(&dns(), &last, NOW + 1), Side::Primary);
     // Which of its questions an answer is to nobody knows: the side stays.
@@ -120,8 +122,23 @@ fn who_asks_again_is_the_authoritys_where_identifiers_say_so() {
     assert_eq!(heard(&service(0), &last, NOW + TIMEOUT_NS), Side::Primary, "it waits for nothing any more");
     let answered = Exchange { answers: Exchange::answer_of(Side::Shadow), ..last };
     assert_eq!(heard(&service(0), &answered, NOW + 1), Side::Primary);
-    let out = choose(SwitchWord::initial(), &service(0), &key(1), Class::Read, Some(&last), NOW + 1);
+    let out =
+        choose(SwitchWord::initial(), &service(0), &key(1), Class::Read, Some(&last), &ANSWERS, NOW + 1);
     assert_eq!(out, Some(Choice { heard: Side::Primary, both: false }), "out of sync");
+}
+
+/// P2: it may be dead, and who asks anew by another port isn't known to have asked before.
+#[test]
+fn a_silent_side_is_asked_and_not_heard() {
+    let silence = Silence { since_ns: [0, NOW] };
+    let word = both().with_weight(10_000);
+    let heard =
+        |service: &Service, now| choose(word, service, &key(1), Class::Read, None, &silence, now).unwrap();
+    assert_eq!(heard(&dns(), NOW + 500 * MS), Choice { heard: Side::Shadow, both: true });
+    assert_eq!(heard(&dns(), NOW + 501 * MS), Choice { heard: Side::Primary, both: true });
+    assert_eq!(heard(&service(0), NOW + 501 * MS).heard, Side::Shadow, "nothing need be answered there");
+    assert!(!is_silent(&silence, Side::Primary, &dns(), NOW + 501 * MS));
+    assert!(!is_silent(&silence, Side::Shadow, &dns(), NOW - 1), "another CPU's clock was ahead");
 }
 
 /// Takes both sides' answers in, the shadow's last. What that one tells.

@@ -13,7 +13,7 @@ use mirror_common::{
         six::is_alias,
         udp::{Awaited, Exchange, ExchangeKey},
     },
-    datagram::{self, Answer, Choice, Question, answers, choose, is_dns},
+    datagram::{self, Answer, Question, answers, choose, is_dns},
     flow::{LossReason, Step, Switch},
     protocol::Class,
     switch_word::Side,
@@ -96,56 +96,84 @@ fn question(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
 /// Sends a question to each side that is to have it: to the one that is heard last, which may wait for its neighbour.
 #[inline(never)]
 fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> i32 {
-    let word = words.word();
-    let known = EXCHANGES.get_ptr_mut(&scratch.exchange_key);
-    // SAFETY: a record that another one may have taken the place of: then it is of another time, and as good as none.
-    let last = unsafe { known.map(|known| &*known) };
-    let key = &scratch.exchange_key;
-    let Some(choice) = choose(word, service, key, question.class, last, scratch.now_ns) else {
+    let choice = chosen(scratch, service, question, words);
+    if choice & WAITS != 0 {
         count::verdict(Verdict::HeldFrozen);
         return carry::hold();
-    };
-    let ports = last.map_or([0; 2], |last| last.ports);
-    let writes = question.class != Class::Read;
-    let Choice { heard, both } = choice;
-    let first = claim(scratch, service, heard, ports[heard as usize], writes);
-    if first == 0 {
+    }
+    let (heard, both) = (choice & 1, choice & BOTH != 0);
+    if !claim(scratch, service, heard) {
         return dropped(Verdict::DatagramPortsFull);
     }
-    let other = heard.other();
-    let second = if both { claim(scratch, service, other, ports[other as usize], writes) } else { 0 };
-    if both && second == 0 && writes && words.out_of_sync(other) {
+    let other = heard ^ 1;
+    let mirrored = both && claim(scratch, service, other);
+    if !mirrored {
+        scratch.exchange.ports[other as usize & 1] = 0;
+    }
+    if both && !mirrored && question.class != Class::Read && words.out_of_sync(Side::from_bit(other)) {
         tell_out_of_sync(scratch, service.app, other);
     }
-    let exchange = &mut scratch.exchange;
-    *exchange = Exchange { asked_ns: scratch.now_ns, heard: heard as u8, ..Exchange::default() };
-    exchange.flags = if writes { Exchange::WRITES } else { 0 };
-    exchange.clock = words.writes().begun;
-    exchange.ports[heard as usize] = first;
-    exchange.ports[other as usize] = second;
-    match known {
-        // SAFETY: as above; what another CPU adds meanwhile is an answer to the same question.
-        Some(known) => unsafe { *known = *exchange },
-        None if EXCHANGES.insert(&scratch.exchange_key, &*exchange, 0).is_ok() => {}
+    match EXCHANGES.get_ptr_mut(&scratch.exchange_key) {
+        // SAFETY: a record that another one may have taken the place of: then that one's answers find it named no more. What
+        // another CPU adds meanwhile is an answer to the same question.
+        Some(known) => unsafe { *known = scratch.exchange },
+        None if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_ok() => {}
         None => return dropped(Verdict::DatagramPortsFull),
     }
-    count::verdict(match (both, second) {
+    count::verdict(match (both, mirrored) {
         (false, _) => Verdict::DatagramForwarded,
-        (true, 0) => Verdict::DatagramUnmirrored,
-        (true, _) => Verdict::DatagramMirrored,
+        (true, false) => Verdict::DatagramUnmirrored,
+        (true, true) => Verdict::DatagramMirrored,
     });
-    if second != 0 {
-        address(scratch, service, other, second);
+    if mirrored {
+        address(scratch, service, other);
         send(skb, scratch, 0);
     }
-    address(scratch, service, heard, first);
+    address(scratch, service, heard);
     send(skb, scratch, 1)
+}
+
+/// [`chosen`]: the other side is asked, too.
+const BOTH: u32 = 2;
+/// [`chosen`]: the question must wait.
+const WAITS: u32 = 4;
+
+/// Begins `scratch.exchange`, with the ports of the last one under its key. The side that is heard, [`BOTH`] and [`WAITS`]: a number,
+/// of which the verifier sees how large it is.
+#[inline(never)]
+fn chosen(scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> u32 {
+    let word = words.word();
+    let exchange = &mut scratch.exchange;
+    *exchange = Exchange { asked_ns: scratch.now_ns, ..Exchange::default() };
+    exchange.clock = words.writes().begun;
+    exchange.flags = if question.class == Class::Read { 0 } else { Exchange::WRITES };
+    // SAFETY: a record that another one may have taken the place of: then it is of another time, and as good as none.
+    let last = unsafe { EXCHANGES.get(&scratch.exchange_key) };
+    if let Some(last) = last {
+        exchange.ports = last.ports;
+    }
+    let key = &scratch.exchange_key;
+    let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) else { return WAITS };
+    // SAFETY: the daemon takes none away; each is a word that any writer may be the last to write.
+    let silence = unsafe { &mut *silence };
+    let Some(choice) = choose(word, service, key, question.class, last, silence, scratch.now_ns) else {
+        return WAITS;
+    };
+    exchange.heard = choice.heard as u8;
+    for side in Side::BOTH {
+        let since = &mut silence.since_ns[side as usize];
+        if *since == 0 && (choice.both || side as u32 == choice.heard as u32) {
+            *since = scratch.now_ns;
+        }
+    }
+    choice.heard as u32 | if choice.both { BOTH } else { 0 }
 }
 
 /// Where a side's copy goes, into `scratch.out`.
 #[inline(always)]
-fn address(scratch: &mut Scratch, service: &Service, side: Side, port: u16) {
+fn address(scratch: &mut Scratch, service: &Service, side: u32) {
     let end = &service.endpoints[side as usize & 1];
+    let port = scratch.exchange.ports[side as usize & 1];
     scratch.out = Tuple { saddr: end.nat, daddr: end.addr, sport: port.to_be(), dport: end.port };
 }
 
@@ -155,14 +183,16 @@ fn send(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
     carry::send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite_datagram(skb, scratch, macs))
 }
 
-/// A port towards a side for the question at hand, in host order: the one that it had, if that still waits for its answer; else one
-/// that nobody outside can guess. 0: none was free.
+/// A port towards a side for the question at hand, into its exchange: the one that stands there, if that still waits for its answer;
+/// else one that nobody outside can guess. False: none was free.
 #[inline(never)]
-fn claim(scratch: &mut Scratch, service: &Service, side: Side, last: u16, writes: bool) -> u16 {
-    let end = &service.endpoints[side as usize & 1];
+fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
+    let side = side as usize & 1;
+    let end = &service.endpoints[side];
     let (key, now_ns) = (scratch.exchange_key, scratch.now_ns);
-    scratch.awaited =
-        Awaited { key, last_ns: now_ns, side: side as u8, writes: writes as u8, ..Awaited::default() };
+    let writes = scratch.exchange.flags & Exchange::WRITES;
+    scratch.awaited = Awaited { key, last_ns: now_ns, side: side as u8, writes, ..Awaited::default() };
+    let last = scratch.exchange.ports[side];
     scratch.out = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: last.to_be() };
     if last != 0
         && let Some(awaited) = AWAITED.get_ptr_mut(&scratch.out)
@@ -171,8 +201,8 @@ fn claim(scratch: &mut Scratch, service: &Service, side: Side, last: u16, writes
         unsafe {
             if (*awaited).key == key {
                 (*awaited).last_ns = now_ns;
-                (*awaited).writes |= writes as u8;
-                return last;
+                (*awaited).writes |= writes;
+                return true;
             }
         }
     }
@@ -184,10 +214,11 @@ fn claim(scratch: &mut Scratch, service: &Service, side: Side, last: u16, writes
         let port = nat::FIRST_PORT + (((drawn >> 32) * PORTS) >> 32) as u16;
         scratch.out.dport = port.to_be();
         if AWAITED.insert(&scratch.out, &scratch.awaited, NOEXIST).is_ok() {
-            return port;
+            scratch.exchange.ports[side] = port;
+            return true;
         }
     }
-    0
+    false
 }
 
 /// A server's datagram to a port that a question has left from.
@@ -224,6 +255,13 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
             clock: words.writes().begun,
         };
         measure(skb, scratch, service.app, exchange, answer);
+    }
+    if let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) {
+        // SAFETY: as in `ask`.
+        let since = unsafe { &mut (*silence).since_ns[side as usize & 1] };
+        if *since != 0 {
+            *since = 0;
+        }
     }
     if is_dns(service) {
         // There is one answer to a question: its port is free.
@@ -289,7 +327,7 @@ fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, m
 
 /// A side is out of sync by now, for a datagram that it won't answer.
 #[inline(never)]
-fn tell_out_of_sync(scratch: &mut Scratch, app: u32, side: Side) {
+fn tell_out_of_sync(scratch: &mut Scratch, app: u32, side: u32) {
     decide::clear(&mut scratch.step);
     scratch.step.events = Step::OUT_OF_SYNC;
     scratch.step.side = side as u8;

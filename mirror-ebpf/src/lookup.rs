@@ -1,7 +1,10 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat, udp},
+    abi::{
+        BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, fragments_of, nat,
+        udp::{self, Silence},
+    },
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -10,7 +13,9 @@ use mirror_common::{
 use crate::{
     atomic, count,
     decide::Target,
-    maps::{BUSY, CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+    maps::{
+        BUSY, CONFIG, FLOWS, PEERS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch, TUPLES,
+    },
 };
 
 const NOEXIST: u64 = 1;
@@ -29,6 +34,12 @@ pub fn datagram_service(addr: u32, port: u16) -> Option<&'static Service> {
     let key = ServiceKey { addr, port, protocol: udp::PROTOCOL };
     // SAFETY: as above.
     unsafe { SERVICES.get(&key) }
+}
+
+/// Since when a service's sides have answered nothing.
+#[inline(always)]
+pub fn silence(addr: u32, port: u16) -> Option<*mut Silence> {
+    SILENCE.get_ptr_mut(ServiceKey { addr, port, protocol: udp::PROTOCOL })
 }
 
 /// Whether a fragment may be of a datagram of ours.

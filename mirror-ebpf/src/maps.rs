@@ -9,7 +9,7 @@ use mirror_common::{
         App, BLOCK, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PREFIXES,
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
         six::{Address, Client, Known, MAX_ADDRESSES},
-        udp::{Awaited, Exchange, ExchangeKey, MAX_EXCHANGES},
+        udp::{Awaited, Exchange, ExchangeKey, MAX_EXCHANGES, Silence},
     },
     datagram::Message,
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
@@ -158,6 +158,10 @@ pub static EXCHANGES: LruHashMap<ExchangeKey, Exchange, { MAX_EXCHANGES as usize
 /// entry that made room for another would hide that an answer is owed.
 #[btf_map]
 pub static AWAITED: HashMap<Tuple, Awaited, { 2 * MAX_EXCHANGES as usize }> = HashMap::new();
+
+/// Writer: the datapath, of what the daemon has put there. Since when which side answers nothing.
+#[btf_map]
+pub static SILENCE: HashMap<ServiceKey, Silence, { MAX_SERVICES as usize }> = HashMap::new();
 
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.

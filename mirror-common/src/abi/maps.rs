@@ -64,8 +64,10 @@ pub const FREE_CLIENTS: &str = "FREE_CLIENTS";
 pub const EXCHANGES: &str = "EXCHANGES";
 /// Hash of [`super::Tuple`], a server's datagram's as it comes in, to [`super::udp::Awaited`].
 pub const AWAITED: &str = "AWAITED";
+/// Hash of [`super::ServiceKey`], of datagrams, to [`super::udp::Silence`].
+pub const SILENCE: &str = "SILENCE";
 /// Every map, in the order in which they are pinned.
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 32] = [
     ABI,
     APPS,
     SWITCH,
@@ -97,4 +99,5 @@ pub const ALL: [&str; 31] = [
     FREE_CLIENTS,
     EXCHANGES,
     AWAITED,
+    SILENCE,
 ];

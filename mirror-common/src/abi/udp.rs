@@ -105,7 +105,16 @@ pub struct Awaited {
     pub pad: [u8; 6],
 }
 
+/// Since when each side has answered nothing: value of [`super::maps::SILENCE`], 16 bytes. Writer: the datapath, a word each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Silence {
+    /// `CLOCK_MONOTONIC`, nanoseconds, of the first question since the last answer; 0: it owes none. By [`Side`].
+    pub since_ns: [u64; 2],
+}
+
 const _: () = {
+    assert!(size_of::<Silence>() == 16);
     assert!(size_of::<ExchangeKey>() == 16);
     assert!(size_of::<Exchange>() == 48);
     assert!(size_of::<Awaited>() == 32);
@@ -120,4 +129,6 @@ mod pod {
     unsafe impl aya::Pod for super::Exchange {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Awaited {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Silence {}
 }

@@ -3,7 +3,10 @@
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, Queue};
 use mirror_common::{
-    abi::{self, Config, Service, ServiceKey, Tuple, maps, six, udp},
+    abi::{
+        self, Config, Service, ServiceKey, Tuple, maps, six,
+        udp::{self, Silence},
+    },
     switch_word::SwitchWord,
 };
 
@@ -140,13 +143,18 @@ impl Datapath {
             Datagrams::Writes => Service::WRITES,
             Datagrams::Reads => 0,
         };
-        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
-        services.insert(key, service, 0)?;
+        let mut silence: HashMap<_, ServiceKey, Silence> = HashMap::try_from(self.map(maps::SILENCE)?)?;
+        if silence.get(&key, 0).is_err() {
+            silence.insert(key, Silence::default(), 0)?;
+        }
         let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
         peers.insert(udp::fragments_of(0, key.addr), service.app, 0)?;
         for end in service.endpoints.iter().filter(|end| end.addr != 0) {
             peers.insert(udp::fragments_of(end.addr, end.nat), service.app, 0)?;
         }
+        // Last: with it all is there that a question needs.
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use lab::net::Host;
 use mirror_common::{
     abi::{
         Service, ServiceKey, Tuple, maps,
-        udp::{self, Awaited, Exchange, ExchangeKey},
+        udp::{self, Awaited, Exchange, ExchangeKey, Silence},
     },
     checksum,
 };
@@ -162,7 +162,20 @@ impl Stage {
             self.insert(maps::PEERS, udp::fragments_of(end.addr, end.nat), 0_u32)?;
         }
         let key = ServiceKey { addr: VIP_RAW, port: DNS_PORT, protocol: udp::PROTOCOL };
+        self.insert(maps::SILENCE, key, Silence::default())?;
         self.insert(maps::SERVICES, key, service)
+    }
+
+    /// Lets a side have been silent for so long, in nanoseconds, if it owes an answer.
+    ///
+    /// # Errors
+    /// If there is no service of datagrams.
+    pub fn silent_for(&mut self, side: usize, ns: u64) -> Result<()> {
+        let key = ServiceKey { addr: VIP_RAW, port: DNS_PORT, protocol: udp::PROTOCOL };
+        let map = self.bpf.map(maps::SILENCE).context(maps::SILENCE)?;
+        let mut silence = HashMap::<_, ServiceKey, Silence>::try_from(map)?.get(&key, 0)?;
+        silence.since_ns[side] = silence.since_ns[side].saturating_sub(ns);
+        self.insert(maps::SILENCE, key, silence)
     }
 
     /// The answer of a side (0, 1) to what it was sent: its addresses.

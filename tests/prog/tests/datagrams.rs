@@ -159,6 +159,20 @@ fn who_asks_again_is_answered_by_the_authority(scene: &mut Scene<'_>) -> Result<
     Ok(())
 }
 
+/// P2: until it answers again.
+fn a_silent_side_is_asked_and_not_heard(scene: &mut Scene<'_>) -> Result<()> {
+    scene.word(all_moved())?;
+    let stall = u64::from(scene.stage.stall_ms()?) * 1_000_000;
+    scene.ask(QUERY, Verdict::DatagramMirrored)?;
+    scene.stage.silent_for(SHADOW, stall)?;
+    let (key, _) = scene.ask(QUERY, Verdict::DatagramMirrored)?;
+    only(scene.answer(&key, PRIMARY, 0, b"yes", Verdict::AnswerShown)?, CLIENT)?;
+    nobody(&scene.answer(&key, SHADOW, 0, b"late", Verdict::AnswerAbsorbed)?)?;
+    let (key, _) = scene.ask(QUERY, Verdict::DatagramMirrored)?;
+    only(scene.answer(&key, SHADOW, 0, b"yes", Verdict::AnswerShown)?, CLIENT)?;
+    Ok(())
+}
+
 /// P1: what it answers is of before it fell out.
 fn a_side_out_of_sync_is_not_heard_any_more(scene: &mut Scene<'_>) -> Result<()> {
     scene.word(all_moved())?;
@@ -401,12 +415,13 @@ fn ports_say_nothing_of_each_other(scene: &mut Scene<'_>) -> Result<()> {
 #[test]
 fn both_sides_get_datagrams_and_the_client_one_sides_answers() -> Result<()> {
     type Scenario = fn(&mut Scene<'_>) -> Result<()>;
-    let scenarios: [(&str, Scenario); 18] = [
+    let scenarios: [(&str, Scenario); 19] = [
         ("alone", alone_the_primary_is_asked_and_heard),
         ("both", both_are_asked_and_the_primary_is_heard),
         ("moved", a_moved_query_is_the_shadows_and_an_update_is_not),
         ("flip", an_answer_under_way_is_heard_behind_a_flip),
         ("again", who_asks_again_is_answered_by_the_authority),
+        ("silent", a_silent_side_is_asked_and_not_heard),
         ("out of sync", a_side_out_of_sync_is_not_heard_any_more),
         ("no checksum", no_checksum_stays_none),
         ("checksums", every_checksum_comes_out_right),
