@@ -222,7 +222,7 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
 }
 
 /// A server's datagram to a port that a question has left from.
-#[inline(always)]
+#[inline(never)]
 fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
     if !packet::message(skb, scratch) {
         return dropped(Verdict::Malformed);

@@ -340,6 +340,21 @@ mod tests {
     }
 
     #[test]
+    fn questions_that_a_side_leaves_unanswered_open_its_breaker_and_are_no_restart() {
+        let (mut state, word) = mirrored();
+        let unanswered = Event {
+            reason: LossReason::Unanswered as u32 | u32::from(LossReason::FAILED),
+            ..lost(0, LossReason::Unanswered)
+        };
+        for n in 0..20 {
+            assert_eq!(state.unfit(word, false), None, "after {n}");
+            state.note(&unanswered);
+        }
+        assert_eq!(state.unfit(word, false).map(|(_, why)| why), Some(App::TRIPPED));
+        assert_eq!(state.legs_lost, [0, 20]);
+    }
+
+    #[test]
     fn an_event_behind_the_word_still_tells_why() {
         let (mut state, word) = mirrored();
         state.follow(word.with_member(Side::Shadow, false));

@@ -18,10 +18,23 @@ use crate::net::Namespace;
 
 /// Questions that a client has under way at once.
 const AT_ONCE: u16 = 4;
-/// A question is lost after so long.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Clients are answered within so long, whatever else is on.
+const SOON: Duration = Duration::from_secs(30);
 /// One question of so many is an update.
 const UPDATES: u32 = 5;
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Where they ask.
+    pub target: SocketAddrV4,
+    /// How many there are.
+    pub clients: usize,
+    /// They also change their names' addresses.
+    pub updates: bool,
+    /// A question is lost after so long.
+    pub patience: Duration,
+}
 
 /// Who answered what in a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +87,7 @@ struct Client {
     socket: UdpSocket,
     target: SocketAddr,
     name: String,
-    updates: bool,
+    plan: Plan,
     asked: u32,
     window: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
@@ -83,27 +96,26 @@ struct Client {
 }
 
 impl Load {
-    /// Starts clients in `namespace`; `updates`: they also change their names' addresses.
+    /// Starts clients in `namespace`.
     ///
     /// # Errors
     /// If there are no sockets to be had.
-    pub fn start(namespace: &Namespace, target: SocketAddrV4, clients: usize, updates: bool) -> Result<Self> {
-        let (window, ends) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    pub fn start(namespace: &Namespace, plan: Plan) -> Result<Self> {
         let mut load =
-            Self { window: Arc::clone(&window), ends: Arc::clone(&ends), answered: vec![], threads: vec![] };
-        for n in 0..clients {
+            Self { window: Arc::default(), ends: Arc::default(), answered: vec![], threads: vec![] };
+        for n in 0..plan.clients {
             let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
             let answered = Arc::<AtomicUsize>::default();
             load.answered.push(Arc::clone(&answered));
             let client = Client {
                 socket,
-                target: target.into(),
+                target: plan.target.into(),
                 name: format!("c{n}.example"),
-                updates,
+                plan,
                 asked: 0,
-                window: Arc::clone(&window),
-                ends: Arc::clone(&ends),
+                window: Arc::clone(&load.window),
+                ends: Arc::clone(&load.ends),
                 answered,
                 seen: Seen::default(),
             };
@@ -125,7 +137,7 @@ impl Load {
         let window = self.turn();
         let goals: Vec<_> =
             self.answered.iter().map(|answered| answered.load(Ordering::SeqCst) + rounds).collect();
-        crate::wait::wait_for("every client to be answered", 10 * PATIENCE, || {
+        crate::wait::wait_for("every client to be answered", SOON, || {
             goals.iter().zip(&self.answered).all(|(goal, answered)| answered.load(Ordering::SeqCst) >= *goal)
         })?;
         Ok(window)
@@ -163,7 +175,7 @@ impl Client {
         let mut open = BTreeMap::new();
         for n in 0..AT_ONCE {
             self.asked += 1;
-            let becomes = (n == 0 && self.updates && self.asked % UPDATES == 0)
+            let becomes = (n == 0 && self.plan.updates && self.asked % UPDATES == 0)
                 .then(|| Ipv4Addr::from_bits(0x0a00_0000 | self.asked));
             let id = self.asked as u16;
             let ask = Ask { id, name: self.name.clone(), becomes };
@@ -173,7 +185,7 @@ impl Client {
         self.seen.windows.resize_with((now + 1).max(self.seen.windows.len()), Window::default);
         let since = Instant::now();
         let mut buffer = [0; LONGEST];
-        while !open.is_empty() && since.elapsed() < PATIENCE {
+        while !open.is_empty() && since.elapsed() < self.plan.patience {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
                     ensure!(from == self.target, "an answer from {from}");
