@@ -212,6 +212,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
         "unsettled" => format!("`\"{:?}\"`", bare.unsettled).to_lowercase(),
+        "protocol" => format!("`\"{:?}\"`", bare.service.protocol).to_lowercase(),
         "order" => format!("`\"{:?}\"`", bare.order).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
         "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),
