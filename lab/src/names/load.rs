@@ -175,7 +175,7 @@ impl Client {
         let mut open = BTreeMap::new();
         for n in 0..AT_ONCE {
             self.asked += 1;
-            let becomes = (n == 0 && self.plan.updates && self.asked % UPDATES == 0)
+            let becomes = (n == 0 && self.plan.updates && self.asked.is_multiple_of(UPDATES))
                 .then(|| Ipv4Addr::from_bits(0x0a00_0000 | self.asked));
             let id = self.asked as u16;
             let ask = Ask { id, name: self.name.clone(), becomes };
