@@ -62,7 +62,7 @@ pub struct Endpoint {
     pub max_requests: u32,
 }
 
-/// A service: value of [`maps::SERVICES`], 48 bytes. Writer: daemon; the datapath reads it.
+/// A service: value of [`maps::SERVICES`], 52 bytes. Writer: daemon; the datapath reads it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Service {
@@ -76,6 +76,8 @@ pub struct Service {
     pub stall_ms: u32,
     /// How long a flow without a packet lives, in milliseconds.
     pub idle_ms: u32,
+    /// How long a side without authority may hold a request back, in milliseconds; 0: for ever.
+    pub pressure_ms: u32,
 }
 
 impl Service {
@@ -383,7 +385,7 @@ impl Recorded {
 const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
-    assert!(size_of::<Service>() == 48);
+    assert!(size_of::<Service>() == 52);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<SweepState>() == 40);

@@ -19,6 +19,7 @@ mod leg;
 mod loss;
 mod measure;
 mod order;
+mod pressure;
 mod redial;
 pub mod sack;
 mod settled;
@@ -166,10 +167,10 @@ pub struct Flow {
     pub state: u8,
     /// The [`Side`] that the client hears.
     pub authority: u8,
-    /// The client's window scale; 0 without the option.
-    pub client_scale: u8,
-    /// The window scale that the client was told; 0 without the option.
-    pub shown_scale: u8,
+    /// [`Flow::client_scale`] in the lower half, [`Flow::shown_scale`] in the upper one.
+    pub scales: u8,
+    /// Since when the leg without authority has held a request back, in units of 256 ms; 0: it doesn't.
+    pub pressed_since: u8,
     /// [`Flow::MOVED`] and others.
     pub flags: u32,
     /// The client's first sequence number.
@@ -240,6 +241,18 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// The client's window scale; 0 without the option.
+    #[inline(always)]
+    pub const fn client_scale(&self) -> u8 {
+        self.scales & 15
+    }
+
+    /// The window scale that the client was told; 0 without the option.
+    #[inline(always)]
+    pub const fn shown_scale(&self) -> u8 {
+        self.scales >> 4
+    }
+
     /// The last turn is a read that another side than the switch word's was asked, and its answer hasn't begun.
     pub const MOVED: u32 = 1;
     /// The flow has a counted write that isn't finished.

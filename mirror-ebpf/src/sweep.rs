@@ -89,6 +89,9 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
         Due::Free => {
             state.freed += 1;
             count::step(&scratch.step, service.app, slot, generation);
+            if scratch.step.verdict != Verdict::NoneDue as u8 {
+                count::number(u32::from(scratch.step.verdict));
+            }
             let client = scratch.client;
             lookup::unmake(&client, service, swept.ports, slot);
             six::release(client.saddr);

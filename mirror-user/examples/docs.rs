@@ -10,12 +10,13 @@ use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
 const MADE: &str = "<!-- Made by `cargo xtask docs` from the sources: edits are lost. -->\n";
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     include_str!("../src/policy.rs"),
     include_str!("../src/policy/breaker.rs"),
     include_str!("../src/policy/divergence.rs"),
     include_str!("../src/policy/events.rs"),
     include_str!("../src/policy/migration.rs"),
+    include_str!("../src/policy/pressure.rs"),
     include_str!("../src/policy/process.rs"),
     include_str!("../src/policy/resources.rs"),
     include_str!("../src/policy/scale.rs"),
@@ -172,7 +173,7 @@ fn of_own(name: &str, items: &[Item]) -> Result<String> {
             Item::Struct(item) if item.ident == name => return Ok(said(&item.attrs)),
             Item::Enum(item) if item.ident == name => {
                 let values = item.variants.iter().map(|variant| {
-                    let value = variant.ident.to_string().to_lowercase();
+                    let value = kebab(&variant.ident.to_string());
                     format!("`\"{value}\"`: {}", said(&variant.attrs))
                 });
                 return Ok(values.collect::<Vec<_>>().join(" "));
@@ -181,6 +182,18 @@ fn of_own(name: &str, items: &[Item]) -> Result<String> {
         }
     }
     bail!("nothing is known of the type {name}")
+}
+
+/// A variant's name as a policy has it.
+fn kebab(variant: &str) -> String {
+    let mut text = String::new();
+    for letter in variant.chars() {
+        if letter.is_ascii_uppercase() && !text.is_empty() {
+            text.push('-');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
 }
 
 /// What holds where a field is left out.
@@ -201,6 +214,8 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
+        "pressure" => format!("`\"{}\"`", kebab(&format!("{:?}", bare.pressure))),
+        "pressure_budget" => time(bare.pressure_budget.get()),
         "freeze" => time(bare.freeze),
         "join_deadline" => time(bare.join_deadline),
         "idle" => time(bare.idle),

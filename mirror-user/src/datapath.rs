@@ -19,6 +19,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use mirror_common::{
     abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps, udp},
+    flow::sweep,
     switch_word::SwitchWord,
     verdict::Verdict,
 };
@@ -40,6 +41,8 @@ pub struct Datapath {
     datagrams: bool,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
+    /// The last sweep found most of the room for connections taken.
+    crowded: bool,
 }
 
 /// What a whole sweep found.
@@ -112,16 +115,19 @@ impl Datapath {
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
         let unanswered_us = policy.migration.unanswered_us();
-        Ok(Self { bpf, pins: pins.to_owned(), words, fresh, flows, datagrams, unanswered_us })
+        let pins = pins.to_owned();
+        Ok(Self { bpf, pins, words, fresh, flows, datagrams, unanswered_us, crowded: false })
     }
 
-    /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`].
+    /// Visits every flow; then makes the packets that are due. `how`: bits of [`mirror_common::flow::sweep`]. Where the last
+    /// one left little room, connections that nobody finishes opening make it.
     ///
     /// # Errors
     /// When the kernel refuses to run the programs.
     pub fn sweep(&mut self, how: u32) -> Result<Swept> {
         let mut total = Swept::default();
         let frame = stand_in();
+        let how = if self.crowded { how | sweep::CROWDED } else { how };
         for first in (0..self.flows).step_by(SWEEP_SLOTS as usize) {
             let count = SWEEP_SLOTS.min(self.flows - first);
             let ask =
@@ -145,6 +151,7 @@ impl Datapath {
                 self.bpf.program_mut("mirror_emit").context("mirror_emit")?.try_into()?;
             program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() })?;
         }
+        self.notice_crowd(total.live);
         Ok(total)
     }
 
@@ -159,6 +166,16 @@ impl Datapath {
             program.test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
         }
         Ok(())
+    }
+
+    fn notice_crowd(&mut self, live: u32) {
+        let crowded = fill::is_crowded(live, self.flows);
+        if crowded && !self.crowded {
+            tracing::warn!(
+                "{live} connections: three quarters of what there is room for (`flows`); half-open ones end after a second"
+            );
+        }
+        self.crowded = crowded;
     }
 
     /// Every verdict's count, over all CPUs.

@@ -5,6 +5,7 @@ mod breaker;
 mod divergence;
 mod events;
 mod migration;
+mod pressure;
 pub mod reload;
 mod resources;
 pub mod scale;
@@ -26,6 +27,7 @@ pub use breaker::Breaker;
 pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
+pub use pressure::{Budget, Pressure};
 pub use service::{Datagrams, Listener, Port, Protocol, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
@@ -49,6 +51,12 @@ pub struct Policy {
     /// How long the side without authority may keep a flow waiting.
     #[serde(default = "defaults::stall", deserialize_with = "duration")]
     pub stall: Duration,
+    /// What becomes of the side without authority where it holds a request back for `pressure_budget`, at whatever pace.
+    #[serde(default)]
+    pub pressure: Pressure,
+    /// How long it may, where `pressure` isn't `wait`.
+    #[serde(default)]
+    pub pressure_budget: Budget,
     /// How long writes may be frozen for a cutover or a rollback.
     #[serde(default = "defaults::freeze", deserialize_with = "duration")]
     pub freeze: Duration,

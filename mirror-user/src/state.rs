@@ -140,17 +140,23 @@ impl State {
             self.legs_lost[side as usize] += 1;
             tracing::debug!(side = side.name(), slot = event.slot, reason = event.reason, "leg lost");
             // What was lost before the side joined says nothing about what it knows now.
-            let standing = &self.sides[side as usize];
-            let counts = event.at >= standing.since_ns;
+            let Standing { since_ns, in_sync, .. } = self.sides[side as usize];
+            let counts = event.at >= since_ns;
             match LossReason::number(event.reason) {
                 r if r == LossReason::NotTaken as u32 => self.not_taken[side as usize].lost(),
                 r if r == LossReason::Refused as u32 => self.not_taken[side as usize].refused(flow),
+                r if r == LossReason::Pressed as u32 && in_sync => {
+                    self.say(format!(
+                        "{}: a leg held a request back for all of `pressure_budget`: lost",
+                        side.name()
+                    ));
+                }
                 _ => {}
             }
             if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
                 self.losses[side as usize].lost(flow, loss, event.at);
             }
-            if counts && standing.in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
+            if counts && in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
                 self.breakers[side as usize].lost(event.at);
             }
         } else if event.kind == EventKind::LegOpen as u32 {
@@ -275,10 +281,9 @@ fn why(reason: u64) -> &'static str {
         App::TRIPPED => "it lost leg after leg",
         App::RELEASED => "it is mirrored no more",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
-        7 => {
-            "it didn't answer a datagram that the authority has answered, and that may have changed something"
-        }
         5 => "a leg was lost in the middle of a request, and its client sent the rest",
+        7 => "a leg held a client's request back for longer than `pressure_budget`",
+        8 => "it didn't answer a datagram that may have changed something, and the authority did",
         _ => "a client's connection ended while a write was owed",
     }
 }

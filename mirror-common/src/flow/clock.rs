@@ -18,6 +18,10 @@ const LINGER_MS: u32 = 2_000;
 const TELL_AGAIN_MS: u32 = 200;
 /// A handshake that doesn't end, at the server or at the client, in milliseconds.
 const OPENING_MS: u32 = 10_000;
+/// The same where room is scarce ([`sweep::CROWDED`]): more than a round trip to the farthest client.
+const CROWDED_OPENING_MS: u32 = 1_000;
+/// Then a flow that was ended is kept so long for late segments, in milliseconds: what comes later is reset.
+const CROWDED_LINGER_MS: u32 = 2 * TELL_AGAIN_MS;
 /// Half-closed and silent, in milliseconds.
 const HALF_CLOSED_MS: u32 = 60_000;
 
@@ -45,6 +49,8 @@ pub mod sweep {
     pub const GIVE_UP: u32 = 2;
     /// A move waits: connections are ended whose clients haven't sent a write whole.
     pub const BREAK_OFF: u32 = 4;
+    /// Most slots or ports are in use: connections that nobody has finished opening make room.
+    pub const CROWDED: u32 = 8;
 }
 
 /// Looks at a flow without a packet. Without [`sweep::ACT`] nothing changes where the answer is [`Due::Emit`]: the caller comes
@@ -60,9 +66,12 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
     let quiet = seq::since(now_ms, flow.last_ms);
     let me = terms.switch.word().authority();
     let draining = flow.has(Flow::COUNTED);
+    let crowded = how & sweep::CROWDED != 0;
+    let opening_ms = if crowded { CROWDED_OPENING_MS } else { OPENING_MS };
     let over = match flow.state {
-        flow_state::ENDED => quiet >= if draining { terms.service.stall_ms } else { LINGER_MS },
-        flow_state::OPENING => quiet >= OPENING_MS,
+        flow_state::ENDED if draining => quiet >= terms.service.stall_ms,
+        flow_state::ENDED => quiet >= if crowded { CROWDED_LINGER_MS } else { LINGER_MS },
+        flow_state::OPENING => quiet >= opening_ms,
         _ => (closed(flow) && quiet >= LINGER_MS) || (flow.has(Flow::CLIENT_FIN) && quiet >= HALF_CLOSED_MS),
     };
     if over || quiet >= terms.service.idle_ms {
@@ -72,7 +81,10 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         }
         finish_write(flow, true, terms, step);
         if flow.state == flow_state::OPENING {
-            tell_not_taken(flow, step);
+            match crowded {
+                true => step.end(Verdict::HalfOpen),
+                false => tell_not_taken(flow, step),
+            }
         }
         return Due::Free;
     }
@@ -88,13 +100,17 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         }
         return Due::Emit;
     }
-    let forsaken = half_open(flow) && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= OPENING_MS;
+    let forsaken = half_open(flow) && seq::since(now_ms, flow.leg(flow.authority()).heard_ms) >= opening_ms;
     let given_up = how & sweep::GIVE_UP != 0 && flow.state == flow_state::OPEN && owes_write(flow, me);
     let broken_off = how & sweep::BREAK_OFF != 0 && flow.state == flow_state::OPEN && waits_for_client(flow);
     if forsaken || given_up || broken_off {
         if act {
             end_with_reset(flow, given_up, terms, step);
-            step.end(if broken_off { Verdict::BrokenOff } else { Verdict::Reset });
+            step.end(match (broken_off, forsaken && crowded) {
+                (true, _) => Verdict::BrokenOff,
+                (_, true) => Verdict::HalfOpen,
+                _ => Verdict::Reset,
+            });
             if forsaken {
                 // Whom the SYN came from, if anyone, has never heard of it; the legs are open.
                 step.to_client = Emit::default();

@@ -41,10 +41,10 @@ pub fn open<S: Switch>(
     flow.tuple = opening.tuple;
     flow.state = flow_state::OPENING;
     flow.authority = word.authority() as u8;
-    flow.client_scale = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale };
-    flow.shown_scale = 0;
+    flow.scales = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale & 15 };
     flow.flags = if seg.scale == Segment::NO_SCALE { 0 } else { Flow::CLIENT_SCALES };
     flow.set(Flow::SACK, seg.permits_sack != 0);
+    flow.pressed_since = 0;
     flow.iss = seg.seq;
     let first = seg.seq.wrapping_add(1);
     flow.client_next = first;
@@ -128,7 +128,7 @@ pub(super) fn syn(flow: &Flow, side: Side) -> Emit {
 /// The scale that a leg's SYN offers: the client's.
 #[inline(always)]
 pub(super) fn offered(flow: &Flow) -> u8 {
-    if flow.has(Flow::CLIENT_SCALES) { flow.client_scale } else { Segment::NO_SCALE }
+    if flow.has(Flow::CLIENT_SCALES) { flow.client_scale() } else { Segment::NO_SCALE }
 }
 
 /// Whether the client is done with its connection, and may use the port again: each side's end has been said, and
@@ -231,10 +231,10 @@ pub(super) fn on_dialling<S: Switch>(
         flow.shown_edge = edge;
         if seg.scale == Segment::NO_SCALE {
             // The client will not scale either (RFC 7323, 2.2).
-            flow.client_scale = 0;
+            flow.scales = 0;
             flow.set(Flow::CLIENT_SCALES, false);
         } else {
-            flow.shown_scale = seg.scale;
+            flow.scales = flow.client_scale() | seg.scale << 4;
         }
         flow.set(Flow::SACK, flow.has(Flow::SACK) && seg.permits_sack != 0);
         show_syn_ack(flow, seg, step);

@@ -3,6 +3,7 @@
 use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
 use super::client::{ack_client, raise_shown};
 use super::close::{finish_write, put_out};
+use super::pressure::presses;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
@@ -30,8 +31,10 @@ pub enum LossReason {
     GaveUp = 5,
     /// A new connection's: its server, the authority's, refused it or never answered. The connection is no more.
     NotTaken = 6,
+    /// It held a request back for longer than it may, at whatever pace.
+    Pressed = 7,
     /// No leg: its server left a client's datagram unanswered ([`crate::datagram::lapse`]).
-    Unanswered = 7,
+    Unanswered = 8,
 }
 
 impl LossReason {
@@ -323,6 +326,8 @@ pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, 
 pub(super) fn overdue<S: Switch>(flow: &mut Flow, side: Side, terms: &Terms<'_, S>) -> Loss {
     if late(flow, side, terms.now_ms, terms.service.stall_ms) {
         Loss::new(side, LossReason::Stalled)
+    } else if presses(flow, side, terms.now_ms, terms.service.pressure_ms) {
+        Loss::new(side, LossReason::Pressed)
     } else if stranded(flow, terms.now_ms, terms.service.stall_ms) {
         Loss(Loss::new(side, LossReason::Stalled).0 | Loss::STRANDED)
     } else {

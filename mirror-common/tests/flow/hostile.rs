@@ -11,8 +11,12 @@ const BARE_REFUSAL: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\
 
 impl Scene {
     fn sweeps(&mut self) -> (Due, Step) {
+        self.sweeps_as(sweep::ACT)
+    }
+
+    fn sweeps_as(&mut self, how: u32) -> (Due, Step) {
         let mut due = Due::Nothing;
-        let step = self.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+        let step = self.run(|flow, terms, step| due = on_sweep(flow, how, terms, step));
         (due, step)
     }
 }
@@ -32,6 +36,36 @@ fn a_flood_leaves_nothing_behind() {
     assert_eq!(step.to_client.kind, emit::NONE, "it would go to whoever the flood pretends to be");
     scene.now_ms += 2_000;
     assert_eq!(scene.sweeps().0, Due::Free);
+}
+
+/// T26: where room is scarce, whoever hasn't opened its connection within a second makes some.
+#[test]
+fn in_a_crowd_half_open_connections_make_room() {
+    let crowd = sweep::ACT | sweep::CROWDED;
+    // The client hasn't answered.
+    let mut scene = Scene::established(true);
+    scene.now_ms += 999;
+    assert_eq!(scene.sweeps_as(crowd).0, Due::Nothing);
+    scene.now_ms += 1;
+    let (due, step) = scene.sweeps_as(crowd);
+    is(&step, Verdict::HalfOpen);
+    assert_eq!((due, step.to_client.kind), (Due::Emit, emit::NONE));
+    assert_eq!(step.to_leg.map(|emit| emit.flags), [tcp::RST | tcp::ACK; 2]);
+    scene.now_ms += 400;
+    assert_eq!(scene.sweeps().0, Due::Nothing, "without a crowd there is time for late segments");
+    assert_eq!(scene.sweeps_as(crowd).0, Due::Free);
+    // The server hasn't: that is nobody's fault, where there is a flood.
+    let mut scene = Scene::open(true);
+    scene.now_ms += 1_000;
+    assert_eq!(scene.sweeps().0, Due::Nothing);
+    let (due, step) = scene.sweeps_as(crowd);
+    is(&step, Verdict::HalfOpen);
+    assert_eq!((due, step.events), (Due::Free, 0));
+    // What is open stays so.
+    let mut scene = Scene::established(true);
+    scene.client_says(tcp::ACK, 0, 0);
+    scene.now_ms += 50_000;
+    assert_eq!(scene.sweeps_as(crowd).0, Due::Nothing);
 }
 
 /// T26: a client that has acknowledged its SYN-ACK, with or without a request, may be silent for long.

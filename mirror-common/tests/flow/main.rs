@@ -9,6 +9,7 @@ mod hostile;
 mod late;
 mod measure;
 mod order;
+mod pressure;
 mod resets;
 mod sack;
 mod windows;

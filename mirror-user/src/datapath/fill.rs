@@ -24,6 +24,11 @@ fn connections(flows: u32) -> u32 {
     flows.min(65_536 - u32::from(abi::nat::FIRST_PORT) - SPARE_PORTS)
 }
 
+/// Whether so many connections leave a quarter of the room at most.
+pub(super) fn is_crowded(live: u32, flows: u32) -> bool {
+    live >= connections(flows) / 4 * 3
+}
+
 /// How many clients of IPv6 may have an alias at once, of `flows` that the maps have room for: those of every connection, and
 /// of as many that have just ended as there are spare ports.
 fn clients(flows: u32) -> u32 {
@@ -100,6 +105,7 @@ impl Datapath {
     fn fill_services(&mut self, policy: &Policy, segments: Segments, aliases: &Written) -> Result<()> {
         let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
         service.idle_ms = policy.idle.as_millis() as u32;
+        service.pressure_ms = policy.pressure.ms(policy.pressure_budget);
         for ((end, side), mss) in service.endpoints.iter_mut().zip(policy.sides()).zip(segments) {
             *end = endpoint(side, mss, aliases)?;
         }

@@ -9,9 +9,10 @@ use std::{
 use anyhow::{Result, ensure};
 use lab::{
     checker::Summary,
-    net::{Host, SERVICE_PORT, VIP},
+    net::{Host, LinkSpec, SERVICE_PORT, VIP},
+    transfer::upload,
 };
-use netns_tests::{Running, SOON, Scene, all_answered};
+use netns_tests::{Running, SOON, Scene, all_answered, lab_builder};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -246,4 +247,20 @@ fn a_connection_that_the_authority_refuses_counts_as_its_own() -> Result<()> {
     scene.wait_status("three of the shadow's", |status| {
         status["shadow"]["not_taken"] == 3 && status["primary"]["not_taken"] == 0
     })
+}
+
+/// T3: it takes 20 of the client's 100 Mbit/s, never stands still, and holds an upload to its pace: for as long as it may.
+#[test]
+fn too_slow_for_an_upload_it_holds_the_client_back_for_its_budget_alone() -> Result<()> {
+    let link = |mbits: u64| format!("mbits={mbits}").parse::<LinkSpec>().map_err(anyhow::Error::msg);
+    let lab = lab_builder()?.link(Host::Client, link(100)?).link(Host::Shadow, link(20)?).up()?;
+    let more = "stall = \"10s\"\npressure = \"drop-leg\"\npressure_budget = \"1s\"";
+    let scene = Scene::on(lab, more, "", &[])?.joined()?;
+    let vip = SocketAddr::from((VIP, SERVICE_PORT));
+    let up = scene.lab.host(Host::Client).run(|| upload(vip, 6_000_000, SOON))??;
+    ensure!(up.whole, "{} bytes", up.bytes);
+    scene.wait_status("out of sync", out_of_sync)?;
+    let status = scene.gateway.status()?;
+    ensure!(status.to_string().contains("pressure_budget"), "no reason: {status}");
+    Ok(())
 }

@@ -476,5 +476,6 @@ pub(crate) fn service() -> Service {
         endpoints: [endpoint(Host::Primary), endpoint(Host::Shadow)],
         stall_ms: 60_000,
         idle_ms: 7_200_000,
+        pressure_ms: 0,
     }
 }

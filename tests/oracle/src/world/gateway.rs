@@ -101,6 +101,7 @@ impl Gateway {
             endpoints: [end(0), end(1)],
             stall_ms: 500,
             idle_ms: 60_000,
+            pressure_ms: [0, 300, 1_000, 0][(secret % 4) as usize],
         };
         let range = || (1_024..1_024 + PORTS).map(u32::from).collect();
         Gateway {

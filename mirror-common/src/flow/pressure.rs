@@ -1,0 +1,38 @@
+//! A leg that holds a request back for long, at whatever pace: its clock is that of the whole request, where the stall budget is
+//! one of each byte ([`super::loss`]).
+
+use super::settled::at_boundary;
+use super::{Flow, leg_state};
+use crate::seq;
+use crate::switch_word::Side;
+
+/// A flow has one byte for the time: units of 256 ms, modulo a minute.
+const UNIT: u32 = 8;
+
+/// Whether a leg without authority has held the client's request back for as long as `budget_ms`; 0: it may for ever.
+#[inline(always)]
+pub(super) fn presses(flow: &mut Flow, side: Side, now_ms: u32, budget_ms: u32) -> bool {
+    if budget_ms == 0 || !holds_back(flow, side) {
+        flow.pressed_since = 0;
+        return false;
+    }
+    // 0 says that it doesn't.
+    let now = ((now_ms >> UNIT) as u8).max(1);
+    if flow.pressed_since == 0 {
+        flow.pressed_since = now;
+    }
+    u32::from(now.wrapping_sub(flow.pressed_since)) << UNIT >= budget_ms
+}
+
+/// Whether the other leg has bytes of a request that isn't whole, or of what can't be told apart, and this one hasn't: the client
+/// is shown what both have.
+#[inline(always)]
+fn holds_back(flow: &Flow, side: Side) -> bool {
+    let (leg, other) = (flow.leg(side), flow.leg(side.other()));
+    leg.state == leg_state::OPEN
+        && other.state == leg_state::OPEN
+        && seq::lt(leg.acked, other.acked)
+        && !flow.has(Flow::RETURNING)
+        && flow.answerer() as u32 != side as u32
+        && (flow.has(Flow::OPAQUE) || !at_boundary(flow))
+}
