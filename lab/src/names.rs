@@ -1,4 +1,5 @@
-//! A name server with dynamic updates, and clients of it: as much of DNS (RFC 1035, RFC 2136) as a gateway for datagrams must know.
+//! A name server with dynamic updates, and clients of it: as much of DNS (RFC 1035, RFC 2136) as a gateway for datagrams must
+//! know.
 //!
 //! Every answer bears its server's [`Mark`] as its record's time to live, so that a client sees who answered.
 

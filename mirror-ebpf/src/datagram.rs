@@ -138,8 +138,8 @@ const BOTH: u32 = 2;
 /// [`chosen`]: the question must wait.
 const WAITS: u32 = 4;
 
-/// Begins `scratch.exchange`, with the ports of the last one under its key. The side that is heard, [`BOTH`] and [`WAITS`]: a number,
-/// of which the verifier sees how large it is.
+/// Begins `scratch.exchange`, with the ports of the last one under its key. The side that is heard, [`BOTH`] and [`WAITS`]: a
+/// number, of which the verifier sees how large it is.
 #[inline(never)]
 fn chosen(scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> u32 {
     let word = words.word();
@@ -183,8 +183,8 @@ fn send(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
     carry::send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite_datagram(skb, scratch, macs))
 }
 
-/// A port towards a side for the question at hand, into its exchange: the one that stands there, if that still waits for its answer;
-/// else one that nobody outside can guess. False: none was free.
+/// A port towards a side for the question at hand, into its exchange: the one that stands there, if that still waits for its
+/// answer; else one that nobody outside can guess. False: none was free.
 #[inline(never)]
 fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
     let side = side as usize & 1;
@@ -280,8 +280,8 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
     send(skb, scratch, 1)
 }
 
-/// An ICMP error about a datagram that was sent to a server; `scratch.tuple`: the addresses of an answer to it. The authority's is
-/// the client's. Of the other side's nobody hears: who asks again is answered by the authority.
+/// An ICMP error about a datagram that was sent to a server; `scratch.tuple`: the addresses of an answer to it. The authority's
+/// is the client's. Of the other side's nobody hears: who asks again is answered by the authority.
 #[inline(never)]
 pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     let Some(awaited) = AWAITED.get_ptr(&scratch.tuple) else { return NOT_OURS };

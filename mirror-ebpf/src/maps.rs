@@ -154,8 +154,8 @@ pub static FREE_CLIENTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
 #[btf_map]
 pub static EXCHANGES: LruHashMap<ExchangeKey, Exchange, { MAX_EXCHANGES as usize }> = LruHashMap::new();
 
-/// Writer: the datapath, of what it has claimed by `NOEXIST`; whoever sees that it is over removes it. Not least recently used: an
-/// entry that made room for another would hide that an answer is owed.
+/// Writer: the datapath, of what it has claimed by `NOEXIST`; whoever sees that it is over removes it. Not least recently used:
+/// an entry that made room for another would hide that an answer is owed.
 #[btf_map]
 pub static AWAITED: HashMap<Tuple, Awaited, { 2 * MAX_EXCHANGES as usize }> = HashMap::new();
 

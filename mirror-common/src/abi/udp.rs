@@ -14,8 +14,8 @@ pub const fn exchanges(flows: u32) -> u32 {
     if flows < MAX_EXCHANGES { flows } else { MAX_EXCHANGES }
 }
 
-/// Key in [`super::maps::PEERS`] of datagrams' fragments from a server to an address of ours, or from anywhere (0) to a service's:
-/// they have no port to look for.
+/// Key in [`super::maps::PEERS`] of datagrams' fragments from a server to an address of ours, or from anywhere (0) to a
+/// service's: they have no port to look for.
 #[inline(always)]
 pub const fn fragments_of(from: u32, to: u32) -> Tuple {
     Tuple { saddr: from, daddr: to, sport: 0, dport: PROTOCOL.to_be() }

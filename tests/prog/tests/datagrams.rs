@@ -285,7 +285,9 @@ fn what_both_answered_is_compared(scene: &mut Scene<'_>) -> Result<()> {
     scene.word(joined())?;
     let mut last = scene.stage.pairs(0)?;
     scene.stage.turns()?;
-    let cases: [([u8; 2], [&[u8]; 2], u32); 5] = [
+    /// Response codes, what stands behind them, and what is counted.
+    type Case = ([u8; 2], [&'static [u8]; 2], u32);
+    let cases: [Case; 5] = [
         ([0, 0], [b"same", b"same"], pair::EQUAL),
         // As a name server turns its addresses around.
         ([0, 0], [b"ab12", b"12ab"], pair::EQUAL),
