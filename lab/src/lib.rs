@@ -9,6 +9,7 @@
 //! | [`capture`] | tcpdump on a host |
 //! | [`wait`] | waiting for a condition with a deadline |
 //! | [`lists`] | the application: append-only lists over HTTP/1.1 (binary `lists`) |
+//! | [`names`] | a name server with updates, and clients that see who answers |
 //! | [`checker`] | the checking client (binary `checker`) |
 //! | [`gateway`] | the gateway itself, started on its host |
 //! | [`programs`] | the binaries, started on hosts |
@@ -35,6 +36,7 @@ pub mod http_client;
 mod limits;
 pub mod lists;
 pub mod load;
+pub mod names;
 pub mod net;
 pub mod nginx;
 pub mod packet_socket;

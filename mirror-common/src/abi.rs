@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod maps;
 pub mod six;
+pub mod udp;
 
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
@@ -44,7 +45,7 @@ pub struct ServiceKey {
     pub addr: u32,
     /// Its port.
     pub port: u16,
-    /// IP protocol number: 6.
+    /// IP protocol number: 6, or [`udp::PROTOCOL`].
     pub protocol: u16,
 }
 
@@ -100,6 +101,10 @@ impl Service {
     pub const POOLED: u32 = 64;
     /// The choice is by the client's address alone: all its connections go to one server.
     pub const BY_CLIENT: u32 = 128;
+    /// Of UDP alone: its datagrams are DNS messages (RFC 1035).
+    pub const DNS: u32 = 1 << 12;
+    /// Of UDP alone: each of its datagrams may change state.
+    pub const WRITES: u32 = 1 << 13;
 
     /// Segments of a path that a prefix has: bits 8 to 11 of the flags.
     #[inline(always)]

@@ -7,12 +7,14 @@
 //! * [`switch_word`]: the 64 bits that say who answers, who is mirrored and whether writes are frozen.
 //! * [`protocol`]: one parser a protocol; class and lengths of requests and answers.
 //! * [`flow`]: a client's connection over two legs; the transition functions.
+//! * [`datagram`]: a client's question over UDP, and the two sides' answers.
 //! * [`seq`], [`checksum`], [`options`], [`weight`], [`hist`]: arithmetic that the above share.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod abi;
 pub mod checksum;
+pub mod datagram;
 pub mod flow;
 pub mod hist;
 pub mod options;

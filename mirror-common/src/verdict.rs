@@ -114,6 +114,13 @@ verdicts! {
     58 AckedLate          Emit "a leg's bytes that nobody hears, acknowledged by the sweep: no packet of the client's did"
     59 Older              Pass "a segment to the primary's own address, of a connection older than the datapath: the kernel's own"
     60 HalfOpen           Emit "nobody has finished opening the connection, and there is little room for others: ended"
+    61 DatagramForwarded  Emit "a client's datagram, sent to the one side that is in sync"
+    62 DatagramMirrored   Emit "a client's datagram, sent to both sides"
+    63 DatagramUnmirrored Emit "a client's datagram, sent to the side that is heard alone: no free port towards the other"
+    64 DatagramPortsFull  Drop "a client's datagram, without a free port towards the side that is heard: the client asks again"
+    65 AnswerShown        Emit "a server's datagram, for the client that asked"
+    66 AnswerAbsorbed     Drop "a server's datagram that nobody hears: of the side without a say in it"
+    67 AnswerStale        Drop "a server's datagram that is no answer to what it was asked, or not any more"
 }
 
 /// Size of the counters' array: room for new ones.

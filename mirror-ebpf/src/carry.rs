@@ -61,7 +61,7 @@ pub extern "C" fn mirror_send(skb: *mut __sk_buff, scratch: *mut Scratch, last: 
 
 /// [`mirror_send`], where `rewrite` says into what.
 #[inline(always)]
-fn send_as(
+pub fn send_as(
     skb: Skb,
     scratch: &mut Scratch,
     last: bool,

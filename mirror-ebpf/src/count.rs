@@ -9,10 +9,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::{
-    decide::Target,
-    maps::{APPS, CARRIED, COUNTERS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, RESPONSES, Scratch, TURNS},
-};
+use crate::maps::{APPS, CARRIED, COUNTERS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, RESPONSES, Scratch, TURNS};
 
 /// Counts a packet's end.
 #[inline(always)]
@@ -100,7 +97,7 @@ pub fn carried(scratch: &Scratch, from: u32) {
 
 /// Counts how a compared turn came out, and tells of it: of each difference, and of some of the others.
 #[inline(never)]
-pub fn turn(scratch: &Scratch, app: u32, target: Target) {
+pub fn turn(scratch: &Scratch, app: u32, slot: u32, generation: u32) {
     let compared = &scratch.step.measured.turn;
     let row = u32::from(compared.class & 1) * pair::COUNTERS;
     match compared.outcome {
@@ -127,8 +124,8 @@ pub fn turn(scratch: &Scratch, app: u32, target: Target) {
     place.write(Turn {
         at,
         app,
-        slot: target.slot,
-        generation: target.generation,
+        slot,
+        generation,
         client: client.saddr,
         port: client.sport,
         pad: 0,

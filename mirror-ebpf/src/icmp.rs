@@ -1,10 +1,13 @@
-//! ICMP errors about packets that were sent for a flow. At TC alone: they are rare.
+//! ICMP errors about packets that were sent for a flow, or for an exchange. At TC alone: they are rare.
 
 use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_SHOT};
-use mirror_common::verdict::{Action, Verdict};
+use mirror_common::{
+    abi::udp,
+    verdict::{Action, Verdict},
+};
 
 use crate::{
-    carry, count, decide, lookup,
+    carry, count, datagram, decide, lookup,
     maps::Scratch,
     packet::{self, Skb},
     six,
@@ -17,6 +20,10 @@ pub fn other(skb: Skb, scratch: &mut Scratch) -> i32 {
     let Some((answer, quote)) = said else { return the_kernels() };
     scratch.tuple = answer;
     scratch.quote = quote;
+    if !skb.is_ipv6() && u16::from(scratch.header.icmp().protocol) == udp::PROTOCOL {
+        let action = datagram::error(skb, scratch);
+        return if action == datagram::NOT_OURS { the_kernels() } else { action };
+    }
     let Some(target) = lookup::target(&scratch.tuple) else { return the_kernels() };
     decide::error(scratch, target, &quote);
     count::number(u32::from(scratch.step.verdict));

@@ -1,7 +1,10 @@
 //! Services, entries, slots and ports: how a packet finds its flow, and how a flow is made and unmade.
 
 use mirror_common::{
-    abi::{BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, backend, fragments_of, nat},
+    abi::{
+        BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, backend, fragments_of, nat,
+        udp::{self, Silence},
+    },
     switch_word::Side,
     verdict::Verdict,
     weight,
@@ -10,7 +13,9 @@ use mirror_common::{
 use crate::{
     atomic, count,
     decide::Target,
-    maps::{BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SLOTS, Scratch, TUPLES},
+    maps::{
+        BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch, TUPLES,
+    },
 };
 
 const NOEXIST: u64 = 1;
@@ -21,6 +26,28 @@ pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
     let key = ServiceKey { addr, port, protocol: 6 };
     // SAFETY: the daemon changes services by whole entries; a torn read is as good as a packet that came earlier.
     unsafe { SERVICES.get(&key) }
+}
+
+/// The service of datagrams that an address and port belong to.
+#[inline(always)]
+pub fn datagram_service(addr: u32, port: u16) -> Option<&'static Service> {
+    let key = ServiceKey { addr, port, protocol: udp::PROTOCOL };
+    // SAFETY: as above.
+    unsafe { SERVICES.get(&key) }
+}
+
+/// Since when a service's sides have answered nothing.
+#[inline(always)]
+pub fn silence(addr: u32, port: u16) -> Option<*mut Silence> {
+    SILENCE.get_ptr_mut(ServiceKey { addr, port, protocol: udp::PROTOCOL })
+}
+
+/// Whether a fragment may be of a datagram of ours.
+#[inline(always)]
+pub fn is_datagrams_fragment(tuple: &Tuple) -> bool {
+    let (question, answer) = (udp::fragments_of(0, tuple.daddr), udp::fragments_of(tuple.saddr, tuple.daddr));
+    // SAFETY: only whether they exist is asked.
+    unsafe { PEERS.get(&question).is_some() || PEERS.get(&answer).is_some() }
 }
 
 /// The service of the flow whose packet is at hand.

@@ -8,6 +8,7 @@ mod atomic;
 mod carry;
 mod classify;
 mod count;
+mod datagram;
 mod decide;
 mod handover;
 mod icmp;
@@ -62,19 +63,32 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
             say::verdict(say::Hook::Tc, scratch, scratch.step.verdict);
             finish(skb, scratch, service)
         }
-        Err(Verdict::NotTcp) => icmp::other(skb, scratch),
-        Err(verdict) => {
-            say::verdict(say::Hook::Tc, scratch, verdict as u8);
-            count::verdict(verdict);
-            let action = match verdict.action() {
-                Action::Pass if scratch.aliased == 0 => TC_ACT_OK,
-                Action::Emit => carry::reset_back(skb, scratch),
-                Action::Pass | Action::Drop | Action::Hold => TC_ACT_SHOT,
-            };
-            six::release(scratch.fresh);
-            action
+        Err(verdict) => flowless(skb, scratch, verdict),
+    }
+}
+
+/// What becomes of a packet without a flow.
+#[inline(always)]
+fn flowless(skb: Skb, scratch: &mut Scratch, verdict: Verdict) -> i32 {
+    // A datagram may be shorter than the headers of TCP.
+    if verdict == Verdict::NotTcp || verdict == Verdict::Runt {
+        let action = datagram::mirror_datagram(skb.context().cast(), scratch);
+        if action != datagram::NOT_OURS {
+            return action;
         }
     }
+    if verdict == Verdict::NotTcp {
+        return icmp::other(skb, scratch);
+    }
+    say::verdict(say::Hook::Tc, scratch, verdict as u8);
+    count::verdict(verdict);
+    let action = match verdict.action() {
+        Action::Pass if scratch.aliased == 0 => TC_ACT_OK,
+        Action::Emit => carry::reset_back(skb, scratch),
+        Action::Pass | Action::Drop | Action::Hold => TC_ACT_SHOT,
+    };
+    six::release(scratch.fresh);
+    action
 }
 
 /// XDP: a flow's segments, whose packets it sends if it can. Everything else is TC's, untouched: connections that begin, and
@@ -184,7 +198,7 @@ fn tell(scratch: &Scratch, app: u32, target: Target) {
 fn tell_apart(scratch: &Scratch, app: u32, target: Target) {
     count::step(&scratch.step, app, target.slot, target.generation);
     if scratch.step.measured.turn.outcome != 0 {
-        count::turn(scratch, app, target);
+        count::turn(scratch, app, target.slot, target.generation);
     }
 }
 
@@ -294,6 +308,13 @@ fn finish(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
 #[xdp]
 pub fn mirror_sweep(_ctx: XdpContext) -> u32 {
     let _ = sweep::sweep();
+    xdp_action::XDP_DROP
+}
+
+/// Run by the daemon: visits the answers that are awaited.
+#[xdp]
+pub fn mirror_lapse(_ctx: XdpContext) -> u32 {
+    let _ = datagram::lapse();
     xdp_action::XDP_DROP
 }
 

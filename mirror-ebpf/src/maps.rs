@@ -10,7 +10,9 @@ use mirror_common::{
         MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
         backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
+        udp::{Awaited, Exchange, ExchangeKey, MAX_EXCHANGES, Silence},
     },
+    datagram::Message,
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
     hist,
     options::{Options, ROOM},
@@ -158,6 +160,19 @@ pub static FREE_CLIENTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
 #[btf_map]
 pub static POOLS: Array<Pool, { 2 * MAX_SERVICES as usize }> = Array::new();
 
+/// Writer: the datapath. Least recently used: questions are the clients' to ask, and the oldest has been answered, or given up.
+#[btf_map]
+pub static EXCHANGES: LruHashMap<ExchangeKey, Exchange, { MAX_EXCHANGES as usize }> = LruHashMap::new();
+
+/// Writer: the datapath, of what it has claimed by `NOEXIST`; whoever sees that it is over removes it. Not least recently used:
+/// an entry that made room for another would hide that an answer is owed.
+#[btf_map]
+pub static AWAITED: HashMap<Tuple, Awaited, { 2 * MAX_EXCHANGES as usize }> = HashMap::new();
+
+/// Writer: the datapath, of what the daemon has put there. Since when which side answers nothing.
+#[btf_map]
+pub static SILENCE: HashMap<ServiceKey, Silence, { MAX_SERVICES as usize }> = HashMap::new();
+
 /// What a packet's way through the program needs; no stack has room for it, and state that is read back from a map joins
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
@@ -202,6 +217,16 @@ pub struct Scratch {
     pub aliased: u32,
     /// The alias that was made for it; 0: none.
     pub fresh: u32,
+    /// What the datagram at hand says as a DNS message, ...
+    pub message: Message,
+    /// ... and the bytes of its payload.
+    pub payload: u32,
+    /// Its exchange.
+    pub exchange_key: ExchangeKey,
+    /// One that begins, ...
+    pub exchange: Exchange,
+    /// ... and an answer that it awaits.
+    pub awaited: Awaited,
     pub option_bytes: [u8; ROOM],
     /// The hook, and ...
     #[cfg(feature = "log")]

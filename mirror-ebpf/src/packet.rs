@@ -1,6 +1,7 @@
 //! The only module that touches a packet's bytes: headers are copied to scratch, judged there, and written back. What an
 //! skb at TC and a frame at XDP do differently is in [`Packet`], and no more than that.
 
+mod datagram;
 mod error;
 mod error6;
 mod frame;
@@ -22,6 +23,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
+pub use datagram::{UDP_HEADERS, load as load_datagram, message, rewrite as rewrite_datagram};
 pub use error::{quote, rewrite_error};
 pub use error6::{ICMPV6, Words, make_error, quote6};
 pub use frame::Frame;
@@ -29,7 +31,7 @@ pub use header::{Header, Macs};
 pub use header6::Header6;
 pub use sack::put as put_sack;
 pub use skb::Skb;
-pub use sum::body;
+pub use sum::{body, pieces};
 
 use crate::maps::Scratch;
 

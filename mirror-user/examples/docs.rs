@@ -231,6 +231,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "affinity" => format!("`\"{:?}\"`", bare.service.affinity).to_lowercase(),
         // A side has them, or it has `address`.
         "addresses" => "none".to_owned(),
+        "protocol" => format!("`\"{:?}\"`", bare.service.protocol).to_lowercase(),
         "order" => format!("`\"{:?}\"`", bare.order).to_lowercase(),
         "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
         "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),

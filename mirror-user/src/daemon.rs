@@ -65,6 +65,9 @@ pub struct Places {
 /// Flows are visited this often.
 const SWEEP: Duration = Duration::from_millis(50);
 
+/// Sweeps to a look for datagrams that aren't answered.
+const SWEEPS_A_LAPSE: u64 = 4;
+
 /// What the daemon's threads share.
 struct Shared {
     datapath: Mutex<Datapath>,
@@ -207,14 +210,15 @@ fn share(
 }
 
 fn sweep(shared: &Shared) {
-    loop {
+    for n in 1_u64.. {
         std::thread::sleep(SWEEP);
         let begun = Instant::now();
-        let swept = shared
-            .datapath
-            .lock()
-            .map_err(|_| anyhow!("poisoned"))
-            .and_then(|mut datapath| datapath.sweep(0));
+        let swept = shared.datapath.lock().map_err(|_| anyhow!("poisoned")).and_then(|mut datapath| {
+            if n.is_multiple_of(SWEEPS_A_LAPSE) {
+                datapath.lapse()?;
+            }
+            datapath.sweep(0)
+        });
         let Ok(mut state) = shared.state.lock() else { return };
         match swept {
             Ok(swept) => state.swept(swept, begun.elapsed()),

@@ -20,7 +20,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use mirror_common::{
-    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps},
+    abi::{self, ABI_VERSION, Config, SWEEP_SLOTS, SweepState, maps, udp},
     flow::sweep,
     switch_word::SwitchWord,
     verdict::Verdict,
@@ -40,6 +40,8 @@ pub struct Datapath {
     /// Nothing was pinned before.
     pub fresh: bool,
     flows: u32,
+    /// The service has datagrams.
+    datagrams: bool,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
     /// Each side's servers of each service.
@@ -87,6 +89,9 @@ impl Datapath {
             loader.map_pin_path(name, path);
         }
         let clients = if policy.service.has_six() { flows } else { 1 };
+        let datagrams = policy.service.has_datagrams();
+        let exchanges = if datagrams { udp::exchanges(flows) } else { 1 };
+        let awaited = if datagrams { 2 * exchanges } else { 1 };
         let sizes = [
             (maps::FLOWS, flows),
             (maps::SLOTS, flows),
@@ -95,6 +100,8 @@ impl Datapath {
             (maps::CLIENTS, clients),
             (maps::CLIENT_ALIASES, clients),
             (maps::FREE_CLIENTS, clients),
+            (maps::EXCHANGES, exchanges),
+            (maps::AWAITED, awaited),
         ];
         for (name, size) in sizes {
             loader.map_max_entries(name, size);
@@ -110,8 +117,10 @@ impl Datapath {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
-        let sweep: &mut Xdp = bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
-        sweep.load().context("the kernel refuses mirror_sweep")?;
+        for name in ["mirror_sweep", "mirror_lapse"] {
+            let program: &mut Xdp = bpf.program_mut(name).context(name)?.try_into()?;
+            program.load().with_context(|| format!("the kernel refuses {name}"))?;
+        }
         let unanswered_us = policy.migration.unanswered_us();
         Ok(Self {
             bpf,
@@ -119,6 +128,7 @@ impl Datapath {
             words,
             fresh,
             flows,
+            datagrams,
             unanswered_us,
             crowded: false,
             placed: Vec::new(),
@@ -162,6 +172,19 @@ impl Datapath {
         }
         self.notice_crowd(total.live);
         Ok(total)
+    }
+
+    /// Looks for datagrams that aren't answered, where the service has any.
+    ///
+    /// # Errors
+    /// When the kernel refuses to run the program.
+    pub fn lapse(&mut self) -> Result<()> {
+        if self.datagrams {
+            let program: &mut Xdp =
+                self.bpf.program_mut("mirror_lapse").context("mirror_lapse")?.try_into()?;
+            program.test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
+        }
+        Ok(())
     }
 
     fn notice_crowd(&mut self, live: u32) {

@@ -1,10 +1,17 @@
-//! Asks a server whether it is well: by a GET, or by a TCP connection.
+//! Asks a server whether it is well: by a GET, a TCP connection, or a DNS query.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
+use mirror_common::datagram::SERVFAIL;
 use mirror_control::driver::Check;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
 
 /// Asks servers, from wherever a thread may block.
 pub struct Checker {
@@ -63,6 +70,10 @@ impl Checker {
                 let connected = connected.with_context(|| format!("{server} doesn't answer"))?;
                 connected.map(drop).with_context(|| format!("{server} takes no connection"))
             }
+            Check::Dns => {
+                let answered = timeout(self.patience, query(server)).await;
+                answered.with_context(|| format!("{server} doesn't answer"))?
+            }
             Check::Http(path) => {
                 let url = format!("http://{server}{path}");
                 let answer =
@@ -71,6 +82,31 @@ impl Checker {
                 ensure!(status.is_success() || status.is_redirection(), "{url} answers {status}");
                 Ok(())
             }
+        }
+    }
+}
+
+/// Asks for the root's name servers (RFC 1035, 4.1). Who knows none says so, which is an answer.
+async fn query(server: SocketAddr) -> Result<()> {
+    let here: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(here).await?;
+    socket.connect(server).await?;
+    let mut id = [0; 2];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    let [high, low] = id;
+    socket.send(&[high, low, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1]).await?;
+    let mut answer = [0; 512];
+    loop {
+        let length = socket.recv(&mut answer).await.with_context(|| format!("{server} takes no query"))?;
+        if let [first, second, flags, code, ..] = answer[..length]
+            && [first, second] == id
+            && flags & 0x80 != 0
+        {
+            ensure!(code & 15 != SERVFAIL, "{server} answers that it fails");
+            return Ok(());
         }
     }
 }
@@ -108,6 +144,34 @@ mod tests {
         let connects = Checker::new(Check::Tcp, patience).unwrap();
         assert_eq!(connects.ask_both([Some(ill), Some(nobody)]), [Some(true), Some(false)]);
     }
+
+    #[test]
+    fn a_name_server_is_well_that_answers_what_it_was_asked() {
+        let server = |changes: fn(&mut Vec<u8>)| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = socket.local_addr().unwrap();
+            std::thread::spawn(move || {
+                let mut query = [0; 512];
+                while let Ok((length, from)) = socket.recv_from(&mut query) {
+                    let mut answer = query[..length].to_vec();
+                    answer[2] |= 0x80;
+                    changes(&mut answer);
+                    let _ = socket.send_to(&answer, from);
+                }
+            });
+            address
+        };
+        let asks = Checker::new(Check::Dns, Duration::from_secs(5)).unwrap();
+        asks.ask(server(|answer| answer[3] = 5)).unwrap();
+        assert!(asks.ask(server(|answer| answer[3] = SERVFAIL)).unwrap_err().to_string().contains("fails"));
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert!(asks.ask(nobody).unwrap_err().to_string().contains("takes no query"));
+        let hasty = Checker::new(Check::Dns, Duration::from_millis(50)).unwrap();
+        for changes in [|answer: &mut Vec<u8>| answer[0] ^= 1, |answer: &mut Vec<u8>| answer[2] = 0] {
+            assert!(hasty.ask(server(changes)).unwrap_err().to_string().contains("doesn't answer"));
+        }
+    }
+
     #[test]
     fn a_server_of_ipv6_is_asked_as_any() {
         let well = server("[::1]:0", b"HTTP/1.1 204 No Content\r\n\r\n");

@@ -19,6 +19,7 @@ use std::{
 };
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
+use mirror_control::driver::Check;
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
@@ -27,7 +28,7 @@ pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub use pressure::{Budget, Pressure};
-pub use service::{Affinity, Port, Service};
+pub use service::{Affinity, Datagrams, Listener, Port, Protocol, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;
@@ -397,6 +398,11 @@ impl Policy {
     pub fn servers(&self) -> impl Iterator<Item = (&'static str, &Endpoint, SocketAddr)> {
         let named = ["primary", "shadow"].into_iter().zip(self.sides());
         named.flat_map(|(name, side)| side.servers().iter().map(move |server| (name, side, *server)))
+    }
+
+    /// How a side's health is checked.
+    pub fn check(&self) -> Check {
+        self.migration.check(&self.service)
     }
 
     /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.

@@ -301,6 +301,7 @@ fn why(reason: u64) -> &'static str {
         4 => "a leg that owed a write fell silent for longer than the stall budget",
         5 => "a leg was lost in the middle of a request, and its client sent the rest",
         7 => "a leg held a client's request back for longer than `pressure_budget`",
+        8 => "it didn't answer a datagram that may have changed something, and the authority did",
         _ => "a client's connection ended while a write was owed",
     }
 }
@@ -364,6 +365,21 @@ mod tests {
         state.note(&lost(9, LossReason::Refused));
         assert_eq!(state.not_taken(), [4, 3]);
         assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None, "it has lost no leg");
+    }
+
+    #[test]
+    fn questions_that_a_side_leaves_unanswered_open_its_breaker_and_are_no_restart() {
+        let (mut state, word) = mirrored();
+        let unanswered = Event {
+            reason: LossReason::Unanswered as u32 | u32::from(LossReason::FAILED),
+            ..lost(0, LossReason::Unanswered)
+        };
+        for n in 0..20 {
+            assert_eq!(state.unfit(word, false), None, "after {n}");
+            state.note(&unanswered);
+        }
+        assert_eq!(state.unfit(word, false).map(|(_, why)| why), Some(App::TRIPPED));
+        assert_eq!(state.legs_lost, [0, 20]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub const SWITCH: &str = "SWITCH";
 pub const SERVICES: &str = "SERVICES";
 /// Hash of [`super::Tuple`] (destination port 0) to `u32`, the application: from which servers to which of our addresses
 /// legs run, so that a dead leg's segments can be told from a stranger's; and, by [`super::fragments_of`], which
-/// addresses are services'.
+/// addresses are services'; and the same of datagrams' fragments, by [`super::udp::fragments_of`].
 pub const PEERS: &str = "PEERS";
 /// Array of [`super::Flow`].
 pub const FLOWS: &str = "FLOWS";
@@ -64,8 +64,14 @@ pub const CLIENT_ALIASES: &str = "CLIENT_ALIASES";
 pub const FREE_CLIENTS: &str = "FREE_CLIENTS";
 /// Array of [`super::backend::Pool`], two a service: both sides' servers.
 pub const POOLS: &str = "POOLS";
+/// LRU hash of [`super::udp::ExchangeKey`] to [`super::udp::Exchange`].
+pub const EXCHANGES: &str = "EXCHANGES";
+/// Hash of [`super::Tuple`], a server's datagram's as it comes in, to [`super::udp::Awaited`].
+pub const AWAITED: &str = "AWAITED";
+/// Hash of [`super::ServiceKey`], of datagrams, to [`super::udp::Silence`].
+pub const SILENCE: &str = "SILENCE";
 /// Every map, in the order in which they are pinned.
-pub const ALL: [&str; 31] = [
+pub const ALL: [&str; 34] = [
     ABI,
     APPS,
     SWITCH,
@@ -97,4 +103,7 @@ pub const ALL: [&str; 31] = [
     CLIENT_ALIASES,
     FREE_CLIENTS,
     POOLS,
+    EXCHANGES,
+    AWAITED,
+    SILENCE,
 ];

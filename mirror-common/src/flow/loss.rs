@@ -35,6 +35,8 @@ pub enum LossReason {
     NotTaken = 6,
     /// It held a request back for longer than it may, at whatever pace.
     Pressed = 7,
+    /// No leg: its server left a client's datagram unanswered ([`crate::datagram::lapse`]).
+    Unanswered = 8,
 }
 
 impl LossReason {

@@ -34,6 +34,8 @@ pub enum Check {
     Http(String),
     /// A connection is taken.
     Tcp,
+    /// A DNS query for the root's name servers is answered, by whatever but a failure of the server's.
+    Dns,
 }
 
 /// A shadow as the policy wants it.
@@ -251,6 +253,9 @@ impl fmt::Display for Step {
             }
             Self::Check { address, check: Check::Tcp, deadline_ms } => {
                 write!(f, "wait until {address} takes connections, {} s at most", *deadline_ms as f64 / 1e3)
+            }
+            Self::Check { address, check: Check::Dns, deadline_ms } => {
+                write!(f, "wait until {address} answers queries, {} s at most", *deadline_ms as f64 / 1e3)
             }
         }
     }

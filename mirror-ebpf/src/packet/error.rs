@@ -1,7 +1,11 @@
 //! ICMP errors: Ethernet, IPv4 and 8 bytes of ICMP, then the packet that they are about: its IPv4 header and the first 8
 //! bytes of TCP at least (RFC 792). Read into `scratch.header` and, from byte 54 on, `scratch.option_bytes`.
 
-use mirror_common::{abi::Tuple, checksum, flow::Quote};
+use mirror_common::{
+    abi::{Tuple, udp::PROTOCOL},
+    checksum,
+    flow::Quote,
+};
 
 use super::{HEADERS, Header, Macs, Packet, Skb, reload};
 use crate::maps::Scratch;
@@ -24,7 +28,7 @@ fn quoted32(scratch: &Scratch, at: usize) -> u32 {
 }
 
 /// What an ICMP error says, and the addresses that an answer to the packet in question would have. `None`: it is no error
-/// about a TCP packet of the host that it was sent to.
+/// about a TCP packet or a datagram of the host that it was sent to. Of a datagram, length and checksum stand for the number.
 #[inline(always)]
 pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     if !load(skb, scratch) {
@@ -37,10 +41,10 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let icmp = header.icmp();
     let (kind, code, mtu) = (icmp.kind, icmp.code, u16::from_be(icmp.mtu));
     let error = kind == Quote::UNREACHABLE || kind == Quote::TIME_EXCEEDED || kind == Quote::PARAMETER;
-    // The first part of a TCP packet, without IP options.
+    // The first part of a packet, without IP options.
     let first = u16::from_be(icmp.fragment) & 0x1fff == 0;
-    let tcp = icmp.version == Header::PLAIN_IPV4 && first && icmp.protocol == 6;
-    if !ours || !whole || !error || !tcp {
+    let ports = icmp.protocol == 6 || u16::from(icmp.protocol) == PROTOCOL;
+    if !ours || !whole || !error || icmp.version != Header::PLAIN_IPV4 || !first || !ports {
         return None;
     }
     let ports = quoted32(scratch, 8).to_ne_bytes();

@@ -55,6 +55,15 @@ pub struct Icmp {
     pub ip_sum: u16,
 }
 
+/// What stands in place of TCP's header behind the ports in a datagram (RFC 768).
+#[repr(C)]
+pub struct Udp {
+    /// Header and payload, in bytes.
+    pub length: u16,
+    /// 0: there is none.
+    pub sum: u16,
+}
+
 const _: () = assert!(core::mem::offset_of!(Header, options) == 2 + super::HEADERS as usize);
 const _: () =
     assert!(core::mem::offset_of!(Header, sport) + size_of::<Icmp>() == 2 + super::HEADERS as usize);
@@ -133,6 +142,13 @@ impl Header {
             + checksum::word(self.daddr)
             + u64::from(tcp_bytes.to_be())
             + u64::from(6_u16.to_be())
+    }
+
+    /// The same bytes behind the ports of a datagram.
+    #[inline(always)]
+    pub fn udp(&mut self) -> &mut Udp {
+        // SAFETY: as many bytes, of integers alone, and no stricter in their alignment.
+        unsafe { &mut *(&raw mut *self).byte_add(core::mem::offset_of!(Header, seq)).cast::<Udp>() }
     }
 
     /// The same bytes in an ICMP error.

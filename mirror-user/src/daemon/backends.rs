@@ -55,7 +55,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     if !policy.sides().any(|side| side.has_several()) {
         return Ok(());
     }
-    let check = policy.migration.check();
+    let check = policy.check();
     let keeper = Keeper { checker: Checker::new(check.clone(), PATIENCE)?, check, written: [None; 2] };
     let shared = Arc::clone(shared);
     std::thread::Builder::new().name("backends".into()).spawn(move || keeper.run(&shared))?;
@@ -88,7 +88,7 @@ impl Keeper {
 
     fn look(&mut self, shared: &Shared) -> Result<()> {
         let policy = shared.mover.policy();
-        let check = policy.migration.check();
+        let check = policy.check();
         if check != self.check {
             self.checker = Checker::new(check.clone(), PATIENCE)?;
             self.check = check;

@@ -132,7 +132,7 @@ pub(super) fn start(
     let policy = shared.mover.policy();
     let mut thread = Thread {
         shared: Arc::clone(shared),
-        checker: Checker::new(policy.migration.check(), HEALTH)?,
+        checker: Checker::new(policy.check(), HEALTH)?,
         journal: None,
         folder: state_folder.to_owned(),
         running: None,

@@ -3,14 +3,17 @@
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, Queue};
 use mirror_common::{
-    abi::{self, Config, Service, ServiceKey, Tuple, maps, six},
+    abi::{
+        self, Config, Service, ServiceKey, Tuple, maps, six,
+        udp::{self, Silence},
+    },
     switch_word::SwitchWord,
 };
 
 use super::{Datapath, Segments, pools::Server};
 use crate::{
     alias::Written,
-    policy::{Affinity, Endpoint, Order, Policy, WeightBy},
+    policy::{Affinity, Datagrams, Endpoint, Listener, Order, Policy, WeightBy},
 };
 
 /// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
@@ -32,10 +35,12 @@ fn clients(flows: u32) -> u32 {
     flows.min(connections(flows) + SPARE_PORTS)
 }
 
-/// Whether the maps have room for the policy's clients. Those that were made for services without an IPv6 address can't grow.
-fn has_room(clients: u32, has_six: bool) -> Result<()> {
-    let what = "what is pinned was made for a service without an IPv6 address: mirror unload, then run again";
-    ensure!(clients > 1 || !has_six, what);
+/// Whether a map has room for what the policy's service has. One that was made for a service without it can't grow.
+fn has_room(elements: u32, needed: bool, what: &str) -> Result<()> {
+    ensure!(
+        elements > 1 || !needed,
+        "what is pinned was made for a service without {what}: mirror unload, then run again"
+    );
     Ok(())
 }
 
@@ -46,7 +51,9 @@ impl Datapath {
     /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
     pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
         let Map::Array(known) = self.map(maps::CLIENTS)? else { bail!("no array of clients") };
-        has_room(known.info()?.max_entries(), policy.service.has_six())?;
+        has_room(known.info()?.max_entries(), policy.service.has_six(), "an IPv6 address")?;
+        let Map::HashMap(awaited) = self.map(maps::AWAITED)? else { bail!("no hash of answers") };
+        has_room(awaited.info()?.max_entries(), policy.service.has_datagrams(), "datagrams")?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         let (fresh, flows) = (self.fresh, self.flows);
@@ -115,7 +122,7 @@ impl Datapath {
         if policy.service.affinity == Affinity::Client {
             service.flags |= Service::BY_CLIENT;
         }
-        for (vip, ports) in policy.service.all() {
+        for Listener { vip, ports, datagrams } in policy.service.all() {
             let mut servers = [Vec::new(), Vec::new()];
             for ((servers, side), port) in servers.iter_mut().zip(policy.sides()).zip(ports) {
                 for server in side.servers() {
@@ -126,10 +133,49 @@ impl Datapath {
             if policy.is_transparent(vip.ip()) {
                 service.flags |= Service::TRANSPARENT;
             }
-            let key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
-            let filled = self.fill_service(key, service, [&servers[0], &servers[1]]);
-            filled.with_context(|| format!("the service {vip}"))?;
+            let mut key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
+            let servers = [&servers[0][..], &servers[1][..]];
+            match datagrams {
+                None => self.fill_service(key, service, servers),
+                Some(datagrams) => {
+                    key.protocol = udp::PROTOCOL;
+                    self.fill_datagrams(key, service, servers, datagrams)
+                }
+            }
+            .with_context(|| format!("the service {vip}"))?;
         }
+        Ok(())
+    }
+
+    /// One port of datagrams, and from where to where their fragments come.
+    fn fill_datagrams(
+        &mut self,
+        key: ServiceKey,
+        mut service: Service,
+        servers: [&[Server]; 2],
+        datagrams: Datagrams,
+    ) -> Result<()> {
+        // A policy gives datagrams one server a side.
+        for (end, servers) in service.endpoints.iter_mut().zip(servers) {
+            (end.addr, end.port) = servers.first().copied().unwrap_or_default();
+        }
+        service.flags |= match datagrams {
+            Datagrams::Dns => Service::DNS,
+            Datagrams::Writes => Service::WRITES,
+            Datagrams::Reads => 0,
+        };
+        let mut silence: HashMap<_, ServiceKey, Silence> = HashMap::try_from(self.map(maps::SILENCE)?)?;
+        if silence.get(&key, 0).is_err() {
+            silence.insert(key, Silence::default(), 0)?;
+        }
+        let mut peers: HashMap<_, Tuple, u32> = HashMap::try_from(self.map(maps::PEERS)?)?;
+        peers.insert(udp::fragments_of(0, key.addr), service.app, 0)?;
+        for end in service.endpoints.iter().filter(|end| end.addr != 0) {
+            peers.insert(udp::fragments_of(end.addr, end.nat), service.app, 0)?;
+        }
+        // Last: with it all is there that a question needs.
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        services.insert(key, service, 0)?;
         Ok(())
     }
 
@@ -199,9 +245,10 @@ mod tests {
 
     #[test]
     fn a_service_gets_its_first_ipv6_address_with_new_maps_alone() {
-        assert!(has_room(1, true).unwrap_err().to_string().contains("mirror unload"));
+        let refused = has_room(1, true, "an IPv6 address").unwrap_err().to_string();
+        assert!(refused.contains("without an IPv6 address: mirror unload"), "{refused}");
         for (clients, has_six) in [(1, false), (1_024, true), (1_024, false)] {
-            has_room(clients, has_six).unwrap();
+            has_room(clients, has_six, "an IPv6 address").unwrap();
         }
     }
 }

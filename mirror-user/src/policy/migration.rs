@@ -11,7 +11,7 @@ use mirror_control::{
 };
 use serde::Deserialize;
 
-use super::duration;
+use super::{Service, duration};
 
 /// Steps, times and bounds of a migration by itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,7 +44,8 @@ pub struct Migration {
     /// Whether a primary that is out of sync takes over all the same when the new authority is dead and itself is well: what
     /// only the dead one has is lost. Said aloud where it happens.
     pub availability_first: bool,
-    /// Path of the health check, by GET; without it a TCP connection is one.
+    /// Path of the health check, by GET; without it a DNS query is one where the service's first port has such datagrams, and
+    /// elsewhere a TCP connection.
     pub health: Option<String>,
     /// Share of the compared answers that may differ, in percent: below it has to be shown for each step and the cutover, and
     /// the share goes back where a fifth of it is shown to be passed. Without it the two numbers of `[migration.judge]` hold.
@@ -91,8 +92,12 @@ impl Default for Migration {
 
 impl Migration {
     /// How a side's health is checked.
-    pub fn check(&self) -> Check {
-        self.health.clone().map_or(Check::Tcp, Check::Http)
+    pub(super) fn check(&self, service: &Service) -> Check {
+        match &self.health {
+            Some(path) => Check::Http(path.clone()),
+            None if service.asks_dns() => Check::Dns,
+            None => Check::Tcp,
+        }
     }
 
     /// After how long a turn is unanswered, in microseconds.

@@ -26,6 +26,11 @@ pub struct Service {
     /// Where a side has several servers: which of them a connection goes to.
     #[serde(default)]
     pub affinity: Affinity,
+    /// What clients speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Of UDP: what its datagrams are. Without it those of port 53 are DNS messages, and others must be named.
+    pub datagrams: Option<Datagrams>,
     /// Its other ports, 63 at most: they are joined, shifted and moved together with the first.
     #[serde(default)]
     pub ports: Vec<Port>,
@@ -42,6 +47,32 @@ pub enum Affinity {
     Client,
 }
 
+/// What clients speak.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams, between IPv4 addresses.
+    Udp,
+}
+
+/// What a client's datagrams are.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Datagrams {
+    /// DNS messages: a query is a read, an update, a notification and all else a write.
+    Dns,
+    /// Each is a read: it changes nothing.
+    Reads,
+    /// Each may change something.
+    Writes,
+}
+
+/// Where DNS is spoken.
+const DNS_PORT: u16 = 53;
+
 /// A further port of the same application, at the same addresses.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +83,33 @@ pub struct Port {
     pub primary: Option<NonZeroU16>,
     /// The shadow's port; without it the same.
     pub shadow: Option<NonZeroU16>,
+    /// What clients speak there; without it what they speak at the first port.
+    pub protocol: Option<Protocol>,
+    /// Of UDP: what its datagrams are, as at the first port.
+    pub datagrams: Option<Datagrams>,
+}
+
+/// One port of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// What clients talk to.
+    pub vip: SocketAddr,
+    /// Where the two sides listen; `None`: each server at its own port.
+    pub ports: [Option<u16>; 2],
+    /// What is spoken; `Some`: over UDP.
+    pub datagrams: Option<Datagrams>,
+}
+
+impl Protocol {
+    /// What the datagrams of a port are, by what the policy says of them; `None`: there are none.
+    fn datagrams(self, port: u16, said: Option<Datagrams>) -> Option<Datagrams> {
+        match self {
+            Self::Tcp => None,
+            Self::Udp if port == DNS_PORT => Some(said.unwrap_or(Datagrams::Dns)),
+            // What isn't said may change something; such a policy doesn't hold.
+            Self::Udp => Some(said.unwrap_or(Datagrams::Writes)),
+        }
+    }
 }
 
 impl Service {
@@ -65,18 +123,56 @@ impl Service {
         self.addresses().any(|address| address.is_ipv6())
     }
 
-    /// Each port of each address: what clients talk to, and where the two sides listen; nothing where each server's own port
-    /// says that, for the first one.
-    pub fn all(&self) -> impl Iterator<Item = (SocketAddr, [Option<u16>; 2])> {
+    /// Its ports: number, the two sides' (nothing where each server's own port says that, for the first one), what is spoken,
+    /// and what is said of datagrams.
+    fn each(&self) -> impl Iterator<Item = (u16, [Option<u16>; 2], Protocol, Option<Datagrams>)> {
         let further = self.ports.iter().map(|port| {
             let of = |side: Option<NonZeroU16>| Some(side.unwrap_or(port.port).get());
-            (port.port.get(), [of(port.primary), of(port.shadow)])
+            let sides = [of(port.primary), of(port.shadow)];
+            (port.port.get(), sides, port.protocol.unwrap_or(self.protocol), port.datagrams)
         });
-        let ports: Vec<_> = std::iter::once((self.vip.port(), [None; 2])).chain(further).collect();
+        std::iter::once((self.vip.port(), [None; 2], self.protocol, self.datagrams)).chain(further)
+    }
+
+    /// Each port of each address: what clients talk to, and where the two sides listen.
+    pub fn all(&self) -> impl Iterator<Item = Listener> {
+        let ports: Vec<_> = self.each().collect();
         self.addresses().flat_map(move |address| {
-            let at = move |(port, sides)| (SocketAddr::new(address, port), sides);
+            let at = move |(port, ports, protocol, said): (u16, _, Protocol, _)| {
+                let vip = SocketAddr::new(address, port);
+                Listener { vip, ports, datagrams: protocol.datagrams(port, said) }
+            };
             ports.clone().into_iter().map(at)
         })
+    }
+
+    /// Whether any of its ports has datagrams.
+    pub fn has_datagrams(&self) -> bool {
+        self.each().any(|(_, _, protocol, _)| protocol == Protocol::Udp)
+    }
+
+    /// Whether its first port has DNS messages over UDP.
+    pub(super) fn asks_dns(&self) -> bool {
+        self.protocol.datagrams(self.vip.port(), self.datagrams) == Some(Datagrams::Dns)
+    }
+
+    /// What doesn't hold of its datagrams.
+    fn datagrams_fault(&self) -> Option<String> {
+        for (port, _, protocol, said) in self.each() {
+            match (protocol, said) {
+                (Protocol::Tcp, Some(_)) => {
+                    return Some(format!(
+                        "`datagrams` is for `protocol = \"udp\"`, and port {port} speaks TCP"
+                    ));
+                }
+                (Protocol::Udp, None) if port != DNS_PORT => {
+                    let what = "say what its datagrams are: `datagrams = \"dns\"`, \"reads\" or \"writes\"";
+                    return Some(format!("port {port} speaks UDP: {what}"));
+                }
+                _ => {}
+            }
+        }
+        (self.has_datagrams() && self.has_six()).then(|| "UDP is for IPv4 alone: clients and servers".into())
     }
 
     /// What doesn't hold.
@@ -95,25 +191,30 @@ impl Service {
         if self.ports.len() >= MAX_PORTS {
             return Some(format!("{MAX_PORTS} ports at most"));
         }
-        let mut seen = BTreeSet::from([self.vip.port()]);
-        let twice = self.ports.iter().find(|port| !seen.insert(port.port.get()))?;
-        Some(format!("port {} is there twice", twice.port))
+        if let Some(what) = self.datagrams_fault() {
+            return Some(what);
+        }
+        let mut seen = BTreeSet::new();
+        let twice = self.each().find(|(port, _, protocol, _)| !seen.insert((*port, *protocol)))?;
+        Some(format!("port {} is there twice", twice.0))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use mirror_control::driver::Check;
+
+    use super::{super::Policy, *};
 
     #[test]
     fn a_port_is_the_same_on_both_sides_unless_it_is_said() {
         let service: Service =
             toml::from_str("vip = \"10.0.0.1:80\"\nports = [{ port = 81 }, { port = 82, shadow = 8082 }]")
                 .unwrap();
-        let all: Vec<_> = service.all().map(|(vip, servers)| (vip.port(), servers)).collect();
+        let all: Vec<_> = service.all().map(|one| (one.vip.port(), one.ports)).collect();
         let some = |ports: [u16; 2]| ports.map(Some);
         assert_eq!(all, [(80, [None; 2]), (81, some([81, 81])), (82, some([82, 8_082]))]);
-        assert!(service.all().all(|(vip, _)| vip.ip() == service.vip.ip()));
+        assert!(service.all().all(|one| one.vip.ip() == service.vip.ip()));
         assert_eq!(service.fault(WeightBy::Request), None);
     }
 
@@ -121,7 +222,7 @@ mod tests {
     fn an_ipv6_address_beside_the_other_has_the_same_ports() {
         let text = "vip = \"10.0.0.1:80\"\nvip6 = \"2001:db8::77\"\nports = [{ port = 82, shadow = 8082 }]";
         let service: Service = toml::from_str(text).unwrap();
-        let all: Vec<_> = service.all().map(|(vip, servers)| (vip.to_string(), servers[1])).collect();
+        let all: Vec<_> = service.all().map(|one| (one.vip.to_string(), one.ports[1])).collect();
         let expected = [
             ("10.0.0.1:80", None),
             ("10.0.0.1:82", Some(8_082)),
@@ -133,11 +234,40 @@ mod tests {
     }
 
     #[test]
+    fn one_port_may_speak_both_protocols_and_datagrams_are_said() {
+        let text = "vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\n\
+                    ports = [{ port = 53, protocol = \"tcp\" }, { port = 5353, datagrams = \"reads\" }]";
+        let service: Service = toml::from_str(text).unwrap();
+        assert_eq!(service.fault(WeightBy::Request), None);
+        let spoken: Vec<_> = service.all().map(|one| (one.vip.port(), one.datagrams)).collect();
+        assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None), (5_353, Some(Datagrams::Reads))]);
+        for (text, says) in [
+            ("vip = \"10.0.0.1:53\"\ndatagrams = \"dns\"", "speaks TCP"),
+            ("vip = \"10.0.0.1:514\"\nprotocol = \"udp\"", "say what its datagrams are"),
+            ("vip = \"[2001:db8::1]:53\"\nprotocol = \"udp\"", "IPv4 alone"),
+            ("vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\nports = [{ port = 53 }]", "twice"),
+        ] {
+            let service: Service = toml::from_str(text).unwrap();
+            let fault = service.fault(WeightBy::Request).unwrap_or_default();
+            assert!(fault.contains(says), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn a_name_server_is_asked_over_both_protocols_at_one_port() {
+        let policy = Policy::parse("dns.toml", include_str!("../../../policies/dns.toml")).unwrap();
+        let spoken: Vec<_> = policy.service.all().map(|one| (one.vip.port(), one.datagrams)).collect();
+        assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None)]);
+        assert_eq!(policy.check(), Check::Dns);
+        let http = Policy::parse("http.toml", include_str!("../../../policies/http.toml")).unwrap();
+        assert_eq!((http.check(), http.service.has_datagrams()), (Check::Tcp, false));
+    }
+
+    #[test]
     fn there_are_not_too_many() {
-        let port = |n: u16| Port { port: NonZeroU16::new(n).unwrap(), primary: None, shadow: None };
-        let vip = "10.0.0.1:80".parse().unwrap();
-        let mut service =
-            Service { vip, vip6: None, affinity: Affinity::Client, ports: (100..163).map(port).collect() };
+        let port = |n: u16| toml::from_str::<Port>(&format!("port = {n}")).unwrap();
+        let mut service: Service = toml::from_str("vip = \"10.0.0.1:80\"").unwrap();
+        service.ports = (100..163).map(port).collect();
         assert_eq!(service.fault(WeightBy::Request), None);
         service.ports.push(port(200));
         assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));

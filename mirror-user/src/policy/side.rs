@@ -9,7 +9,7 @@ use mirror_common::abi::backend::MAX_BACKENDS;
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
-    Resources, Service, address,
+    Listener, Resources, Service, address,
     process::{Bytes, Cores, Process},
 };
 
@@ -169,10 +169,31 @@ impl Endpoint {
 
     /// What doesn't hold of `nat` beside the side's server and the service.
     pub(super) fn nat_fault(&self, service: &Service) -> Option<Fault> {
+        if service.has_datagrams()
+            && let Some(fault) = self.datagrams_fault()
+        {
+            return Some(fault);
+        }
         match self.nat {
             Nat::Own(nat) => self.own_fault(nat, service),
             Nat::Keep => self.kept_fault(service),
         }
+    }
+
+    /// What doesn't hold of the side beside a service of datagrams.
+    fn datagrams_fault(&self) -> Option<Fault> {
+        if self.has_several() {
+            return Some(("UDP is for one server a side".into(), Some("name one `address`".into())));
+        }
+        if self.first().is_ipv6() {
+            return Some(("UDP is for IPv4 alone: clients and servers".into(), None));
+        }
+        (self.nat == Nat::Keep).then(|| {
+            (
+                "`nat = \"keep\"` is for TCP alone".into(),
+                Some("give it an address: a server's datagrams are told by the port that they go to".into()),
+            )
+        })
     }
 
     fn own_fault(&self, nat: IpAddr, service: &Service) -> Option<Fault> {
@@ -182,8 +203,8 @@ impl Endpoint {
                 Some("give both an IPv4, or both an IPv6 address".into()),
             ));
         }
-        let same = |(vip, _): (SocketAddr, _)| {
-            vip.ip() == nat && self.servers().iter().any(|server| server.port() == vip.port())
+        let same = |one: Listener| {
+            one.vip.ip() == nat && self.servers().iter().any(|server| server.port() == one.vip.port())
         };
         service.all().any(same).then(|| {
             (

@@ -48,6 +48,8 @@ pub const FLOWS: u32 = 1024;
 pub const SECRET: u64 = 7;
 /// Connections of IPv6 clients that it can have.
 pub const CLIENTS6: u32 = 8;
+/// Answers to datagrams that it can await.
+pub const AWAITED: u32 = 64;
 /// The first of the ports of each side's legs.
 pub const FIRST_PORT: u32 = 20_000;
 
@@ -154,6 +156,7 @@ impl Stage {
             .map_max_entries(maps::CLIENTS, CLIENTS6)
             .map_max_entries(maps::CLIENT_ALIASES, CLIENTS6)
             .map_max_entries(maps::FREE_CLIENTS, CLIENTS6)
+            .map_max_entries(maps::AWAITED, AWAITED)
             .load(&object("mirror.o")?)?;
         let hosts = [Host::Primary, Host::Shadow, Host::Client];
         let mut devices = [0; 3];
@@ -460,7 +463,7 @@ impl Stage {
     }
 }
 
-fn service() -> Service {
+pub(crate) fn service() -> Service {
     let endpoint = |host: Host| Endpoint {
         addr: raw(silent(host)),
         nat: raw(host.nat_pool()[0]),

@@ -24,6 +24,8 @@ use crate::{
 
 /// Ethertype of the frame that ends what a host is to get: IEEE's for local experiments.
 const LAST: [u8; 2] = [0x88, 0xb5];
+/// TCP's number.
+const TCP: u8 = 6;
 /// How long that frame may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than any frame here.
@@ -66,7 +68,19 @@ impl Wiretap {
     /// # Errors
     /// If a packet has a wrong length or checksum, or a host gets nothing any more.
     pub fn read(&self) -> Result<Vec<Vec<Out>>> {
-        self.ends.iter().map(|end| end.read().with_context(|| format!("what {} got", end.host))).collect()
+        self.frames(TCP)?
+            .iter()
+            .map(|frames| frames.iter().map(|frame| Out::parse(frame)).collect())
+            .collect()
+    }
+
+    /// The frames of a protocol to each silent host since the last call, in the same order.
+    ///
+    /// # Errors
+    /// If a host gets nothing any more.
+    pub fn frames(&self, protocol: u8) -> Result<Vec<Vec<Vec<u8>>>> {
+        let read = |end: &End| end.read(protocol).with_context(|| format!("what {} got", end.host));
+        self.ends.iter().map(read).collect()
     }
 }
 
@@ -83,7 +97,7 @@ impl End {
         Ok(Self { host, there, here, _passing: passing })
     }
 
-    fn read(&self) -> Result<Vec<Out>> {
+    fn read(&self, protocol: u8) -> Result<Vec<Vec<u8>>> {
         let mut last = [0; 60];
         last[..6].fill(0xff);
         last[12..14].copy_from_slice(&LAST);
@@ -94,20 +108,20 @@ impl End {
             loop {
                 match self.there.receive(&mut buffer) {
                     Ok(Some(length)) if buffer[..length].get(12..14) == Some(&LAST) => return Some(Ok(())),
-                    Ok(Some(length)) => packets.extend(self.ours(&buffer[..length])),
+                    Ok(Some(length)) => packets.extend(self.ours(&buffer[..length], protocol)),
                     Ok(None) => return None,
                     Err(error) => return Some(Err(error)),
                 }
             }
         })??;
-        packets.into_iter().collect()
+        Ok(packets)
     }
 
-    /// A frame that is TCP to the silent host; ARP and the hosts' own traffic aren't.
-    fn ours(&self, frame: &[u8]) -> Option<Result<Out>> {
+    /// A frame of the protocol to the silent host; ARP and the hosts' own traffic aren't.
+    fn ours(&self, frame: &[u8], protocol: u8) -> Option<Vec<u8>> {
         let ours = frame.get(12..14) == Some(&[8, 0])
-            && frame.get(23) == Some(&6)
+            && frame.get(23) == Some(&protocol)
             && frame.get(30..34) == Some(&silent(self.host).octets());
-        ours.then(|| Out::parse(frame))
+        ours.then(|| frame.to_vec())
     }
 }

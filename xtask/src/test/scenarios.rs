@@ -36,7 +36,7 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 15] = [
+const ONCE: [&str; 16] = [
     "backends",
     "cli",
     "daemon_moves",
@@ -52,11 +52,12 @@ const ONCE: [&str; 15] = [
     "reload",
     "resources",
     "scaling",
+    "udp",
 ];
 
 /// Scenarios of several busy processes, with bounds in time, or that count what is sent again: on few cores, side by side, they
 /// would measure each other. The others wait more than they work, and run two at a time.
-const ALONE: [&str; 12] = [
+const ALONE: [&str; 13] = [
     "bad_shadow",
     "captures",
     "clients",
@@ -69,6 +70,7 @@ const ALONE: [&str; 12] = [
     "moves",
     "ports",
     "restart",
+    "udp",
 ];
 
 /// A test at a hook.

@@ -19,7 +19,7 @@ impl Thread {
     /// When the migration under way can't, or its journal doesn't take the new plan: then all is as before.
     pub(super) fn reload(&mut self, policy: Arc<Policy>, who: String) -> Result<()> {
         let plan = policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
-        let checker = Checker::new(policy.migration.check(), HEALTH)?;
+        let checker = Checker::new(policy.check(), HEALTH)?;
         if self.under_way() {
             self.replan(plan, who)?;
         }

@@ -2,6 +2,7 @@
 //!
 //! A sentence is a verdict, what happens, and a scene that says it. A verdict without a sentence fails the test.
 
+mod datagrams;
 mod ends;
 mod errors;
 mod legs;
@@ -42,6 +43,7 @@ fn sentences(hook: Hook) -> Vec<Sentence> {
         ends::SENTENCES,
         errors::SENTENCES,
         sack::SENTENCES,
+        datagrams::SENTENCES,
     ]
     .concat();
     if hook == Hook::Xdp {

@@ -1,0 +1,134 @@
+//! Records of datagrams: who was asked, and whose answers are awaited.
+
+use super::Tuple;
+use crate::switch_word::Side;
+
+/// IP protocol number (RFC 768).
+pub const PROTOCOL: u16 = 17;
+
+/// Exchanges at most: each takes a port of each side's, and there are no more of those.
+pub const MAX_EXCHANGES: u32 = 65_536;
+
+/// How many exchanges the maps have room for beside so many flows.
+pub const fn exchanges(flows: u32) -> u32 {
+    if flows < MAX_EXCHANGES { flows } else { MAX_EXCHANGES }
+}
+
+/// Key in [`super::maps::PEERS`] of datagrams' fragments from a server to an address of ours, or from anywhere (0) to a
+/// service's: they have no port to look for.
+#[inline(always)]
+pub const fn fragments_of(from: u32, to: u32) -> Tuple {
+    Tuple { saddr: from, daddr: to, sport: 0, dport: PROTOCOL.to_be() }
+}
+
+/// Key of [`super::maps::EXCHANGES`]: 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct ExchangeKey {
+    /// A client's datagram's addresses and ports.
+    pub client: Tuple,
+    /// The message's identifier (RFC 1035, 4.1.1), in host order; 0 where the service's have none.
+    pub id: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// A client's question and its answers: value of [`super::maps::EXCHANGES`], 48 bytes. Writer: the datapath. Pairs are by
+/// [`Side`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Exchange {
+    /// Answers of the primary (low half) and the shadow (high half). By atomic adds, as both may answer at once; emptied when the
+    /// client asks again.
+    pub answers: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds, at which it was asked.
+    pub asked_ns: u64,
+    /// From the question to each side's first answer, in microseconds.
+    pub answer_us: [u32; 2],
+    /// [`crate::flow::Writes::begun`] when it was asked.
+    pub clock: u32,
+    /// Ports that the question left from, in host order; 0: that side wasn't asked.
+    pub ports: [u16; 2],
+    /// Bytes of each first answer's payload.
+    pub lengths: [u16; 2],
+    /// Their sums.
+    pub sums: [u16; 2],
+    /// Their response codes (RFC 1035, 4.1.1); 0 where the service's messages have none.
+    pub codes: [u8; 2],
+    /// The side whose answers the client gets: [`Side`].
+    pub heard: u8,
+    /// [`Exchange::WRITES`] and others.
+    pub flags: u8,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Exchange {
+    /// The question may change state.
+    pub const WRITES: u8 = 1;
+    /// An answer's sum isn't known.
+    pub const UNSUMMED: u8 = 2;
+
+    /// What a side's answer adds to [`Exchange::answers`].
+    #[inline(always)]
+    pub const fn answer_of(side: Side) -> u64 {
+        1 << (side as u32 * 32)
+    }
+
+    /// How often a side has answered.
+    #[inline(always)]
+    pub const fn answered(&self, side: Side) -> u32 {
+        (self.answers >> (side as u32 * 32)) as u32
+    }
+
+    /// Whether a side was asked.
+    #[inline(always)]
+    pub const fn asked(&self, side: Side) -> bool {
+        self.ports[side as usize & 1] != 0
+    }
+}
+
+/// Whose answer a server's datagram is: value of [`super::maps::AWAITED`], 32 bytes. Writer: the datapath, of an entry that it
+/// has claimed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Awaited {
+    /// The exchange. It names the port in its turn; an entry whose exchange doesn't is a stale one.
+    pub key: ExchangeKey,
+    /// `CLOCK_MONOTONIC`, nanoseconds, of the last datagram either way.
+    pub last_ns: u64,
+    /// The side that was asked: [`Side`].
+    pub side: u8,
+    /// 1: the question may change state.
+    pub writes: u8,
+    /// Zero.
+    pub pad: [u8; 6],
+}
+
+/// Since when each side has answered nothing: value of [`super::maps::SILENCE`], 16 bytes. Writer: the datapath, a word each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Silence {
+    /// `CLOCK_MONOTONIC`, nanoseconds, of the first question since the last answer; 0: it owes none. By [`Side`].
+    pub since_ns: [u64; 2],
+}
+
+const _: () = {
+    assert!(size_of::<Silence>() == 16);
+    assert!(size_of::<ExchangeKey>() == 16);
+    assert!(size_of::<Exchange>() == 48);
+    assert!(size_of::<Awaited>() == 32);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    #![allow(unsafe_code, reason = "marks plain records as such")]
+    // SAFETY: all are `repr(C)` of integers without padding (asserted above), valid for every bit pattern.
+    unsafe impl aya::Pod for super::ExchangeKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Exchange {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Awaited {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Silence {}
+}

@@ -1,0 +1,336 @@
+//! Datagrams of a service, and of its servers. At TC alone.
+//!
+//! A client's question gets a port of ours towards each side that it is sent to; what a server sends to that port is the answer.
+//! Nothing is under a lock: records are written whole before the question leaves, and two packets of one client with one
+//! identifier at once are the same question twice.
+
+mod lapse;
+
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
+use mirror_common::{
+    abi::{
+        Service, Tuple, nat,
+        six::is_alias,
+        udp::{Awaited, Exchange, ExchangeKey},
+    },
+    datagram::{self, Answer, Question, answers, choose, is_dns},
+    flow::{LossReason, Step, Switch},
+    protocol::Class,
+    switch_word::Side,
+    verdict::Verdict,
+    weight::mix,
+};
+
+use crate::{
+    atomic, carry, count,
+    decide::{self, Words},
+    lookup,
+    maps::{AWAITED, CONFIG, EXCHANGES, Scratch},
+    packet::{self, Skb, UDP_HEADERS},
+};
+
+pub use lapse::lapse;
+
+const NOEXIST: u64 = 1;
+/// Ports that are tried for a question: with nine of ten in use, one of two questions in three finds one.
+const TRIES: u32 = 8;
+/// Ports that there are to choose from.
+const PORTS: u64 = 65_536 - nat::FIRST_PORT as u64;
+
+/// No action of TC's: the packet is no datagram of ours, and was not touched.
+pub const NOT_OURS: i32 = i32::MIN;
+
+/// What becomes of a packet that isn't TCP's. Counts it, unless it is [`NOT_OURS`].
+///
+/// A global function to the verifier, as [`carry::mirror_send`] is: the way of TCP's segments costs what it did.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_datagram(skb: *mut __sk_buff, scratch: *mut Scratch) -> i32 {
+    let skb = Skb::of(skb);
+    // SAFETY: the callers' own; the verifier wants to see that it may be null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
+    // No host has an alias: inside they stand for IPv6 addresses.
+    if !packet::load_datagram(skb, scratch) || is_alias(scratch.tuple.saddr) || is_alias(scratch.tuple.daddr)
+    {
+        return NOT_OURS;
+    }
+    let tuple = scratch.tuple;
+    if scratch.header.is_fragment() {
+        let ours = lookup::is_datagrams_fragment(&tuple);
+        return if ours { dropped(Verdict::FragmentDropped) } else { NOT_OURS };
+    }
+    if let Some(awaited) = AWAITED.get_ptr_mut(&tuple) {
+        return answer(skb, scratch, awaited);
+    }
+    match lookup::datagram_service(tuple.daddr, tuple.dport) {
+        Some(service) => question(skb, scratch, service),
+        None => NOT_OURS,
+    }
+}
+
+#[inline(always)]
+fn dropped(verdict: Verdict) -> i32 {
+    count::verdict(verdict);
+    TC_ACT_SHOT
+}
+
+/// A client's datagram. A write is counted from before the word is read until it has left: who finds none open behind a freeze
+/// knows that what was to leave before it has left.
+#[inline(always)]
+fn question(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
+    if !packet::message(skb, scratch) {
+        return dropped(Verdict::Malformed);
+    }
+    let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
+    let question = datagram::question(service, scratch.message);
+    scratch.exchange_key = ExchangeKey { client: scratch.tuple, id: question.id, pad: 0 };
+    if question.class == Class::Read {
+        return ask(skb, scratch, service, question, &mut words);
+    }
+    words.begin_write();
+    let action = ask(skb, scratch, service, question, &mut words);
+    words.end_write();
+    action
+}
+
+/// Sends a question to each side that is to have it: to the one that is heard last, which may wait for its neighbour.
+#[inline(never)]
+fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> i32 {
+    let choice = chosen(scratch, service, question, words);
+    if choice & WAITS != 0 {
+        count::verdict(Verdict::HeldFrozen);
+        return carry::hold();
+    }
+    let (heard, both) = (choice & 1, choice & BOTH != 0);
+    if !claim(scratch, service, heard) {
+        return dropped(Verdict::DatagramPortsFull);
+    }
+    let other = heard ^ 1;
+    let mirrored = both && claim(scratch, service, other);
+    if !mirrored {
+        scratch.exchange.ports[other as usize & 1] = 0;
+    }
+    if both && !mirrored && question.class != Class::Read && words.out_of_sync(Side::from_bit(other)) {
+        tell_out_of_sync(scratch, service.app, other);
+    }
+    match EXCHANGES.get_ptr_mut(&scratch.exchange_key) {
+        // SAFETY: a record that another one may have taken the place of: then that one's answers find it named no more. What
+        // another CPU adds meanwhile is an answer to the same question.
+        Some(known) => unsafe { *known = scratch.exchange },
+        None if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_ok() => {}
+        None => return dropped(Verdict::DatagramPortsFull),
+    }
+    count::verdict(match (both, mirrored) {
+        (false, _) => Verdict::DatagramForwarded,
+        (true, false) => Verdict::DatagramUnmirrored,
+        (true, true) => Verdict::DatagramMirrored,
+    });
+    if mirrored {
+        address(scratch, service, other);
+        send(skb, scratch, 0);
+    }
+    address(scratch, service, heard);
+    send(skb, scratch, 1)
+}
+
+/// [`chosen`]: the other side is asked, too.
+const BOTH: u32 = 2;
+/// [`chosen`]: the question must wait.
+const WAITS: u32 = 4;
+
+/// Begins `scratch.exchange`, with the ports of the last one under its key. The side that is heard, [`BOTH`] and [`WAITS`]: a
+/// number, of which the verifier sees how large it is.
+#[inline(never)]
+fn chosen(scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> u32 {
+    let word = words.word();
+    let exchange = &mut scratch.exchange;
+    *exchange = Exchange { asked_ns: scratch.now_ns, ..Exchange::default() };
+    exchange.clock = words.writes().begun;
+    exchange.flags = if question.class == Class::Read { 0 } else { Exchange::WRITES };
+    // SAFETY: a record that another one may have taken the place of: then it is of another time, and as good as none.
+    let last = unsafe { EXCHANGES.get(&scratch.exchange_key) };
+    if let Some(last) = last {
+        exchange.ports = last.ports;
+    }
+    let key = &scratch.exchange_key;
+    let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) else { return WAITS };
+    // SAFETY: the daemon takes none away; each is a word that any writer may be the last to write.
+    let silence = unsafe { &mut *silence };
+    let Some(choice) = choose(word, service, key, question.class, last, silence, scratch.now_ns) else {
+        return WAITS;
+    };
+    exchange.heard = choice.heard as u8;
+    for side in Side::BOTH {
+        let since = &mut silence.since_ns[side as usize];
+        if *since == 0 && (choice.both || side as u32 == choice.heard as u32) {
+            *since = scratch.now_ns;
+        }
+    }
+    choice.heard as u32 | if choice.both { BOTH } else { 0 }
+}
+
+/// Where a side's copy goes, into `scratch.out`.
+#[inline(always)]
+fn address(scratch: &mut Scratch, service: &Service, side: u32) {
+    let end = &service.endpoints[side as usize & 1];
+    let port = scratch.exchange.ports[side as usize & 1];
+    scratch.out = Tuple { saddr: end.nat, daddr: end.addr, sport: port.to_be(), dport: end.port };
+}
+
+/// Sends the datagram at hand to `scratch.out`.
+#[inline(never)]
+fn send(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
+    carry::send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite_datagram(skb, scratch, macs))
+}
+
+/// A port towards a side for the question at hand, into its exchange: the one that stands there, if that still waits for its
+/// answer; else one that nobody outside can guess. False: none was free.
+#[inline(never)]
+fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
+    let side = side as usize & 1;
+    let end = &service.endpoints[side];
+    let (key, now_ns) = (scratch.exchange_key, scratch.now_ns);
+    let writes = scratch.exchange.flags & Exchange::WRITES;
+    scratch.awaited = Awaited { key, last_ns: now_ns, side: side as u8, writes, ..Awaited::default() };
+    let last = scratch.exchange.ports[side];
+    scratch.out = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: last.to_be() };
+    if last != 0
+        && let Some(awaited) = AWAITED.get_ptr_mut(&scratch.out)
+    {
+        // SAFETY: a claimed entry names its exchange for as long as it is there; the clock is one word.
+        unsafe {
+            if (*awaited).key == key {
+                (*awaited).last_ns = now_ns;
+                (*awaited).writes |= writes;
+                return true;
+            }
+        }
+    }
+    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
+    let client = u64::from(key.client.saddr) << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id);
+    let mut drawn = mix(secret ^ now_ns ^ client.rotate_left(side as u32));
+    for _ in 0..TRIES {
+        drawn = mix(drawn.wrapping_add(secret | 1));
+        let port = nat::FIRST_PORT + (((drawn >> 32) * PORTS) >> 32) as u16;
+        scratch.out.dport = port.to_be();
+        if AWAITED.insert(&scratch.out, &scratch.awaited, NOEXIST).is_ok() {
+            scratch.exchange.ports[side] = port;
+            return true;
+        }
+    }
+    false
+}
+
+/// A server's datagram to a port that a question has left from.
+#[inline(never)]
+fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
+    if !packet::message(skb, scratch) {
+        return dropped(Verdict::Malformed);
+    }
+    // SAFETY: as in `claim`.
+    let (key, side) = unsafe { ((*awaited).key, Side::from_bit((*awaited).side.into())) };
+    scratch.exchange_key = key;
+    let Some(service) = lookup::datagram_service(key.client.daddr, key.client.dport) else {
+        return NOT_OURS;
+    };
+    let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
+    let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else {
+        return dropped(Verdict::AnswerStale);
+    };
+    // SAFETY: as in `ask`.
+    let exchange = unsafe { &mut *exchange };
+    let port = u16::from_be(scratch.tuple.dport);
+    if exchange.ports[side as usize & 1] != port || !answers(service, key.id, scratch.message) {
+        return dropped(Verdict::AnswerStale);
+    }
+    let heard = exchange.heard as u32 == side as u32 && words.word().member(side);
+    if exchange.answered(side) == 0 {
+        let us = scratch.now_ns.wrapping_sub(exchange.asked_ns) / 1_000;
+        let answer = Answer {
+            side: side as u32,
+            us: if us > u64::from(u32::MAX) { u32::MAX } else { us as u32 },
+            code: datagram::code(service, scratch.message),
+            length: scratch.payload as u16,
+            sum: Answer::UNSUMMED,
+            clock: words.writes().begun,
+        };
+        measure(skb, scratch, service.app, exchange, answer);
+    }
+    if let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) {
+        // SAFETY: as in `ask`.
+        let since = unsafe { &mut (*silence).since_ns[side as usize & 1] };
+        if *since != 0 {
+            *since = 0;
+        }
+    }
+    if is_dns(service) {
+        // There is one answer to a question: its port is free.
+        let _ = AWAITED.remove(&scratch.tuple);
+    } else {
+        // SAFETY: as in `claim`.
+        unsafe { (*awaited).last_ns = scratch.now_ns };
+    }
+    if !heard {
+        return dropped(Verdict::AnswerAbsorbed);
+    }
+    count::verdict(Verdict::AnswerShown);
+    let client = key.client;
+    scratch.out =
+        Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
+    send(skb, scratch, 1)
+}
+
+/// An ICMP error about a datagram that was sent to a server; `scratch.tuple`: the addresses of an answer to it. The authority's
+/// is the client's. Of the other side's nobody hears: who asks again is answered by the authority.
+#[inline(never)]
+pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
+    let Some(awaited) = AWAITED.get_ptr(&scratch.tuple) else { return NOT_OURS };
+    // SAFETY: as in `claim`.
+    let (key, side) = unsafe { ((*awaited).key, Side::from_bit((*awaited).side.into())) };
+    scratch.exchange_key = key;
+    let client = key.client;
+    let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
+    let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
+    // SAFETY: as in `ask`.
+    let Some(exchange) = (unsafe { EXCHANGES.get(&scratch.exchange_key) }) else { return NOT_OURS };
+    let named = exchange.ports[side as usize & 1] == u16::from_be(scratch.tuple.dport);
+    let heard = exchange.heard as u32 == side as u32;
+    if !named || !heard || words.word().authority() as u32 != side as u32 {
+        return dropped(Verdict::IcmpAbsorbed);
+    }
+    count::verdict(Verdict::IcmpTranslated);
+    scratch.out =
+        Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
+    scratch.emit.seq = scratch.quote.seq;
+    carry::send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+}
+
+/// A side's first answer to a question.
+#[inline(never)]
+fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, mut answer: Answer) {
+    decide::clear(&mut scratch.step);
+    let side = Side::from_bit(answer.side);
+    if exchange.asked(side.other())
+        && let Some(sum) = packet::pieces(skb, scratch, UDP_HEADERS, answer.length.into())
+    {
+        answer.sum = sum.into();
+    }
+    datagram::measure(exchange, &answer, &mut scratch.step.measured);
+    // SAFETY: a record's word that is changed by atomics, but by who asks again.
+    unsafe { atomic::add(&raw mut exchange.answers, Exchange::answer_of(side)) };
+    count::step(&scratch.step, app, 0, 0);
+    if scratch.step.measured.turn.outcome != 0 {
+        scratch.client = scratch.exchange_key.client;
+        count::turn(scratch, app, 0, 0);
+    }
+}
+
+/// A side is out of sync by now, for a datagram that it won't answer.
+#[inline(never)]
+fn tell_out_of_sync(scratch: &mut Scratch, app: u32, side: u32) {
+    decide::clear(&mut scratch.step);
+    scratch.step.events = Step::OUT_OF_SYNC;
+    scratch.step.side = side as u8;
+    scratch.step.reason = LossReason::Unanswered as u8;
+    count::step(&scratch.step, app, 0, 0);
+}

@@ -1,0 +1,89 @@
+//! Answers that don't come.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
+use mirror_common::{
+    abi::{Tuple, udp::Awaited},
+    datagram::{self, TIMEOUT_NS, due},
+    flow::{LossReason, Measured, Step, Switch},
+    protocol::http1::status::Statuses,
+    switch_word::Side,
+};
+
+use crate::{
+    count,
+    decide::{self, Words},
+    lookup,
+    maps::{AWAITED, EXCHANGES, SCRATCH, Scratch},
+};
+
+/// As what a question without an answer is counted: as a gateway says it in HTTP (RFC 9110, 15.6.5).
+const NO_ANSWER: u16 = 504;
+
+struct Context {
+    scratch: *mut Scratch,
+    now_ns: u64,
+}
+
+/// Looks at every answer that is awaited.
+#[inline(always)]
+pub fn lapse() -> Option<()> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a helper without preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut context = Context { scratch, now_ns };
+    let map = (&raw const AWAITED).cast_mut().cast();
+    // SAFETY: the callback and its context outlive the call.
+    unsafe { bpf_for_each_map_elem(map, visit as *mut c_void, (&raw mut context).cast(), 0) };
+    Some(())
+}
+
+unsafe extern "C" fn visit(
+    _map: *mut c_void,
+    key: *const Tuple,
+    awaited: *const Awaited,
+    context: *mut c_void,
+) -> i64 {
+    // SAFETY: the kernel hands on what `lapse` gave it, which outlives the loop; key and value stay while the callback runs.
+    let (scratch, now_ns, tuple, awaited) = unsafe {
+        let context = &*context.cast::<Context>();
+        (&mut *context.scratch, context.now_ns, *key, *awaited)
+    };
+    scratch.tuple = tuple;
+    scratch.exchange_key = awaited.key;
+    let client = awaited.key.client;
+    let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return 0 };
+    let Some(mut words) = Words::of(service.app, now_ns) else { return 0 };
+    let side = Side::from_bit(awaited.side.into());
+    // SAFETY: a record that another one may take the place of: then it is of another time, and the next look is right.
+    let exchange = unsafe { EXCHANGES.get(&scratch.exchange_key) };
+    let named = exchange.filter(|exchange| exchange.ports[side as usize & 1] == u16::from_be(tuple.dport));
+    let authority = words.word().authority();
+    let all = datagram::lapse(&awaited, named, authority, service, now_ns);
+    if all == 0 {
+        return 0;
+    }
+    let step = &mut scratch.step;
+    decide::clear(step);
+    if all & due::UNANSWERED != 0 {
+        let row = Measured::shown(side as u32, awaited.writes.into()) as u8;
+        step.measured.ended = row + 1;
+        step.measured.us = (TIMEOUT_NS / 1_000) as u32;
+        step.measured.statuses = Statuses::one(NO_ANSWER);
+        step.measured.statuses_row = row;
+    }
+    step.side = side as u8;
+    step.reason = LossReason::Unanswered as u8 | LossReason::FAILED;
+    if all & due::SILENT != 0 {
+        step.events |= Step::LEG_LOST;
+    }
+    if all & due::OUT_OF_SYNC != 0 && words.out_of_sync(side) {
+        step.events |= Step::OUT_OF_SYNC;
+    }
+    count::step(step, service.app, 0, 0);
+    if all & due::FREE != 0 {
+        let _ = AWAITED.remove(&scratch.tuple);
+    }
+    0
+}
