@@ -22,6 +22,7 @@ pub(crate) const SENTENCES: &[Sentence] = &[
         reset_within,
     ),
     (Verdict::BrokenOff, "a move ends what its client hasn't sent whole", broken_off),
+    (Verdict::HalfOpen, "where room is scarce, who never ends its handshake makes some", half_open),
     (Verdict::ResetStale, "a segment behind a reset is reset", reset_stale),
     (Verdict::FinAbsorbed, "the other leg's FIN behind the client's is acknowledged", fin_absorbed),
     (Verdict::Mirrored, "the client's FIN goes to both", fin),
@@ -61,6 +62,21 @@ fn broken_off(stage: &mut Stage) -> Result<Seen> {
     talk.says(stage, UPLOAD)?;
     let seen = talk.is_due(stage, sweep::BREAK_OFF)?;
     ensure!(!talk.flow(stage)?.has(Flow::COUNTED), "still waited for");
+    Ok(seen)
+}
+
+/// T26: both legs hear of it, and the client, who may be somebody else, doesn't.
+fn half_open(stage: &mut Stage) -> Result<Seen> {
+    stage.set_word(joined())?;
+    let (talk, _) = Talk::begin(stage)?;
+    Side::BOTH.into_iter().try_for_each(|side| talk.accept(stage, side).map(drop))?;
+    // Its server was heard a second ago.
+    stage.set_flow(talk.slot, |flow| {
+        let leg = flow.leg_mut(flow.authority());
+        leg.heard_ms = leg.heard_ms.wrapping_sub(1_000);
+    })?;
+    let seen = talk.is_due(stage, sweep::CROWDED)?;
+    ensure!(talk.flow(stage)?.state == flow_state::ENDED, "still open");
     Ok(seen)
 }
 
