@@ -31,8 +31,8 @@ const RCODE: u16 = 0x000f;
 /// Response code: the server failed (RFC 1035, 4.1.1).
 pub const SERVFAIL: u8 = 2;
 
-/// The status by which an answer is counted, as HTTP's are: of the server's failures the class 5, of its refusals (a question that it
-/// can't read, or won't answer) the class 4.
+/// The status by which an answer is counted, as HTTP's are: a server's failure is of the class 5, its refusal (a question that it
+/// can't read, or won't answer) of the class 4.
 #[inline(always)]
 const fn status_of(code: u8) -> u16 {
     match code {

@@ -9,7 +9,9 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::maps::{APPS, CARRIED, COUNTERS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, RESPONSES, Scratch, TURNS};
+use crate::maps::{
+    APPS, CARRIED, COUNTERS, EVENTS, LATENCY, PAIRS, RATIOS, RECORDED, RESPONSES, Scratch, TURNS,
+};
 
 /// Counts a packet's end.
 #[inline(always)]

@@ -4,8 +4,8 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
     abi::{App, Service, Tuple, nat},
     flow::{
-        Due, Flow, Quote, Step, Switch, Terms, Writes, leg_state, on_client, on_client_error, on_client_syn, on_dialled,
-        on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
+        Due, Flow, Quote, Step, Switch, Terms, Writes, leg_state, on_client, on_client_error, on_client_syn,
+        on_dialled, on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,

@@ -14,7 +14,8 @@ use crate::{
     atomic, count,
     decide::Target,
     maps::{
-        BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch, TUPLES,
+        BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch,
+        TUPLES,
     },
 };
 

@@ -6,8 +6,9 @@ use aya_ebpf::{
 };
 use mirror_common::{
     abi::{
-        App, BLOCK, Carried, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS, MAX_PREFIXES,
-        MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES, Tuple,
+        App, BLOCK, Carried, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS,
+        MAX_PREFIXES, MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES,
+        Tuple,
         backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
         udp::{Awaited, Exchange, ExchangeKey, MAX_EXCHANGES, Silence},

@@ -14,6 +14,7 @@ use mirror_common::{
     flow::{Flow, Segment, flow_state, leg_state, tcp},
     seq,
     switch_word::Side,
+    verdict::COUNTERS,
 };
 
 use crate::world::{
@@ -85,7 +86,7 @@ struct Stage<'a> {
 ///
 /// # Errors
 /// The rule that was broken.
-pub fn play(bytes: &[u8]) -> Result<[u64; 64], String> {
+pub fn play(bytes: &[u8]) -> Result<[u64; COUNTERS], String> {
     let settings = Settings::of(&mut fastrand::Rng::with_seed(0));
     let mut stage = Stage {
         bytes: Bytes::new(bytes),

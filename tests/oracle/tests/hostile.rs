@@ -1,6 +1,6 @@
 //! Whatever packets come, from all three sides at once.
 
-use mirror_common::verdict::Verdict;
+use mirror_common::verdict::{COUNTERS, Verdict};
 use oracle::hostile::play;
 
 /// Verdicts that such packets must have reached, beside those of quiet connections: else they reach too little to show anything.
@@ -26,7 +26,7 @@ const REACHED: &[Verdict] = &[
 
 #[test]
 fn whatever_comes_no_rule_is_broken() {
-    let mut hits = [0; 64];
+    let mut hits = [0; COUNTERS];
     for seed in 0..2_000 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(4_000).collect();

@@ -13,7 +13,7 @@ use mirror_common::{
     protocol::{Kind, http1::Walk},
     seq,
     switch_word::Side,
-    verdict::{Action, Verdict},
+    verdict::{Action, COUNTERS, Verdict},
     weight,
 };
 
@@ -73,7 +73,7 @@ pub struct Gateway {
     walk: Box<Walk>,
     secret: u64,
     /// How often each verdict came, by source.
-    pub hits: [[u64; 64]; 4],
+    pub hits: [[u64; COUNTERS]; 4],
 }
 
 fn clear(step: &mut Step) {
@@ -113,7 +113,7 @@ impl Gateway {
             application: Application::new(),
             walk: Box::new(Walk::new()),
             secret,
-            hits: [[0; 64]; 4],
+            hits: [[0; COUNTERS]; 4],
         }
     }
 

@@ -1,6 +1,6 @@
 //! What came of worlds.
 
-use mirror_common::verdict::Verdict;
+use mirror_common::verdict::{COUNTERS, Verdict};
 
 use super::admin::Counts;
 
@@ -11,7 +11,7 @@ pub struct Report {
     /// Packets that were delivered.
     pub steps: u64,
     /// How often each verdict came, by source ([`super::gateway::SOURCES`]).
-    pub hits: [[u64; 64]; 4],
+    pub hits: [[u64; COUNTERS]; 4],
     /// Requests that were answered.
     pub answered: u64,
     /// Answers that ended in the middle, as they may.
@@ -45,7 +45,7 @@ impl Totals {
         self.steps += report.steps;
         self.answered += report.answered;
         self.failed_mid_answer += report.failed_mid_answer;
-        self.hits.resize(64, [0; 4]);
+        self.hits.resize(COUNTERS, [0; 4]);
         for (source, row) in report.hits.iter().enumerate() {
             for (number, count) in row.iter().enumerate() {
                 self.hits[number][source] += count;
