@@ -402,9 +402,11 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         if reading.begun > 0 {
             begun = begin_turn(flow, seg, terms, step);
             if begun < AHEAD {
-                flow.set(Flow::HELD, true);
                 step.verdict = begun;
-                step.verdict = part(flow, seg, step);
+                if flow.state == flow_state::OPEN {
+                    flow.set(Flow::HELD, true);
+                    step.verdict = part(flow, seg, step);
+                }
                 return;
             }
         }

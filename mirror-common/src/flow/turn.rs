@@ -1,5 +1,6 @@
 //! Where a turn begins: who answers it, and what must wait for that.
 
+use super::loss::end_with_reset;
 use super::measure;
 use super::order::{overtakes, waits};
 use super::redial::{ask_dial, renew};
@@ -20,7 +21,7 @@ enum Begun {
     Kept,
     /// As chosen, though that leg is behind ([`Flow::AHEAD`]).
     Ahead,
-    /// Not yet.
+    /// Not yet, or never.
     Wait(Verdict),
 }
 
@@ -40,7 +41,7 @@ pub(super) const KEPT: u8 = 0xfe;
 /// [`begin_turn`]: as chosen, ahead of what that leg owes. What is less is a verdict's number.
 pub(super) const AHEAD: u8 = 0xfd;
 
-/// A turn begins, or must wait: then the number of the verdict is returned. A subprogram of its own, as its frame is large.
+/// A turn begins, or must wait, or its connection is over: then the number of the verdict is returned. A subprogram of its own, as its frame is large.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn begin_turn<S: Switch>(
     flow: &mut Flow,
@@ -70,6 +71,10 @@ fn begin<S: Switch>(
         return Begun::Wait(Verdict::HeldMoved);
     }
     if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
+        if ended(flow) {
+            end_with_reset(flow, false, terms, step);
+            return Begun::Wait(Verdict::Reset);
+        }
         // The client may ask for it again on another connection (RFC 9112, 9.6), or shouldn't have: neither side may do it here.
         return Begun::Wait(Verdict::HeldUnsettled);
     }
@@ -126,6 +131,16 @@ fn begin<S: Switch>(
         leg.fed = leg.fed.wrapping_add(reading.begun);
     }
     begun
+}
+
+/// Whether nobody will ever do another request of this connection: its server has closed it, the client has all that it said, and
+/// no write is open. The client may have asked before it heard of that; as by a server's own kernel it is told by a reset.
+#[inline(always)]
+fn ended(flow: &Flow) -> bool {
+    let leg = flow.leg(flow.authority());
+    leg.flags & Leg::FIN != 0
+        && flow.client_acked == flow.view_next
+        && !flow.has(Flow::COUNTED | Flow::RETURNING)
 }
 
 /// Whether more requests would be outstanding at a leg than it can bear: than [`Flow::heads`] tells apart, where one of them is a

@@ -182,6 +182,29 @@ fn the_end_that_the_client_has_asked_for_is_shown_whoever_answers() {
     }
 }
 
+/// A request that crosses its server's close of an idle connection waited for as long as its client did.
+#[test]
+fn a_request_that_crosses_the_close_is_reset() {
+    for shadow in [false, true] {
+        let mut scene = Scene::established(shadow);
+        scene.client(0, WRITE, 0);
+        scene.server(Side::Primary, 0, ANSWER, WRITE.len());
+        let step = scene.says(Side::Primary, FIN, ANSWER.len(), WRITE.len());
+        assert_eq!(step.to_client.kind, emit::FORWARD, "{step:?}");
+        let asks = |scene: &mut Scene, acked: usize| scene.client(WRITE.len(), READ, ANSWER.len() + acked);
+        is(&asks(&mut scene, 0), Verdict::HeldUnsettled);
+        if shadow {
+            // The mirror still owes the write: it isn't the one to be reset.
+            is(&asks(&mut scene, 1), Verdict::HeldUnsettled);
+            scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
+        }
+        let step = asks(&mut scene, 1);
+        is(&step, Verdict::Reset);
+        assert_eq!((step.to_client.flags & tcp::RST, scene.writes), (tcp::RST, 0));
+        assert!(scene.word.member(Side::Shadow) == shadow);
+    }
+}
+
 /// No server does what comes behind the last request (RFC 9112, 9.6); the connection's end is on its way.
 #[test]
 fn a_request_behind_the_last_one_is_nobodys() {

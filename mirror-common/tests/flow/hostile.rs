@@ -221,7 +221,13 @@ fn behind_the_primarys_unasked_answer_nothing_begins() {
     let step = scene.says(Side::Primary, tcp::FIN | tcp::ACK, REFUSAL.len(), 0);
     is(&step, Verdict::Forwarded);
     assert_eq!(step.to_client.kind, emit::FORWARD);
-    is(&scene.client(0, WRITE, REFUSAL.len() + 1), Verdict::HeldUnsettled);
+    // As long as it may not have heard that, it isn't told more.
+    is(&scene.client(0, WRITE, REFUSAL.len()), Verdict::HeldUnsettled);
+    let step = scene.client(0, WRITE, REFUSAL.len() + 1);
+    is(&step, Verdict::Reset);
+    assert_eq!((step.to_client.flags & tcp::RST, scene.writes), (tcp::RST, 0));
+    assert_eq!(step.to_leg.map(|emit| emit.flags & tcp::RST), [tcp::RST; 2]);
+    assert_eq!(scene.flow.state, flow_state::ENDED);
 }
 
 /// T15: a primary that answers unasked, and goes on, can't be told apart any more: both legs, one authority, for life.

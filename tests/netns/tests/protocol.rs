@@ -134,6 +134,25 @@ fn a_client_that_resets_leaves_nothing_behind() -> Result<()> {
 }
 
 /// T13: a client's port that is used again right away is a new connection, however the last one ended.
+/// The server closes a connection that is idle, and the client asks all the same: it is told by a reset, as by the server's own
+/// kernel, and neither side does what it asked.
+#[test]
+fn a_request_behind_the_servers_close_is_reset() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    let mut stream = connect(&scene)?;
+    stream.write_all(append("idle", "one").as_bytes())?;
+    read_until(&mut stream, "\r\n\r\n")?;
+    both_have(&scene, "idle", &["one"])?;
+    scene.servers[0] = None;
+    wait_for("the end", SOON, || stream.read(&mut [0; 512]).is_ok_and(|bytes| bytes == 0))?;
+    stream.write_all(append("idle", "two").as_bytes())?;
+    wait_for("the reset", SOON, || stream.take_error().is_ok_and(|error| error.is_some()))?;
+    let status = scene.gateway.status()?;
+    ensure!(status["open_writes"] == 0 && status["shadow"]["in_sync"] == true, "{status}");
+    ensure!(scene.lists(Host::Shadow)?.get("idle").is_some_and(|list| list == &["one"]), "the mirror did it");
+    Ok(())
+}
+
 #[test]
 fn a_client_port_is_used_again() -> Result<()> {
     let scene = Scene::new()?.joined()?;
