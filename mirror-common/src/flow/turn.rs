@@ -41,7 +41,8 @@ pub(super) const KEPT: u8 = 0xfe;
 /// [`begin_turn`]: as chosen, ahead of what that leg owes. What is less is a verdict's number.
 pub(super) const AHEAD: u8 = 0xfd;
 
-/// A turn begins, or must wait, or its connection is over: then the number of the verdict is returned. A subprogram of its own, as its frame is large.
+/// A turn begins, or must wait, or its connection is over: then the verdict's number is returned. A subprogram of its own, as its
+/// frame is large.
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn begin_turn<S: Switch>(
     flow: &mut Flow,
