@@ -288,6 +288,17 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_is_cut_to_all_reads_and_chooses_by_client_only_where_it_is_said() {
+        let word = SwitchWord::initial();
+        assert_eq!(
+            [9_999, 10_000, 20_000].map(|weight| word.with_weight(weight).weight()),
+            [9_999, 10_000, 10_000]
+        );
+        assert!(!word.sticky() && word.with_sticky(true).sticky());
+        assert!(!word.with_sticky(true).with_sticky(false).sticky());
+    }
+
+    #[test]
     fn only_a_member_without_authority_can_fall_out_of_sync() {
         let word = SwitchWord::initial().with_member(Side::Shadow, true).with_weight(5_000).with_frozen(true);
         assert_eq!(word.out_of_sync(Side::Primary), None);

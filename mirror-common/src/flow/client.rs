@@ -145,7 +145,7 @@ pub(super) fn shown_window(flow: &Flow) -> u16 {
     if (bytes as i32) < 0 {
         return 0;
     }
-    let field = bytes >> (flow.shown_scale());
+    let field = bytes >> flow.shown_scale();
     if field > 0xffff { 0xffff } else { field as u16 }
 }
 
@@ -215,7 +215,7 @@ fn probe(flow: &mut Flow, seg: &Segment, step: &mut Step) {
     for side in Side::BOTH {
         let leg = flow.leg(side);
         // Less room than the client's window field can say is none, either.
-        let shut = seq::lt(leg.edge, flow.client_next.wrapping_add(1 << (flow.shown_scale())));
+        let shut = seq::lt(leg.edge, flow.client_next.wrapping_add(1 << flow.shown_scale()));
         if leg.state == leg_state::OPEN && (shut || side as u8 == authority as u8) {
             let mut probe = forward(flow, side, seg);
             // In the leg's view, too, it must lie just before what the leg expects.

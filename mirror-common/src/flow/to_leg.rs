@@ -21,7 +21,7 @@ pub(super) fn leg_ack(flow: &Flow, side: Side) -> u32 {
 fn leg_window(flow: &Flow, side: Side) -> u16 {
     let leg = flow.leg(side);
     if flow.answerer() as u32 == side as u32 && !flow.has(Flow::RETURNING) {
-        let field = (u32::from(flow.client_window) << (flow.client_scale())) >> (leg.told & 15);
+        let field = (u32::from(flow.client_window) << flow.client_scale()) >> (leg.told & 15);
         if field > 0xffff { 0xffff } else { field as u16 }
     } else {
         0xffff

@@ -51,8 +51,16 @@ fn in_a_crowd_half_open_connections_make_room() {
     is(&step, Verdict::HalfOpen);
     assert_eq!((due, step.to_client.kind), (Due::Emit, emit::NONE));
     assert_eq!(step.to_leg.map(|emit| emit.flags), [tcp::RST | tcp::ACK; 2]);
-    scene.now_ms += 400;
     assert_eq!(scene.sweeps().0, Due::Nothing, "without a crowd there is time for late segments");
+    assert_eq!(scene.sweeps_as(crowd).0, Due::Free);
+    // What a client has ended makes room soon, too.
+    let mut scene = Scene::established(true);
+    let reset = Segment { seq: ISS + 1, flags: tcp::RST, ..scene.segment() };
+    is(&scene.client_sends(&reset), Verdict::Reset);
+    scene.now_ms += 399;
+    assert_eq!(scene.sweeps_as(crowd).0, Due::Nothing);
+    scene.now_ms += 1;
+    assert_eq!(scene.sweeps().0, Due::Nothing);
     assert_eq!(scene.sweeps_as(crowd).0, Due::Free);
     // The server hasn't: that is nobody's fault, where there is a flood.
     let mut scene = Scene::open(true);

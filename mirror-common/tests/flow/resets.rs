@@ -1,7 +1,7 @@
 //! SYN and RST where nobody expects them.
 
 use super::*;
-use mirror_common::flow::flow_state;
+use mirror_common::flow::{Due, flow_state, on_sweep, sweep};
 
 const FIN: u8 = tcp::FIN | tcp::ACK;
 /// The least number that a SYN behind the client's FIN may have.
@@ -195,4 +195,28 @@ fn a_write_that_waits_for_its_leg_is_lost_with_the_client() {
     is(&scene.client(0, WRITE, 0), Verdict::HeldDialling);
     is(&scene.client_says(tcp::RST | tcp::ACK, WRITE.len(), 0), Verdict::Reset);
     assert!(!scene.word.member(Side::Shadow));
+}
+
+/// A reset isn't acknowledged: a client that says nothing is told once more, where it is known to be, and no third time.
+#[test]
+fn a_silent_client_is_told_of_its_end_once_more() {
+    let mut scene = Scene::established(false);
+    is(&scene.client(0, READ, 0), Verdict::Forwarded);
+    scene.server(Side::Primary, 0, &ANSWER[..9], READ.len());
+    let reset = Segment { seq: SERVER_ISS[0] + 1 + 9, flags: tcp::RST, ..scene.segment() };
+    is(&scene.server_sends(Side::Primary, &reset), Verdict::Reset);
+    let mut sweeps = |ms: u32| {
+        scene.now_ms += ms;
+        let mut due = Due::Nothing;
+        let step = scene.run(|flow, terms, step| due = on_sweep(flow, sweep::ACT, terms, step));
+        (due, step)
+    };
+    assert_eq!(sweeps(199).0, Due::Nothing);
+    let (due, step) = sweeps(1);
+    is(&step, Verdict::ResetStale);
+    let told = step.to_client;
+    assert_eq!((due, told.kind, told.flags), (Due::Emit, emit::BARE, tcp::RST | tcp::ACK));
+    assert_eq!((told.seq, told.ack), (SERVER_ISS[0] + 1, ISS + 1 + READ.len() as u32));
+    assert_eq!(sweeps(200).0, Due::Nothing);
+    assert_eq!(sweeps(1_600).0, Due::Free);
 }
