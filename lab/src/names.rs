@@ -28,6 +28,8 @@ use crate::net::Namespace;
 pub const PORT: u16 = 53;
 /// A server looks so often whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
+/// Bytes of datagrams that wait for a server whose thread must wait for a core: what finds no room is lost.
+const ROOM: usize = 8 << 20;
 /// Longest message without extensions (RFC 1035, 2.3.4).
 const LONGEST: usize = 512;
 
@@ -55,6 +57,8 @@ impl NameServer {
         let socket =
             namespace.run(|| UdpSocket::bind(listen))?.with_context(|| format!("listen on {listen}"))?;
         socket.set_read_timeout(Some(LOOK))?;
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, ROOM)
+            .context("have more room than any program may")?;
         let mut server =
             Self { records: Arc::default(), ends: Arc::default(), silent: Arc::default(), thread: None };
         let (records, ends) = (Arc::clone(&server.records), Arc::clone(&server.ends));

@@ -301,7 +301,7 @@ pub fn lapse(
     let age = now_ns.wrapping_sub(exchange.asked_ns);
     let mut all = 0;
     let writes = exchange.flags & Exchange::WRITES != 0;
-    let overdue = age > stall_ns(service) || idle >= TIMEOUT_NS;
+    let overdue = age as i64 > stall_ns(service) as i64 || idle >= TIMEOUT_NS;
     if unanswered && writes && mirror && exchange.answered(authority) > 0 && overdue {
         all |= due::OUT_OF_SYNC;
     }
