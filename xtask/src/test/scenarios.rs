@@ -57,12 +57,14 @@ const ONCE: [&str; 16] = [
 
 /// Scenarios of several busy processes, with bounds in time, or that count what is sent again: on few cores, side by side, they
 /// would measure each other. The others wait more than they work, and run two at a time.
-const ALONE: [&str; 13] = [
+const ALONE: [&str; 15] = [
     "bad_shadow",
     "captures",
     "clients",
     "daemon",
     "daemon_moves",
+    "demo_migration",
+    "forged",
     "hostile",
     "loss",
     "measured",
