@@ -113,7 +113,12 @@ impl Host {
 
     /// The hardware address of the host's `eth0` (`gateway == false`), or of the gateway's end of that link.
     pub fn mac(self, gateway: bool) -> String {
-        format!("02:00:00:00:{:02x}:{:02x}", self.net(), if gateway { 1 } else { 2 })
+        self.mac_octets(gateway).map(|octet| format!("{octet:02x}")).join(":")
+    }
+
+    /// The same as it lies in a frame.
+    pub const fn mac_octets(self, gateway: bool) -> [u8; 6] {
+        [2, 0, 0, 0, self.net(), if gateway { 1 } else { 2 }]
     }
 }
 

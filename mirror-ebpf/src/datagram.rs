@@ -25,7 +25,7 @@ use crate::{
     atomic, carry, count,
     decide::{self, Words},
     lookup,
-    maps::{AWAITED, CONFIG, EXCHANGES, Scratch},
+    maps::{AWAITED, EXCHANGES, Scratch},
     packet::{self, Skb, UDP_HEADERS},
 };
 
@@ -206,7 +206,7 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
             }
         }
     }
-    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
+    let secret = lookup::secret();
     let client = u64::from(key.client.saddr) << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id);
     let mut drawn = mix(secret ^ now_ns ^ client.rotate_left(side as u32));
     for _ in 0..TRIES {

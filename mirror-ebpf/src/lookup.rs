@@ -21,20 +21,29 @@ use crate::{
 
 const NOEXIST: u64 = 1;
 
-/// The service that an address and port belong to.
+/// Mixed into whatever nobody outside may guess.
 #[inline(always)]
-pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
-    let key = ServiceKey { addr, port, protocol: 6 };
+pub fn secret() -> u64 {
+    CONFIG.get(0).map_or(0, |config| config.secret)
+}
+
+#[inline(always)]
+fn of_protocol(protocol: u16, addr: u32, port: u16) -> Option<&'static Service> {
+    let key = ServiceKey { addr, port, protocol };
     // SAFETY: the daemon changes services by whole entries; a torn read is as good as a packet that came earlier.
     unsafe { SERVICES.get(&key) }
+}
+
+/// The service of connections that an address and port belong to.
+#[inline(always)]
+pub fn service(addr: u32, port: u16) -> Option<&'static Service> {
+    of_protocol(6, addr, port)
 }
 
 /// The service of datagrams that an address and port belong to.
 #[inline(always)]
 pub fn datagram_service(addr: u32, port: u16) -> Option<&'static Service> {
-    let key = ServiceKey { addr, port, protocol: udp::PROTOCOL };
-    // SAFETY: as above.
-    unsafe { SERVICES.get(&key) }
+    of_protocol(udp::PROTOCOL, addr, port)
 }
 
 /// Since when a service's sides have answered nothing.
@@ -149,10 +158,9 @@ fn chosen(service: &Service, side: u32, client: &Tuple, last: u32) -> u32 {
     if service.flags & Service::POOLED == 0 {
         return 0;
     }
-    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
     let port = if service.flags & Service::BY_CLIENT == 0 { Some(client.sport) } else { None };
     let tries = backend::tries(last);
-    let key = backend::key(secret, client.saddr, port);
+    let key = backend::key(secret(), client.saddr, port);
     backend::with_backend(0, mirror_choose(service.pools.wrapping_add(side & 1), key, tries), tries)
 }
 
@@ -170,10 +178,9 @@ pub fn release(service: &Service, side: u32, client: &Tuple, port: u32) {
 /// the port's last.
 #[inline(always)]
 fn first_number(service: &Service, side: u32, port: u32, now_ns: u64) -> u32 {
-    let secret = CONFIG.get(0).map_or(0, |config| config.secret);
     let (addr, _) = server(service, side, port);
     let key = (u64::from(addr) << 32) | u64::from(port);
-    (weight::mix(key ^ secret) as u32).wrapping_add((now_ns >> 12) as u32)
+    (weight::mix(key ^ secret()) as u32).wrapping_add((now_ns >> 12) as u32)
 }
 
 /// Claims a port for a leg: the client's own where its server sees the client's address, else the oldest free one whose

@@ -212,10 +212,11 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     let wanted = bare.wanted().context("a policy without a process")?;
     let scale = bare.scale.as_ref().context("a policy without a scale")?;
     let webhook = bare.events.webhooks.first().context("a policy without a webhook")?;
+    let variant = |value: &dyn std::fmt::Debug| format!("`\"{}\"`", kebab(&format!("{value:?}")));
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
         "stall" => time(bare.stall),
-        "pressure" => format!("`\"{}\"`", kebab(&format!("{:?}", bare.pressure))),
+        "pressure" => variant(&bare.pressure),
         "pressure_budget" => time(bare.pressure_budget.get()),
         "freeze" => time(bare.freeze),
         "join_deadline" => time(bare.join_deadline),
@@ -226,14 +227,14 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "flows" => bare.flows.get().to_string(),
         "hold_frames" => bare.hold_frames.to_string(),
         "hold_bytes" => bare.hold_bytes.to_string(),
-        "hook" => format!("`\"{:?}\"`", bare.hook).to_lowercase(),
-        "unsettled" => format!("`\"{:?}\"`", bare.unsettled).to_lowercase(),
-        "affinity" => format!("`\"{:?}\"`", bare.service.affinity).to_lowercase(),
+        "hook" => variant(&bare.hook),
+        "unsettled" => variant(&bare.unsettled),
+        "affinity" => variant(&bare.service.affinity),
         // A side has them, or it has `address`.
         "addresses" => "none".to_owned(),
-        "protocol" => format!("`\"{:?}\"`", bare.service.protocol).to_lowercase(),
-        "order" => format!("`\"{:?}\"`", bare.order).to_lowercase(),
-        "weight_by" => format!("`\"{:?}\"`", bare.weight_by).to_lowercase(),
+        "protocol" => variant(&bare.service.protocol),
+        "order" => variant(&bare.order),
+        "weight_by" => variant(&bare.weight_by),
         "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),
         "lost_legs" => bare.breaker.lost_legs.to_string(),
         "window" => time(bare.breaker.window),
@@ -252,7 +253,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "cool_down" => time(bare.migration.cool_down),
         "attempts" => bare.migration.attempts.to_string(),
         "retry" => time(bare.migration.retry),
-        "cutover" => format!("`\"{:?}\"`", bare.migration.cutover).to_lowercase(),
+        "cutover" => variant(&bare.migration.cutover),
         "standby" => time(bare.migration.standby),
         "unhealthy" => time(bare.migration.unhealthy),
         "judge" | "throughput" => "docs/STATISTICS.md has them".to_owned(),
@@ -270,7 +271,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "copy" if wanted.copies.is_empty() => "none".to_owned(),
         "empty" if wanted.empty.is_empty() => "none".to_owned(),
         "egress" if wanted.egress.is_empty() => "none".to_owned(),
-        "health" => format!("`\"{:?}\"`", wanted.check).to_lowercase(),
+        "health" => variant(&wanted.check),
         "health_deadline" => time(Duration::from_millis(wanted.deadline_ms)),
         _ => bail!("say here what the field {name} is when it is left out"),
     };

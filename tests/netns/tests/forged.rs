@@ -23,15 +23,9 @@ const FLOWS: u16 = 1_024;
 const FORGED: usize = 2_000;
 const SERVICE: SocketAddrV4 = SocketAddrV4::new(VIP, SERVICE_PORT);
 
-/// Hardware addresses of the lab: the gateway's of the link to `host`, and the host's.
-const fn macs(host: Host) -> ([u8; 6], [u8; 6]) {
-    let net = host.address().octets()[2];
-    ([2, 0, 0, 0, net, 2], [2, 0, 0, 0, net, 1])
-}
-
 /// A frame from `host` to the gateway.
 fn frame(host: Host, from: Ipv4Addr, to: Ipv4Addr, tcp: TcpHeader, payload: &[u8]) -> Result<Vec<u8>> {
-    let (own, gateway) = macs(host);
+    let (own, gateway) = (host.mac_octets(false), host.mac_octets(true));
     let builder = PacketBuilder::ethernet2(own, gateway).ipv4(from.octets(), to.octets(), 64).tcp_header(tcp);
     let mut frame = Vec::new();
     builder.write(&mut frame, payload)?;
