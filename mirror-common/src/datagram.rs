@@ -293,7 +293,7 @@ pub fn lapse(
     let side = Side::from_bit(awaited.side as u32);
     let mirror = side as u8 != authority as u8;
     let Some(exchange) = exchange else {
-        // It made room for another one before this side had answered; or it is being made.
+        // It is lost (another one like it came in between); or it is being made.
         let owes = if mirror && awaited.writes != 0 { due::OUT_OF_SYNC } else { 0 };
         return if idle < TIMEOUT_NS { 0 } else { due::FREE | owes };
     };

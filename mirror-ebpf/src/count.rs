@@ -97,6 +97,22 @@ pub fn carried(scratch: &Scratch, from: u32) {
     }
 }
 
+/// Counts the payload of a datagram that goes to a side.
+#[inline(always)]
+pub fn asked(side: u32, payload: u32) {
+    let Some(carried) = CARRIED.get_ptr_mut(0) else { return };
+    // SAFETY: as in `carried`.
+    unsafe { (*carried).requests[side as usize & 1] += u64::from(payload) };
+}
+
+/// Counts the payload of a datagram that a side has answered with.
+#[inline(always)]
+pub fn answered(side: u32, payload: u32) {
+    let Some(carried) = CARRIED.get_ptr_mut(0) else { return };
+    // SAFETY: as in `carried`.
+    unsafe { (*carried).answers[side as usize & 1] += u64::from(payload) };
+}
+
 /// Counts how a compared turn came out, and tells of it: of each difference, and of some of the others.
 #[inline(never)]
 pub fn turn(scratch: &Scratch, app: u32, slot: u32, generation: u32) {

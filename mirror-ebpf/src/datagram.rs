@@ -9,7 +9,7 @@ mod lapse;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use mirror_common::{
     abi::{
-        Service, Tuple, nat,
+        Endpoint, Service, Tuple, nat,
         six::is_alias,
         udp::{Awaited, Exchange, ExchangeKey},
     },
@@ -29,7 +29,7 @@ use crate::{
     packet::{self, Skb, UDP_HEADERS},
 };
 
-pub use lapse::lapse;
+pub use lapse::{forget, lapse};
 
 const NOEXIST: u64 = 1;
 /// Ports that are tried for a question: with nine of ten in use, one of two questions in three finds one.
@@ -113,12 +113,8 @@ fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, w
     if both && !mirrored && question.class != Class::Read && words.out_of_sync(Side::from_bit(other)) {
         tell_out_of_sync(scratch, service.app, other);
     }
-    match EXCHANGES.get_ptr_mut(&scratch.exchange_key) {
-        // SAFETY: a record that another one may have taken the place of: then that one's answers find it named no more. What
-        // another CPU adds meanwhile is an answer to the same question.
-        Some(known) => unsafe { *known = scratch.exchange },
-        None if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_ok() => {}
-        None => return dropped(Verdict::DatagramPortsFull),
+    if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_err() {
+        return dropped(Verdict::DatagramPortsFull);
     }
     count::verdict(match (both, mirrored) {
         (false, _) => Verdict::DatagramForwarded,
@@ -127,9 +123,11 @@ fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, w
     });
     if mirrored {
         address(scratch, service, other);
+        count::asked(other, scratch.payload);
         send(skb, scratch, 0);
     }
     address(scratch, service, heard);
+    count::asked(heard, scratch.payload);
     send(skb, scratch, 1)
 }
 
@@ -193,7 +191,7 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
     let writes = scratch.exchange.flags & Exchange::WRITES;
     scratch.awaited = Awaited { key, last_ns: now_ns, side: side as u8, writes, ..Awaited::default() };
     let last = scratch.exchange.ports[side];
-    scratch.out = Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: last.to_be() };
+    scratch.out = answer_tuple(end, last);
     if last != 0
         && let Some(awaited) = AWAITED.get_ptr_mut(&scratch.out)
     {
@@ -221,6 +219,12 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
     false
 }
 
+/// Addresses and ports of a server's answer to a question that left from a port.
+#[inline(always)]
+fn answer_tuple(end: &Endpoint, port: u16) -> Tuple {
+    Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: port.to_be() }
+}
+
 /// A server's datagram to a port that a question has left from.
 #[inline(never)]
 fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
@@ -237,7 +241,7 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
     let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else {
         return dropped(Verdict::AnswerStale);
     };
-    // SAFETY: as in `ask`.
+    // SAFETY: a record that another one may have taken the place of: then that one is measured wrongly, or its client asks again.
     let exchange = unsafe { &mut *exchange };
     let port = u16::from_be(scratch.tuple.dport);
     if exchange.ports[side as usize & 1] != port || !answers(service, key.id, scratch.message) {
@@ -257,15 +261,19 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
         measure(skb, scratch, service.app, exchange, answer);
     }
     if let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) {
-        // SAFETY: as in `ask`.
+        // SAFETY: as in `chosen`.
         let since = unsafe { &mut (*silence).since_ns[side as usize & 1] };
         if *since != 0 {
             *since = 0;
         }
     }
+    count::answered(side as u32, scratch.payload);
     if is_dns(service) {
         // There is one answer to a question: its port is free.
         let _ = AWAITED.remove(&scratch.tuple);
+        if !exchange.owes(side.other()) {
+            let _ = EXCHANGES.remove(&scratch.exchange_key);
+        }
     } else {
         // SAFETY: as in `claim`.
         unsafe { (*awaited).last_ns = scratch.now_ns };
@@ -291,7 +299,7 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     let client = key.client;
     let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
-    // SAFETY: as in `ask`.
+    // SAFETY: as in `answer`.
     let Some(exchange) = (unsafe { EXCHANGES.get(&scratch.exchange_key) }) else { return NOT_OURS };
     let named = exchange.ports[side as usize & 1] == u16::from_be(scratch.tuple.dport);
     let heard = exchange.heard as u32 == side as u32;

@@ -318,6 +318,13 @@ pub fn mirror_lapse(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
+/// Run by the daemon: visits the questions that may have nobody who waits for an answer.
+#[xdp]
+pub fn mirror_forget(_ctx: XdpContext) -> u32 {
+    let _ = datagram::forget();
+    xdp_action::XDP_DROP
+}
+
 /// Run by the daemon for each queued flow, with a stand-in packet of 54 bytes.
 #[classifier]
 pub fn mirror_emit(ctx: TcContext) -> i32 {

@@ -11,7 +11,7 @@ use mirror_common::{
         Tuple,
         backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
-        udp::{Awaited, Exchange, ExchangeKey, MAX_EXCHANGES, Silence},
+        udp::{AWAITED_A_SERVICE, Awaited, Exchange, ExchangeKey, Silence},
     },
     datagram::Message,
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
@@ -161,14 +161,15 @@ pub static FREE_CLIENTS: Queue<u32, { DEFAULT_FLOWS as usize }> = Queue::new();
 #[btf_map]
 pub static POOLS: Array<Pool, { 2 * MAX_SERVICES as usize }> = Array::new();
 
-/// Writer: the datapath. Least recently used: questions are the clients' to ask, and the oldest has been answered, or given up.
+/// Writer: the datapath; whoever sees that no answer is awaited any more removes it. Not least recently used: the kernel takes
+/// newcomers that nobody has looked up yet before what was answered long ago.
 #[btf_map]
-pub static EXCHANGES: LruHashMap<ExchangeKey, Exchange, { MAX_EXCHANGES as usize }> = LruHashMap::new();
+pub static EXCHANGES: HashMap<ExchangeKey, Exchange, { AWAITED_A_SERVICE as usize }> = HashMap::new();
 
 /// Writer: the datapath, of what it has claimed by `NOEXIST`; whoever sees that it is over removes it. Not least recently used:
 /// an entry that made room for another would hide that an answer is owed.
 #[btf_map]
-pub static AWAITED: HashMap<Tuple, Awaited, { 2 * MAX_EXCHANGES as usize }> = HashMap::new();
+pub static AWAITED: HashMap<Tuple, Awaited, { AWAITED_A_SERVICE as usize }> = HashMap::new();
 
 /// Writer: the datapath, of what the daemon has put there. Since when which side answers nothing.
 #[btf_map]

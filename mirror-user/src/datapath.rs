@@ -31,6 +31,12 @@ pub use turns::{Answers, Pairs, Turns};
 
 use crate::{object, policy::Policy, words::Words};
 
+/// The program that looks for datagrams that aren't answered, ...
+const LAPSE: &str = "mirror_lapse";
+/// ... and the one that looks for what nobody waits for: once in so many.
+const FORGET: &str = "mirror_forget";
+const LAPSES_A_FORGETTING: u32 = 64;
+
 /// The loaded kernel side.
 pub struct Datapath {
     bpf: Ebpf,
@@ -42,6 +48,8 @@ pub struct Datapath {
     flows: u32,
     /// The service has datagrams.
     datagrams: bool,
+    /// How often it was looked for answers that don't come.
+    lapses: u32,
     /// After how long a turn is unanswered.
     unanswered_us: u32,
     /// Each side's servers of each service.
@@ -90,8 +98,7 @@ impl Datapath {
         }
         let clients = if policy.service.has_six() { flows } else { 1 };
         let datagrams = policy.service.has_datagrams();
-        let exchanges = if datagrams { udp::exchanges(flows) } else { 1 };
-        let awaited = if datagrams { 2 * exchanges } else { 1 };
+        let awaited = if datagrams { udp::AWAITED_A_SERVICE } else { 1 };
         let sizes = [
             (maps::FLOWS, flows),
             (maps::SLOTS, flows),
@@ -100,7 +107,7 @@ impl Datapath {
             (maps::CLIENTS, clients),
             (maps::CLIENT_ALIASES, clients),
             (maps::FREE_CLIENTS, clients),
-            (maps::EXCHANGES, exchanges),
+            (maps::EXCHANGES, awaited),
             (maps::AWAITED, awaited),
         ];
         for (name, size) in sizes {
@@ -117,7 +124,7 @@ impl Datapath {
             let program: &mut SchedClassifier = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
-        for name in ["mirror_sweep", "mirror_lapse"] {
+        for name in ["mirror_sweep", LAPSE, FORGET] {
             let program: &mut Xdp = bpf.program_mut(name).context(name)?.try_into()?;
             program.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
@@ -129,6 +136,7 @@ impl Datapath {
             fresh,
             flows,
             datagrams,
+            lapses: 0,
             unanswered_us,
             crowded: false,
             placed: Vec::new(),
@@ -174,14 +182,18 @@ impl Datapath {
         Ok(total)
     }
 
-    /// Looks for datagrams that aren't answered, where the service has any.
+    /// Looks for datagrams that aren't answered, where the service has any; now and then for what is kept of others.
     ///
     /// # Errors
-    /// When the kernel refuses to run the program.
+    /// When the kernel refuses to run a program.
     pub fn lapse(&mut self) -> Result<()> {
-        if self.datagrams {
-            let program: &mut Xdp =
-                self.bpf.program_mut("mirror_lapse").context("mirror_lapse")?.try_into()?;
+        if !self.datagrams {
+            return Ok(());
+        }
+        self.lapses += 1;
+        let forgets = self.lapses.is_multiple_of(LAPSES_A_FORGETTING);
+        for name in [Some(LAPSE), forgets.then_some(FORGET)].into_iter().flatten() {
+            let program: &mut Xdp = self.bpf.program_mut(name).context(name)?.try_into()?;
             program.test_run(TestRunOptions { data_in: Some(&stand_in()), ..TestRunOptions::default() })?;
         }
         Ok(())

@@ -64,7 +64,7 @@ pub const CLIENT_ALIASES: &str = "CLIENT_ALIASES";
 pub const FREE_CLIENTS: &str = "FREE_CLIENTS";
 /// Array of [`super::backend::Pool`], two a service: both sides' servers.
 pub const POOLS: &str = "POOLS";
-/// LRU hash of [`super::udp::ExchangeKey`] to [`super::udp::Exchange`].
+/// Hash of [`super::udp::ExchangeKey`] to [`super::udp::Exchange`].
 pub const EXCHANGES: &str = "EXCHANGES";
 /// Hash of [`super::Tuple`], a server's datagram's as it comes in, to [`super::udp::Awaited`].
 pub const AWAITED: &str = "AWAITED";

@@ -6,13 +6,9 @@ use crate::switch_word::Side;
 /// IP protocol number (RFC 768).
 pub const PROTOCOL: u16 = 17;
 
-/// Exchanges at most: each takes a port of each side's, and there are no more of those.
-pub const MAX_EXCHANGES: u32 = 65_536;
-
-/// How many exchanges the maps have room for beside so many flows.
-pub const fn exchanges(flows: u32) -> u32 {
-    if flows < MAX_EXCHANGES { flows } else { MAX_EXCHANGES }
-}
+/// Elements of [`super::maps::AWAITED`] for each service of datagrams: every port of both sides, so that a side that answers
+/// nothing leaves the other one its room. [`super::maps::EXCHANGES`] has as many: each is awaited by one element at least.
+pub const AWAITED_A_SERVICE: u32 = 2 * 65_536;
 
 /// Key in [`super::maps::PEERS`] of datagrams' fragments from a server to an address of ours, or from anywhere (0) to a
 /// service's: they have no port to look for.
@@ -47,7 +43,7 @@ pub struct Exchange {
     pub answer_us: [u32; 2],
     /// [`crate::flow::Writes::begun`] when it was asked.
     pub clock: u32,
-    /// Ports that the question left from, in host order; 0: that side wasn't asked.
+    /// Ports that the question left from, in host order; 0: that side wasn't asked, or is awaited no more.
     pub ports: [u16; 2],
     /// Bytes of each first answer's payload.
     pub lengths: [u16; 2],
@@ -85,6 +81,12 @@ impl Exchange {
     #[inline(always)]
     pub const fn asked(&self, side: Side) -> bool {
         self.ports[side as usize & 1] != 0
+    }
+
+    /// Whether a side was asked, and hasn't answered.
+    #[inline(always)]
+    pub const fn owes(&self, side: Side) -> bool {
+        self.asked(side) && self.answered(side) == 0
     }
 }
 

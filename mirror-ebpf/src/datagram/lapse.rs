@@ -4,13 +4,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
 use mirror_common::{
-    abi::{Tuple, udp::Awaited},
+    abi::{
+        Service, Tuple,
+        udp::{Awaited, Exchange, ExchangeKey},
+    },
     datagram::{self, TIMEOUT_NS, due},
     flow::{LossReason, Measured, Step, Switch},
     protocol::http1::status::Statuses,
     switch_word::Side,
 };
 
+use super::answer_tuple;
 use crate::{
     count,
     decide::{self, Words},
@@ -84,6 +88,62 @@ unsafe extern "C" fn visit(
     count::step(step, service.app, 0, 0);
     if all & due::FREE != 0 {
         let _ = AWAITED.remove(&scratch.tuple);
+        if let Some(exchange) = named
+            && !is_awaited(service, &scratch.exchange_key, exchange)
+        {
+            let _ = EXCHANGES.remove(&scratch.exchange_key);
+        }
+    }
+    0
+}
+
+/// Whether an answer to an exchange is awaited.
+#[inline(always)]
+fn is_awaited(service: &Service, key: &ExchangeKey, exchange: &Exchange) -> bool {
+    let by = |side: Side| {
+        let tuple = answer_tuple(&service.endpoints[side as usize & 1], exchange.ports[side as usize & 1]);
+        // SAFETY: a claimed entry names its exchange for as long as it is there.
+        exchange.asked(side) && unsafe { AWAITED.get(&tuple) }.is_some_and(|awaited| awaited.key == *key)
+    };
+    by(Side::Primary) || by(Side::Shadow)
+}
+
+/// Removes exchanges that nobody awaits an answer to. Whoever takes the last answer, or gives it up, does that; but a question
+/// that is asked again at that very moment on another CPU may come out with a port that is free already.
+#[inline(always)]
+pub fn forget() -> Option<()> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a helper without preconditions.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let mut context = Context { scratch, now_ns };
+    let map = (&raw const EXCHANGES).cast_mut().cast();
+    // SAFETY: the callback and its context outlive the call.
+    unsafe { bpf_for_each_map_elem(map, look as *mut c_void, (&raw mut context).cast(), 0) };
+    Some(())
+}
+
+unsafe extern "C" fn look(
+    _map: *mut c_void,
+    key: *const ExchangeKey,
+    exchange: *const Exchange,
+    context: *mut c_void,
+) -> i64 {
+    // SAFETY: the kernel hands on what `forget` gave it, which outlives the loop; key and value stay while the callback runs.
+    let (scratch, now_ns, exchange) = unsafe {
+        let context = &*context.cast::<Context>();
+        (&mut *context.scratch, context.now_ns, *exchange)
+    };
+    // SAFETY: as above.
+    scratch.exchange_key = unsafe { *key };
+    let key = &scratch.exchange_key;
+    // Another CPU's clock may be ahead.
+    if (now_ns.wrapping_sub(exchange.asked_ns) as i64) < TIMEOUT_NS as i64 {
+        return 0;
+    }
+    let awaited = lookup::datagram_service(key.client.daddr, key.client.dport)
+        .is_some_and(|service| is_awaited(service, key, &exchange));
+    if !awaited {
+        let _ = EXCHANGES.remove(key);
     }
     0
 }

@@ -208,7 +208,7 @@ impl Stage {
         self.insert(maps::EXCHANGES, *key, exchange)
     }
 
-    /// Takes an exchange away, as one that is less recently used.
+    /// Takes an exchange away, as nothing but a race would.
     ///
     /// # Errors
     /// If there is none.
@@ -278,7 +278,19 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses the program.
     pub fn lapse(&mut self) -> Result<()> {
-        let program: &mut Xdp = self.bpf.program_mut("mirror_lapse").context("mirror_lapse")?.try_into()?;
+        self.visit("mirror_lapse")
+    }
+
+    /// Forgets exchanges that nobody waits for.
+    ///
+    /// # Errors
+    /// If the kernel refuses the program.
+    pub fn forget(&mut self) -> Result<()> {
+        self.visit("mirror_forget")
+    }
+
+    fn visit(&mut self, name: &'static str) -> Result<()> {
+        let program: &mut Xdp = self.bpf.program_mut(name).context(name)?.try_into()?;
         if program.fd().is_err() {
             program.load()?;
         }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use aya::maps::PerCpuArray;
 use mirror_common::{
-    abi::{Service, Tuple, maps, udp::ExchangeKey},
+    abi::{Service, Tuple, maps, udp::{Exchange, ExchangeKey}},
     datagram::{IDLE_NS, SERVFAIL, TIMEOUT_NS},
     flow::{Measured, pair},
     protocol::http1::status,
@@ -364,7 +364,7 @@ fn an_update_that_the_mirror_leaves_unanswered_puts_it_out(scene: &mut Scene<'_>
 }
 
 /// Whether the side has done it nobody knows: the record is gone.
-fn an_update_whose_record_made_room_puts_the_mirror_out(scene: &mut Scene<'_>) -> Result<()> {
+fn an_update_whose_record_is_lost_puts_the_mirror_out(scene: &mut Scene<'_>) -> Result<()> {
     for (opcode, remains) in [(QUERY, true), (UPDATE, false)] {
         scene.word(joined())?;
         let (key, _) = scene.ask(opcode, Verdict::DatagramMirrored)?;
@@ -373,6 +373,55 @@ fn an_update_whose_record_made_room_puts_the_mirror_out(scene: &mut Scene<'_>) -
         scene.stage.lapse()?;
         ensure!(scene.stage.word()?.member(Side::Shadow) == remains, "opcode {opcode}");
     }
+    Ok(())
+}
+
+/// What is kept of a question is gone with the last answer, or with the last that doesn't come: however many were asked, there
+/// is room for the next one.
+fn nothing_is_kept_of_what_is_over(scene: &mut Scene<'_>) -> Result<()> {
+    for opcode in [QUERY, UPDATE] {
+        scene.word(joined())?;
+        let (key, _) = scene.ask(opcode, Verdict::DatagramMirrored)?;
+        scene.answer(&key, PRIMARY, 0, b"", Verdict::AnswerShown)?;
+        ensure!(scene.stage.exchange(&key).is_ok(), "the shadow's answer is compared with it");
+        scene.answer(&key, SHADOW, 0, b"", Verdict::AnswerAbsorbed)?;
+        ensure!(scene.stage.exchange(&key).is_err(), "both have answered");
+    }
+    scene.word(SwitchWord::initial())?;
+    let (key, _) = scene.ask(QUERY, Verdict::DatagramForwarded)?;
+    scene.answer(&key, PRIMARY, 0, b"", Verdict::AnswerShown)?;
+    ensure!(scene.stage.exchange(&key).is_err(), "the one that was asked has answered");
+    for answered in [true, false] {
+        scene.word(joined())?;
+        let (key, _) = scene.ask(QUERY, Verdict::DatagramMirrored)?;
+        if answered {
+            scene.answer(&key, PRIMARY, 0, b"", Verdict::AnswerShown)?;
+        }
+        scene.stage.age(TIMEOUT_NS)?;
+        scene.stage.lapse()?;
+        ensure!(scene.stage.exchange(&key).is_err(), "nobody waits for the shadow any more");
+    }
+    Ok(())
+}
+
+/// What a race leaves behind is found, and nothing that somebody waits for.
+fn what_nobody_waits_for_is_forgotten(scene: &mut Scene<'_>) -> Result<()> {
+    scene.word(joined())?;
+    let (key, _) = scene.ask(QUERY, Verdict::DatagramMirrored)?;
+    let old = |exchange: &mut Exchange| exchange.asked_ns -= TIMEOUT_NS;
+    scene.stage.set_exchange(&key, old)?;
+    scene.stage.forget()?;
+    ensure!(scene.stage.exchange(&key).is_ok(), "both are awaited");
+    scene.answer(&key, PRIMARY, 0, b"", Verdict::AnswerShown)?;
+    scene.stage.forget()?;
+    ensure!(scene.stage.exchange(&key).is_ok(), "the shadow is awaited");
+    scene.stage.await_nothing()?;
+    scene.stage.set_exchange(&key, |exchange| exchange.asked_ns += TIMEOUT_NS)?;
+    scene.stage.forget()?;
+    ensure!(scene.stage.exchange(&key).is_ok(), "it may be in the making");
+    scene.stage.set_exchange(&key, old)?;
+    scene.stage.forget()?;
+    ensure!(scene.stage.exchange(&key).is_err(), "nobody is awaited");
     Ok(())
 }
 
@@ -398,6 +447,7 @@ fn without_identifiers_a_client_keeps_its_ports(scene: &mut Scene<'_>) -> Result
     scene.stage.age(TIMEOUT_NS)?;
     scene.stage.lapse()?;
     ensure!(scene.stage.awaited()?.is_empty(), "{:?}", scene.stage.awaited()?);
+    ensure!(scene.stage.exchange(&key).is_err(), "{:?}", scene.stage.exchange(&key)?);
     Ok(())
 }
 
@@ -419,7 +469,7 @@ fn ports_say_nothing_of_each_other(scene: &mut Scene<'_>) -> Result<()> {
 #[test]
 fn both_sides_get_datagrams_and_the_client_one_sides_answers() -> Result<()> {
     type Scenario = fn(&mut Scene<'_>) -> Result<()>;
-    let scenarios: [(&str, Scenario); 19] = [
+    let scenarios: [(&str, Scenario); 21] = [
         ("alone", alone_the_primary_is_asked_and_heard),
         ("both", both_are_asked_and_the_primary_is_heard),
         ("moved", a_moved_query_is_the_shadows_and_an_update_is_not),
@@ -436,7 +486,9 @@ fn both_sides_get_datagrams_and_the_client_one_sides_answers() -> Result<()> {
         ("compared", what_both_answered_is_compared),
         ("unanswered", an_unanswered_query_is_an_error_of_the_side_that_was_to_answer),
         ("owed", an_update_that_the_mirror_leaves_unanswered_puts_it_out),
-        ("evicted", an_update_whose_record_made_room_puts_the_mirror_out),
+        ("lost", an_update_whose_record_is_lost_puts_the_mirror_out),
+        ("over", nothing_is_kept_of_what_is_over),
+        ("forgotten", what_nobody_waits_for_is_forgotten),
         ("without identifiers", without_identifiers_a_client_keeps_its_ports),
         ("ports", ports_say_nothing_of_each_other),
     ];
