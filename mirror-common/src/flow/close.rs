@@ -82,7 +82,7 @@ pub(super) fn closed(flow: &Flow) -> bool {
 
 /// The client's RST: to both legs, each with its own numbers. A leg that owes a write's answer hears of it only behind
 /// that: a server that is reset may do a request or not, and the other one might decide otherwise. Of a request that isn't
-/// whole neither can.
+/// whole neither can. What an opaque connection asks for isn't known: what the authority has of it the mirror must have, too.
 #[inline(always)]
 pub(super) fn client_reset<S: Switch>(
     flow: &mut Flow,
@@ -103,9 +103,10 @@ pub(super) fn client_reset<S: Switch>(
     }
     step.events = break_off(flow, terms, step);
     // One after the other, not in a loop: the kernel's verifier must see which leg it is.
+    let lacks = flow.has(Flow::OPAQUE) && lacks(flow, terms.switch.word().authority().other());
     let primary = reset_leg_of_client(flow, Side::Primary, seg, step);
     let shadow = reset_leg_of_client(flow, Side::Shadow, seg, step);
-    if primary || shadow {
+    if primary || shadow || lacks {
         put_out(terms, step);
     }
     // From here on nobody hears an answer: what comes is acknowledged, and dropped.
@@ -114,6 +115,14 @@ pub(super) fn client_reset<S: Switch>(
     flow.state = flow_state::ENDED;
     finish_write(flow, false, terms, step);
     step.end(Verdict::Reset);
+}
+
+/// Whether the other leg's server has bytes of the client's that this one's hasn't.
+#[inline(always)]
+fn lacks(flow: &Flow, side: Side) -> bool {
+    let (leg, other) = (flow.leg(side), flow.leg(side.other()));
+    let said = flow.client_next.wrapping_sub(flow.has(Flow::CLIENT_FIN) as u32);
+    leg.state != leg_state::NONE && seq::lt(leg.acked, other.acked) && seq::lt(leg.acked, said)
 }
 
 /// Passes a client's RST on to one leg, or lets it linger. Returns whether the leg will never do a write that it owes.

@@ -169,7 +169,7 @@ pub enum Want {
 /// The reading of one segment: its place, and what was found.
 ///
 /// Counts are of this segment alone. `completed` and the like count *heads*: a message whose head is complete
-/// has a known end (except a chunked answer), which may lie beyond the segment.
+/// has a known end (except a chunked one), which may lie beyond the segment.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Walk {

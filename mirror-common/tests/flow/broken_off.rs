@@ -233,3 +233,77 @@ fn a_mirror_that_gave_a_request_up_is_out_of_sync_when_the_next_one_begins() {
     scene.client(sent, &[&vec![b'a'; 500], HEAD].concat(), 0);
     assert!(!scene.word.member(Side::Shadow));
 }
+
+/// T42: a client that closes while it is answered, and resets as the rest comes, has a whole request at both servers: the one that
+/// has answered has done it, and the other one is followed until it has, too.
+#[test]
+fn a_whole_request_whose_client_resets_in_its_answer_is_still_owed() {
+    let mut scene = Scene::established(true);
+    scene.client(0, READ, 0);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    scene.says(Side::Shadow, tcp::ACK, 0, READ.len());
+    let asked = READ.len() + WRITE.len();
+    for (i, piece) in WRITE.chunks(16).enumerate() {
+        is(&scene.client(READ.len() + 16 * i, piece, ANSWER.len()), Verdict::Mirrored);
+    }
+    let (head, body) = ANSWER.split_at(ANSWER.len() - 2);
+    scene.server(Side::Primary, ANSWER.len(), head, asked);
+    let told = ANSWER.len() + head.len();
+    scene.client_says(FIN, asked, told);
+    scene.server(Side::Primary, told, body, asked + 1);
+    let step = scene.client_says(tcp::RST, READ.len(), told);
+    is(&step, Verdict::Reset);
+    assert_eq!(step.to_leg[1].kind, emit::NONE);
+    assert_eq!(scene.writes, 1);
+}
+
+const CHUNKED: &[u8] = b"PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+
+/// T16: a whole request of chunks is owed, one that isn't whole is not.
+#[test]
+fn an_upload_in_chunks_that_is_reset_is_owed_where_it_is_whole() {
+    for sent in [CHUNKED.len(), CHUNKED.len() - 1, CHUNKED.len() - 8] {
+        let mut scene = Scene::established(true);
+        is(&scene.client(0, &CHUNKED[..sent], 0), Verdict::Mirrored);
+        assert_eq!(scene.writes, 1);
+        let whole = sent == CHUNKED.len();
+        if whole {
+            scene.server(Side::Primary, 0, ANSWER, sent);
+        }
+        is(&scene.client_says(RST, 0, if whole { ANSWER.len() } else { 0 }), Verdict::Reset);
+        if !whole {
+            scene.is_forgotten();
+            continue;
+        }
+        assert_eq!((scene.writes, scene.flow.state), (1, flow_state::ENDED));
+        scene.server(Side::Shadow, 0, ANSWER, sent);
+        scene.is_forgotten();
+    }
+}
+
+/// P1: what an opaque connection asks for isn't known. Where its client resets it, the mirror must have what the authority has.
+#[test]
+fn of_an_opaque_connection_that_is_reset_the_mirror_must_have_what_the_authority_has() {
+    let upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\n\r\n";
+    for (acked, fin, remains) in [
+        ([0, 0], false, true),
+        ([upgrade.len(), 0], false, false),
+        ([0, upgrade.len()], false, true),
+        ([upgrade.len(); 2], false, true),
+        ([upgrade.len() + 1, upgrade.len()], true, true),
+        ([upgrade.len() + 1, 0], true, false),
+    ] {
+        let mut scene = Scene::established(true);
+        scene.client(0, upgrade, 0);
+        assert!(scene.flow.has(Flow::OPAQUE) && scene.writes == 0);
+        if fin {
+            scene.client_says(FIN, upgrade.len(), 0);
+        }
+        for side in Side::BOTH {
+            scene.says(side, tcp::ACK, 0, acked[side as usize]);
+        }
+        let at = acked[0].min(acked[1]);
+        is(&scene.client_says(RST, at, 0), Verdict::Reset);
+        assert_eq!(scene.word.member(Side::Shadow), remains, "{acked:?}");
+    }
+}

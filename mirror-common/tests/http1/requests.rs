@@ -110,9 +110,10 @@ fn h3_method_override_is_a_write() {
 fn h3_ambiguous_framing_is_a_session() {
     let get = "GET / HTTP/1.1";
     let cases: &[&[&str]] = &[
-        &["Transfer-Encoding: chunked"],
         &["Transfer-Encoding: identity"],
-        &["transfer-encoding:chunked"],
+        &["Transfer-Encoding:"],
+        &["Transfer-Encoding: chunked;x"],
+        &["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
         &["Transfer_Encoding: chunked"],
         &["TRANSFER-ENCODING:\tgzip, chunked"],
         &["Content-Length: 5", "Transfer-Encoding: chunked"],
@@ -156,6 +157,40 @@ fn h3_ambiguous_framing_is_a_session() {
     ];
     for fields in cases {
         assert_eq!(head(get, fields).0, Session, "{fields:?}");
+    }
+}
+
+/// T16: an upload whose length isn't known beforehand ends where its chunks do, and it is a write, whatever its method.
+#[test]
+fn t16_chunks_of_a_request_are_followed_to_their_end() {
+    let next = "GET / HTTP/1.1\r\n\r\n";
+    let body = "3\r\nabc\r\n1;x=\"y\"\r\nd\r\n0\r\nA: b\r\n\r\n";
+    for method in ["POST", "GET", "HEAD"] {
+        let text = format!("{method} /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let walk = requests(text.as_bytes());
+        assert_eq!(
+            (walk.class(), walk.begun, walk.completed, walk.idle()),
+            (Some(Write), 1, 1, true),
+            "{text:?}"
+        );
+        let walk = requests(format!("{text}{next}").as_bytes());
+        assert_eq!((walk.begun, walk.completed, walk.last_begin), (2, 2, text.len() as u32));
+        for end in text.len() - body.len()..text.len() {
+            let walk = requests(&text.as_bytes()[..end]);
+            assert_eq!(
+                (walk.completed, walk.idle(), walk.opaque(), walk.answered),
+                (1, false, false, 0),
+                "{end}"
+            );
+        }
+    }
+    let head = "PUT / HTTP/1.1\r\ntransfer-encoding: CHUNKED\r\n\r\n";
+    let walk = requests(format!("{head}1000\r\nabc").as_bytes());
+    assert_eq!((walk.rest(), walk.class()), (0x1000 - 3, Some(Write)));
+    let walk = requests(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(walk.class(), Some(Session), "HTTP/1.0 has no chunks");
+    for bad in ["g\r\n", "5\n", "3\r\nabcd\r\n", "40000000\r\n", "0\r\n A: b\r\n", "1\r\na\n"] {
+        assert_eq!(requests(format!("{head}{bad}").as_bytes()).class(), Some(Session), "{bad:?}");
     }
 }
 

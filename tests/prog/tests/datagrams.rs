@@ -3,7 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use aya::maps::PerCpuArray;
 use mirror_common::{
-    abi::{Service, Tuple, maps, udp::{Exchange, ExchangeKey}},
+    abi::{
+        Service, Tuple, maps,
+        udp::{Exchange, ExchangeKey},
+    },
     datagram::{IDLE_NS, SERVFAIL, TIMEOUT_NS},
     flow::{Measured, pair},
     protocol::http1::status,

@@ -91,8 +91,8 @@ impl Walk {
             if underscored {
                 return;
             }
-        } else if name & (word::UPGRADE | word::TRANSFER_ENCODING) != 0
-            || (underscored && name & word::CONTENT_LENGTH != 0)
+        } else if name & word::UPGRADE != 0
+            || (underscored && name & (word::CONTENT_LENGTH | word::TRANSFER_ENCODING) != 0)
         {
             return self.lose();
         } else if name & word::ODD != 0 {
@@ -117,7 +117,7 @@ impl Walk {
         self.scanner.state = state::LENGTH_FIRST;
     }
 
-    /// Transfer-Encoding of an answer: once, not beside a length, not in HTTP/1.0.
+    /// Transfer-Encoding: once, not beside a length, not in HTTP/1.0.
     #[inline(always)]
     fn begin_coding(&mut self) {
         if self.scanner.flags & (flag::LENGTH | flag::CODED | flag::OLD) != 0 {
@@ -194,7 +194,7 @@ impl Walk {
     #[inline(always)]
     fn end_request_head(&mut self) {
         let flags = self.scanner.flags;
-        let plain = flags & (flag::READ | flag::ODD | flag::LENGTH) == flag::READ;
+        let plain = flags & (flag::READ | flag::ODD | flag::LENGTH | flag::CODED) == flag::READ;
         let class = if plain { Class::Read } else { Class::Write } as u32;
         self.completed_class = self.completed_class.max(class);
         if flags & flag::HEAD != 0 {
@@ -202,7 +202,11 @@ impl Walk {
         }
         self.completed += 1;
         self.close = self.closes() as u32;
-        self.jump(self.scanner.length);
+        if flags & flag::CODED != 0 {
+            self.begin_chunks();
+        } else {
+            self.jump(self.scanner.length);
+        }
     }
 
     #[inline(always)]
@@ -232,8 +236,7 @@ impl Walk {
             self.jump(length);
             self.end_answer();
         } else if coded {
-            self.scanner.state = state::CHUNK_SIZE_FIRST;
-            self.scanner.head_bytes = 0;
+            self.begin_chunks();
         } else {
             self.close = 1;
             self.scanner.state = state::UNTIL_CLOSE;
@@ -264,6 +267,12 @@ impl Walk {
     }
 
     #[inline(always)]
+    fn begin_chunks(&mut self) {
+        self.scanner.state = state::CHUNK_SIZE_FIRST;
+        self.scanner.head_bytes = 0;
+    }
+
+    #[inline(always)]
     pub(super) fn begin_chunk(&mut self) {
         if self.scanner.length == 0 {
             self.scanner.state = state::TRAILER;
@@ -275,7 +284,9 @@ impl Walk {
 
     #[inline(always)]
     pub(super) fn end_chunked(&mut self) {
-        self.end_answer();
+        if self.is_response() {
+            self.end_answer();
+        }
         self.scanner.state = start_of(self.kind);
     }
 

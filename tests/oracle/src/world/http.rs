@@ -41,15 +41,27 @@ impl Request {
         };
         let mut bytes =
             format!("{method} /{} HTTP/1.1\r\nhost: lists\r\nx-id: {}\r\n", self.key, self.id).into_bytes();
-        if self.kind == Kind::Append {
-            bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
-        }
         if self.last {
             bytes.extend_from_slice(b"connection: close\r\n");
         }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(&self.body);
+        match (self.kind, self.chunk()) {
+            (Kind::Append, Some(size)) => {
+                bytes.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
+                put_chunks(&mut bytes, &self.body, size);
+            }
+            (Kind::Append, None) => {
+                bytes.extend_from_slice(format!("content-length: {}\r\n\r\n", self.body.len()).as_bytes());
+                bytes.extend_from_slice(&self.body);
+            }
+            _ => bytes.extend_from_slice(b"\r\n"),
+        }
         bytes
+    }
+
+    /// Bytes of its body's chunks: a third of all bodies have such.
+    fn chunk(&self) -> Option<usize> {
+        let drawn = mix(self.id);
+        drawn.is_multiple_of(3).then_some(1 << (drawn >> 8 & 15))
     }
 }
 
@@ -131,12 +143,7 @@ impl Answer {
             Some(size) => {
                 bytes.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
                 if !dress.head {
-                    for part in body.chunks(size.max(1)) {
-                        bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-                        bytes.extend_from_slice(part);
-                        bytes.extend_from_slice(b"\r\n");
-                    }
-                    bytes.extend_from_slice(b"0\r\n\r\n");
+                    put_chunks(&mut bytes, &body, size);
                 }
             }
             None => {
@@ -148,6 +155,16 @@ impl Answer {
         }
         bytes
     }
+}
+
+/// Writes a body in chunks of so many bytes (RFC 9112, 7.1).
+fn put_chunks(bytes: &mut Vec<u8>, body: &[u8], size: usize) {
+    for part in body.chunks(size.max(1)) {
+        bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+        bytes.extend_from_slice(part);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
 }
 
 /// A head's first line, its fields by name, and its length in bytes.
@@ -170,6 +187,18 @@ impl<'a> Head<'a> {
 
     fn field(&self, name: &str) -> Option<&'a str> {
         self.fields.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// Its message's body, and how many of the bytes behind the head that takes; `None` while it isn't whole.
+    fn body(&self, rest: &[u8], without: bool) -> Result<Option<(Vec<u8>, usize)>, String> {
+        if without {
+            return Ok(Some((Vec::new(), 0)));
+        }
+        if self.field("transfer-encoding").is_some() {
+            return unchunk(rest);
+        }
+        let length = self.number("content-length")? as usize;
+        Ok(rest.get(..length).map(|body| (body.to_vec(), length)))
     }
 
     fn number(&self, name: &str) -> Result<u64, String> {
@@ -197,15 +226,12 @@ pub fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, String> {
         };
         let key = words.next().and_then(|path| path.strip_prefix('/')).and_then(|key| key.parse().ok());
         let key = key.ok_or_else(|| format!("no list: {:?}", head.first))?;
-        let body = if kind == Kind::Append { head.number("content-length")? as usize } else { 0 };
-        if bytes.len() < head.length + body {
+        let Some((body, length)) = head.body(&bytes[head.length..], kind != Kind::Append)? else {
             return Ok(None);
-        }
-        let end = head.length + body;
+        };
         let last = head.field("connection") == Some("close");
-        let body = bytes[head.length..end].to_vec();
         let request = Request { id: head.number("x-id")?, key, kind, body, last };
-        (request, end)
+        (request, head.length + length)
     };
     bytes.drain(..length);
     Ok(Some(request))
@@ -225,21 +251,7 @@ pub fn take_answer(bytes: &mut Vec<u8>, of_head: bool) -> Result<Option<Answer>,
         let side = Side::from_bit(head.number("x-side")? as u32);
         let close = head.field("connection") == Some("close");
         let answer = Answer { id: head.number("x-id")?, side, list, close };
-        let rest = &bytes[head.length..];
-        let (body, length) = if of_head {
-            (Vec::new(), 0)
-        } else if head.field("transfer-encoding").is_some() {
-            match unchunk(rest)? {
-                Some(found) => found,
-                None => return Ok(None),
-            }
-        } else {
-            let length = head.number("content-length")? as usize;
-            if rest.len() < length {
-                return Ok(None);
-            }
-            (rest[..length].to_vec(), length)
-        };
+        let Some((body, length)) = head.body(&bytes[head.length..], of_head)? else { return Ok(None) };
         if let Some(at) = (0..body.len()).find(|at| body[*at] != filler(answer.id, side, *at)) {
             return Err(format!("the body of the answer to {} is wrong at {at}", answer.id));
         }
