@@ -40,8 +40,8 @@ pub enum Unread {
     Http2,
     /// Upgrade (WebSocket) or CONNECT.
     Upgrade,
-    /// A request body in chunks, whose length isn't known.
-    Chunked,
+    /// A request body in another transfer coding than chunked alone.
+    Coding,
     /// A request that servers may read differently, or no HTTP/1.x at all.
     Request,
     /// An answer like that, or to something that isn't known.
@@ -61,7 +61,7 @@ impl Unread {
         } else if text.starts_with("connect ") || text.contains("\r\nupgrade:") {
             Self::Upgrade
         } else if text.contains("\r\ntransfer-encoding:") {
-            Self::Chunked
+            Self::Coding
         } else {
             Self::Request
         }
@@ -75,7 +75,7 @@ impl Unread {
             Self::Tls => "TLS: end it before the gateway",
             Self::Http2 => "HTTP/2 in clear: not understood",
             Self::Upgrade => "Upgrade or CONNECT: both sides in step, one answers, for life",
-            Self::Chunked => "upload of unknown length (chunked): both sides in step, one answers, for life",
+            Self::Coding => "upload in an unknown transfer coding: both sides in step, one answers, for life",
             Self::Request => {
                 "no HTTP/1.x, or such that servers read it differently: one side answers, for life"
             }

@@ -205,7 +205,7 @@ fn what_can_not_be_framed_is_told_by_its_kind() {
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", Unread::Tls),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Unread::Http2),
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", Unread::Upgrade),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Unread::Chunked),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Unread::Coding),
         ("GET  / HTTP/1.1\r\nHost : a\r\n\r\n", Unread::Request),
     ];
     for (text, why) in opaque {
