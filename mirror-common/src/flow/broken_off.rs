@@ -12,14 +12,15 @@ use super::to_leg::end_leg;
 use super::{Flow, LossReason, Step, Switch, Terms, leg_state};
 use crate::switch_word::Side;
 
-/// Whether the client's bytes so far end within a write that nobody has answered yet.
+/// Whether the client's bytes so far end within a write that nobody has answered yet. One whose end isn't known may be whole.
 #[inline(always)]
 pub fn incomplete(flow: &Flow) -> bool {
     let answered = |side: Side| {
         let leg = flow.leg(side);
         leg.answered == flow.turns && !(leg.state == leg_state::NONE && flow.has(Flow::GIVEN_UP))
     };
-    flow.has(Flow::COUNTED) && !at_boundary(flow) && !answered(Side::Primary) && !answered(Side::Shadow)
+    let within = !at_boundary(flow) && !flow.parse.scanner.until_close();
+    flow.has(Flow::COUNTED) && within && !answered(Side::Primary) && !answered(Side::Shadow)
 }
 
 /// The client will never send the rest of its last request: if that isn't whole, it isn't waited for any more. Writes before it

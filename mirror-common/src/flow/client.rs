@@ -384,7 +384,12 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
 fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Terms<'_, S>, step: &mut Step) {
     let data_end = seg.seq.wrapping_add(seg.payload);
     let mut begun = u8::MAX;
-    let unread = seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE);
+    if flow.parse.scanner.in_chunks() && seq::lt(flow.parse.at, seg.seq) {
+        // To wait for what is missing would cost the client a timeout for each segment that is lost.
+        flow.parse.scanner.lose_end();
+    }
+    let unread =
+        seq::lt(flow.parse.at, data_end) && !flow.has(Flow::OPAQUE) && !flow.parse.scanner.until_close();
     if unread {
         if seq::lt(flow.parse.at, seg.seq) {
             let behind = flow.has(Flow::HELD);

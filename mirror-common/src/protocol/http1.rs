@@ -117,6 +117,14 @@ impl Scanner {
             (zero as u16, zero, zero as u16, zero as u16);
     }
 
+    /// A request's end isn't known any more: until it is answered nothing is read. The state is hidden from the compiler, as
+    /// in [`Scanner::reset`].
+    #[inline(always)]
+    pub fn lose_end(&mut self) {
+        self.reset();
+        self.state = core::hint::black_box(state::UNTIL_CLOSE);
+    }
+
     /// A stream that is never read (again), such as one taken up in its middle.
     pub const OPAQUE: Self = Self {
         state: state::OPAQUE,
@@ -147,7 +155,13 @@ impl Scanner {
         is_head(self.state)
     }
 
-    /// Whether the answer under way ends with its connection.
+    /// Whether a chunked body has begun and not ended.
+    #[must_use]
+    pub const fn in_chunks(&self) -> bool {
+        !is_boundary(self.state) && !is_final(self.state) && !is_head(self.state)
+    }
+
+    /// Whether the answer under way ends with its connection; or the request with its answer.
     #[must_use]
     pub const fn until_close(&self) -> bool {
         self.state == state::UNTIL_CLOSE

@@ -307,3 +307,36 @@ fn of_an_opaque_connection_that_is_reset_the_mirror_must_have_what_the_authority
         assert_eq!(scene.word.member(Side::Shadow), remains, "{acked:?}");
     }
 }
+
+/// T16: where an upload in chunks ends isn't known while some of it is missing. It goes on at the pace of any other, is owed as
+/// any other, and ends where its answer does.
+#[test]
+fn a_hole_in_chunks_holds_nothing_back_and_the_answer_ends_it() {
+    let mut scene = Scene::established(true);
+    let (first, whole) = (CHUNKED.len() - 12, CHUNKED.len());
+    is(&scene.client(0, &CHUNKED[..first], 0), Verdict::Mirrored);
+    is(&scene.client(first + 6, &CHUNKED[first + 6..], 0), Verdict::Mirrored);
+    is(&scene.client(first, &CHUNKED[first..first + 6], 0), Verdict::Mirrored);
+    assert_eq!((scene.writes, scene.flow.has(Flow::OPAQUE)), (1, false));
+    scene.server(Side::Primary, 0, ANSWER, whole);
+    assert_eq!(scene.writes, 1, "the shadow owes it");
+    scene.server(Side::Shadow, 0, ANSWER, whole);
+    assert_eq!(scene.writes, 0);
+    is(&scene.client(whole, READ, ANSWER.len()), Verdict::Mirrored);
+    assert_eq!((scene.flow.turns, scene.flow.has(Flow::OPAQUE)), (2, false));
+}
+
+/// T16: the rest of a body that was answered early is no request.
+#[test]
+fn behind_a_hole_the_rest_of_a_body_that_was_answered_early_is_no_request() {
+    let mut scene = Scene::established(true);
+    let (first, second) = (CHUNKED.len() - 12, CHUNKED.len() - 3);
+    scene.client(0, &CHUNKED[..first], 0);
+    scene.client(first + 6, &CHUNKED[first + 6..second], 0);
+    scene.client(first, &CHUNKED[first..first + 6], 0);
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, second);
+    }
+    is(&scene.client(second, &CHUNKED[second..], ANSWER.len()), Verdict::Mirrored);
+    assert!(scene.flow.has(Flow::OPAQUE) && scene.writes == 0);
+}

@@ -218,6 +218,26 @@ fn a_download_and_an_upload_are_whole() -> Result<()> {
     Ok(())
 }
 
+/// T16: an upload in chunks is a write like any other, owed by both sides, and its connection's reads go on to move.
+#[test]
+fn behind_an_upload_in_chunks_reads_are_moved() -> Result<()> {
+    let scene = Scene::new()?.joined()?;
+    scene.ctl(&["weight", "shop", "100"])?;
+    let mut stream = connect(&scene)?;
+    stream.write_all(
+        b"POST /lists/a HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n1-\r\n",
+    )?;
+    stream.write_all(b"1;x=y\r\n2\r\n0\r\n\r\n")?;
+    let answer = read_until(&mut stream, "\r\n\r\n")?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    both_have(&scene, "a", &["1-2"])?;
+    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
+    stream.write_all(b"GET /ping HTTP/1.1\r\nHost: shop\r\n\r\n")?;
+    read_until(&mut stream, "\r\n\r\n")?;
+    scene.wait_status("a read of the shadow's", |status| status["shadow"]["answered"][0] == 1)?;
+    Ok(())
+}
+
 /// The gateway leaves alone what isn't its own.
 #[test]
 fn other_traffic_is_the_kernels_own() -> Result<()> {

@@ -181,12 +181,18 @@ impl Client {
         let ready = self.tcp.as_ref().is_none_or(|tcp| tcp.state == State::Open && !tcp.closing());
         let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
         let more = (self.issued < settings.requests || !self.again.is_empty())
-            && self.waiting.len() < settings.pipeline as usize
+            && self.has_room(settings)
             && (self.tcp.is_none() || !full);
         let breaks = self.broken_off.map(|broken| broken.at);
         let next = (ready && later.is_none() && breaks.is_none() && more).then_some(self.next_at);
         let probe = self.awaits_end(settings).then_some(self.probe_at);
         [tcp, old, later, next, breaks, probe, self.gives_up()].into_iter().flatten().min()
+    }
+
+    /// Whether it may ask before it is answered. Not behind an upload in chunks: over a hole nobody knows where that ends.
+    fn has_room(&self, settings: &Settings) -> bool {
+        let chunked = self.waiting.back().is_some_and(|waiting| waiting.request.chunk().is_some());
+        self.waiting.len() < settings.pipeline as usize && !chunked
     }
 
     /// Whether it waits for the server to end the connection, as it has asked.
@@ -380,7 +386,7 @@ impl Client {
         while self.later.is_empty()
             && self.broken_off.is_none()
             && now >= self.next_at
-            && self.waiting.len() < settings.pipeline as usize
+            && self.has_room(settings)
             && (self.issued < settings.requests || !self.again.is_empty())
         {
             let last = settings.client_closes > 0 && self.on_connection + 1 >= settings.client_closes;

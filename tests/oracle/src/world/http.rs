@@ -59,9 +59,9 @@ impl Request {
     }
 
     /// Bytes of its body's chunks: a third of all bodies have such.
-    fn chunk(&self) -> Option<usize> {
+    pub fn chunk(&self) -> Option<usize> {
         let drawn = mix(self.id);
-        drawn.is_multiple_of(3).then_some(1 << (drawn >> 8 & 15))
+        (self.kind == Kind::Append && drawn.is_multiple_of(3)).then_some(1 << (drawn >> 8 & 15))
     }
 }
 

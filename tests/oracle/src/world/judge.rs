@@ -144,11 +144,11 @@ impl Judge {
     }
 
     /// Whether a flow that has ended waits for a write, and no leg owes what it, or the other, may have got whole. A read whose
-    /// head is split counts as a write, too.
+    /// head is split counts as a write, too; and what chunks with a hole in them are isn't known.
     pub fn in_vain(&mut self, slot: u32, flow: &Flow) -> bool {
         let answers = flow.legs.iter().any(|leg| seq::lt(leg.sent_max, leg.parse.at));
         let waits = flow.state == flow_state::ENDED && flow.has(Flow::COUNTED) && !answers;
-        waits && !self.may_owe_whole(slot)
+        waits && !flow.parse.scanner.until_close() && !self.may_owe_whole(slot)
     }
 
     fn may_owe_whole(&mut self, slot: u32) -> bool {
