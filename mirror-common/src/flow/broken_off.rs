@@ -29,6 +29,10 @@ pub fn incomplete(flow: &Flow) -> bool {
 #[cfg_attr(target_arch = "bpf", inline(never))]
 pub(super) fn break_off<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) -> u8 {
     if incomplete(flow) {
+        if flow.has(Flow::GIVEN_UP) {
+            // What was given up may have gone on before this one.
+            step.events = went_on(flow, terms, step);
+        }
         flow.write_turn = flow.turns.wrapping_sub(1);
         flow.set(Flow::GIVEN_UP, false);
         finish_write(flow, flow.has(Flow::LONE_WRITE), terms, step);
@@ -45,7 +49,8 @@ pub(super) fn went_on<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step
         let leg = flow.leg(side);
         leg.state == leg_state::NONE && leg.answered != flow.turns
     };
-    if at_boundary(flow) || next_begun(Side::Primary) || next_begun(Side::Shadow) {
+    let may_be_whole = at_boundary(flow) || flow.parse.scanner.until_close();
+    if may_be_whole || next_begun(Side::Primary) || next_begun(Side::Shadow) {
         flow.set(Flow::GIVEN_UP, false);
         step.reason = LossReason::GaveUp as u8;
         put_out(terms, step);
