@@ -77,6 +77,8 @@ enum Command {
         after_help = "Example:\n  mirror status --watch\n  mirror status --json | jq .apps[0].shadow.in_sync"
     )]
     Status {
+        /// The application; without it all
+        app: Option<String>,
         /// Again every second
         #[arg(long)]
         watch: bool,
@@ -326,22 +328,33 @@ fn said(error: anyhow::Error) -> miette::Report {
     miette::miette!("{error:#}")
 }
 
+/// Where an application stands, or all.
+async fn status(client: &Client, app: Option<&str>) -> Result<Status> {
+    let mut status = client.get::<Status>("/status").await?;
+    if let Some(app) = app {
+        let names: Vec<_> = status.apps.iter().map(|known| known.name.as_str()).collect();
+        ensure!(names.contains(&app), "no application {app} here; there is {}", names.join(", "));
+        status.apps.retain(|known| known.name == app);
+    }
+    Ok(status)
+}
+
 async fn talk(cli: &Cli, command: &Command) -> Result<()> {
     let client = Client::new(&cli.socket)?;
     let ask =
         |app: &String, dry_run: bool| MoveRequest { app: app.clone(), dry_run, ..MoveRequest::default() };
     match command {
-        Command::Status { watch: false } => print(&client.get::<Status>("/status").await?, cli.json),
-        Command::Status { watch: true } => {
+        Command::Status { app, watch: false } => print(&status(&client, app.as_deref()).await?, cli.json),
+        Command::Status { app, watch: true } => {
             // Who mistyped the socket is told at once; who watches sees the daemon go and come back.
-            let mut status = Ok(client.get::<Status>("/status").await?);
+            let mut seen = Ok(status(&client, app.as_deref()).await?);
             loop {
-                match &status {
+                match &seen {
                     Ok(status) => redraw(status, cli.json)?,
                     Err(error) => eprintln!("mirror: {error:#}"),
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                status = client.get("/status").await;
+                seen = status(&client, app.as_deref()).await;
             }
         }
         Command::Top { app } => {

@@ -230,6 +230,7 @@ fn a_refusal_says_why_and_what_to_type() -> Result<()> {
     }
     ensure!(refused(&["weight", "shop", "101"])?.contains("0 to 100"), "more than all");
     ensure!(refused(&["join", "shoe"])?.contains("there is shop"), "a name that isn't there");
+    ensure!(refused(&["status", "shoe"])?.contains("there is shop"), "a name that isn't there");
     ensure!(refused(&["rollback", "shop"])?.contains("has the authority already"), "nothing to roll back");
     let output = scene.gateway.command(&["weight", "shop"]).output()?;
     ensure!(output.status.code() == Some(2), "a wrong command line: {}", output.status);
