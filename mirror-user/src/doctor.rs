@@ -62,7 +62,7 @@ pub fn examine(policy: Option<&Policy>, pins: &Path) -> Vec<Line> {
     if let Some(policy) = policy {
         lines.push(host::memory(
             policy.flows.get(),
-            policy.service.has_six(),
+            policy.has_six(),
             &gather::read("/proc/meminfo"),
         ));
         match gather::way(policy) {

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
 use mirror_common::{
-    abi::{Tuple, udp::Awaited},
+    abi::{Event, Tuple, udp::Awaited},
     datagram::{self, TIMEOUT_NS, due},
     flow::{LossReason, Measured, Step, Switch},
     protocol::http1::status::Statuses,
@@ -74,6 +74,7 @@ unsafe extern "C" fn visit(
         step.measured.statuses_row = row;
     }
     step.side = side as u8;
+    step.server = Event::server(service.number(), 0);
     step.reason = LossReason::Unanswered as u8 | LossReason::FAILED;
     if all & due::SILENT != 0 {
         step.events |= Step::LEG_LOST;
