@@ -146,7 +146,9 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(inner)) if words(inner)?.0 == "SocketAddr" => "a list of `\"address:port\"`",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
-        ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Service" | "Webhook") => "a list of tables",
+        ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Service" | "Webhook") => {
+            "a list of tables"
+        }
         ("Vec", Some(_)) => "a list of strings",
         ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",

@@ -157,7 +157,9 @@ mod tests {
         assert!(asks(nobody).unwrap_err().to_string().contains("takes no query"));
         let hasty = Checker::new(Duration::from_millis(50)).unwrap();
         for changes in [|answer: &mut Vec<u8>| answer[0] ^= 1, |answer: &mut Vec<u8>| answer[2] = 0] {
-            assert!(hasty.ask(server(changes), &Check::Dns).unwrap_err().to_string().contains("doesn't answer"));
+            assert!(
+                hasty.ask(server(changes), &Check::Dns).unwrap_err().to_string().contains("doesn't answer")
+            );
         }
     }
 

@@ -118,7 +118,8 @@ impl Holds {
         let service = |service: &Service| HeldService {
             name: service.name().map(Into::into),
             listens: service.all().map(|listener| listener.to_string()).collect(),
-            servers: Side::BOTH.map(|side| service.side(side).map(|end| end.servers().to_vec()).unwrap_or_default()),
+            servers: Side::BOTH
+                .map(|side| service.side(side).map(|end| end.servers().to_vec()).unwrap_or_default()),
         };
         let services = policy.services().iter().map(service).collect();
         Self { name: policy.name.as_str().into(), holds: true, services }
@@ -128,7 +129,8 @@ impl Holds {
 impl Show for Holds {
     fn lines(&self) -> String {
         let mut text = format!("{} holds\n", self.name);
-        let list = |servers: &[SocketAddr]| servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let list =
+            |servers: &[SocketAddr]| servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
         for service in self.services.iter().filter(|_| self.services.len() > 1) {
             let [primary, shadow] = service.servers.each_ref().map(|servers| list(servers));
             let (name, listens) = (service.name.as_deref().unwrap_or_default(), service.listens.join(" "));

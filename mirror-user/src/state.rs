@@ -17,7 +17,7 @@ use mirror_control::{
     connections::NotTaken,
     moves::{Move, Refusal},
     precondition::Refused,
-    restart::{Loss, Losses},
+    restart::Loss,
 };
 
 use crate::{

@@ -237,13 +237,17 @@ fn mtu(one: &policy::Server<'_>, route: &Route, policy: &Policy, way: &Way) -> O
         format!("{leg} bytes, clients' {client}: full segments don't fit"),
         match (one.side.name(), one.service.name()) {
             (side, None) => format!("mss = {takes} in the policy's [{side}]"),
-            (side, Some(name)) => format!("mss = {takes} in [services.{side}] of the policy's service {name}"),
+            (side, Some(name)) => {
+                format!("mss = {takes} in [services.{side}] of the policy's service {name}")
+            }
         },
     ))
 }
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::switch_word::Side;
+
     use super::super::worst;
     use super::*;
 

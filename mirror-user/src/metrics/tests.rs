@@ -66,7 +66,14 @@ fn decisions() -> Decisions {
 
 fn server(host: u8, well: bool) -> ServerStatus {
     let address = ([10, 0, 3, host], 80).into();
-    ServerStatus { service: (host == 3).then(|| "api".into()), address, well, takes: well, since: 1.0, connections: u32::from(host) }
+    ServerStatus {
+        service: (host == 3).then(|| "api".into()),
+        address,
+        well,
+        takes: well,
+        since: 1.0,
+        connections: u32::from(host),
+    }
 }
 
 fn snapshot() -> Snapshot {

@@ -12,7 +12,17 @@ impl Show for Flows {
         let service = |name: &str| if named { format!("{name:<12} ") } else { String::new() };
         let mut text = format!(
             "{:<22} {}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
-            "CLIENT", service("SERVICE"), "STATE", "AUTHORITY", "PRIMARY", "OWES", "SHADOW", "OWES", "TURNS", "AGE", "IDLE"
+            "CLIENT",
+            service("SERVICE"),
+            "STATE",
+            "AUTHORITY",
+            "PRIMARY",
+            "OWES",
+            "SHADOW",
+            "OWES",
+            "TURNS",
+            "AGE",
+            "IDLE"
         );
         for flow in &self.flows {
             let flags = [

@@ -100,10 +100,16 @@ impl Policy {
     fn at_service(&self, nth: usize, side: Option<Side>, (what, help): Fault) -> Found {
         let several = |service: &Service| {
             let side = side.map(|side| format!(" the {}:", side.name())).unwrap_or_default();
-            Found { needle: SERVICES, nth, what: format!("service {}:{side} {what}", called(service)), help: None }
+            Found {
+                needle: SERVICES,
+                nth,
+                what: format!("service {}:{side} {what}", called(service)),
+                help: None,
+            }
         };
         let found = self.services.get(nth).filter(|_| self.has_several()).map(several);
-        let alone = || Found { needle: side.map_or("[service]", table), nth: 0, what: what.clone(), help: None };
+        let alone =
+            || Found { needle: side.map_or("[service]", table), nth: 0, what: what.clone(), help: None };
         Found { help, ..found.unwrap_or_else(alone) }
     }
 
@@ -119,7 +125,8 @@ impl Policy {
 
     fn servers_fault(&self) -> Option<Found> {
         if self.services.len() > MAX_APP_SERVICES {
-            let what = format!("{} services: an application has {MAX_APP_SERVICES} at most", self.services.len());
+            let what =
+                format!("{} services: an application has {MAX_APP_SERVICES} at most", self.services.len());
             return Some(Found { needle: SERVICES, nth: MAX_APP_SERVICES, what, help: None });
         }
         for (nth, service) in self.services.iter().enumerate() {
@@ -151,8 +158,12 @@ impl Policy {
                 return found(&what, None);
             }
             let [service] = self.services.as_slice() else {
-                let what = "a shadow that is provisioned here serves one service: several have servers of their own";
-                return found(what, Some("provision the services' shadows elsewhere, and leave this table out"));
+                let what =
+                    "a shadow that is provisioned here serves one service: several have servers of their own";
+                return found(
+                    what,
+                    Some("provision the services' shadows elsewhere, and leave this table out"),
+                );
             };
             let Some(shadow) = service.side(Side::Shadow) else {
                 return found("there is no shadow's address", Some("give its service one"));
@@ -193,9 +204,14 @@ impl Policy {
                     return Some(self.at_service(nth, Some(side), fault));
                 }
                 if end.max_requests == 1 {
-                    let what = "a server that closes after each request can't be mirrored under a kept connection";
+                    let what =
+                        "a server that closes after each request can't be mirrored under a kept connection";
                     let found = self.at_service(nth, Some(side), (what.into(), Some("0: no limit".into())));
-                    return Some(if self.has_several() { found } else { Found { needle: "max_requests", ..found } });
+                    return Some(if self.has_several() {
+                        found
+                    } else {
+                        Found { needle: "max_requests", ..found }
+                    });
                 }
             }
         }
@@ -229,15 +245,18 @@ impl Policy {
                 let what = "it has no shadow, and another service has one: all are moved, or none".into();
                 return at(what, Some("[services.shadow]"));
             }
-            for (other, (side, end)) in
-                all().filter(|(other, _)| *other != nth).flat_map(|(_, other)| other.sides().map(move |end| (other, end)))
+            for (other, (side, end)) in all()
+                .filter(|(other, _)| *other != nth)
+                .flat_map(|(_, other)| other.sides().map(move |end| (other, end)))
             {
                 if end.nat_is_of(service).is_some() {
-                    let what = format!("its address is the {}'s `nat` of service {}", side.name(), called(other));
+                    let what =
+                        format!("its address is the {}'s `nat` of service {}", side.name(), called(other));
                     return at(what, Some("use an address of the gateway that no client talks to"));
                 }
                 if let Some(server) = end.servers().iter().find(|server| is_others(service, server.ip())) {
-                    let what = format!("its address is that of {server}, a server of service {}", called(other));
+                    let what =
+                        format!("its address is that of {server}, a server of service {}", called(other));
                     return at(what, Some("give it an address of its own, or its own primary's"));
                 }
             }
@@ -315,7 +334,10 @@ mod tests {
                 let at: Vec<_> = (1..=servers).map(|host| format!("\"10.{net}.{n}.{host}:1000\"")).collect();
                 format!("[services.{side}]\naddresses = [{}]\nnat = \"10.{net}.0.1\"\n", at.join(", "))
             };
-            text += &format!("[[services]]\nname = \"s{n}\"\nvip = \"10.7.0.{n}:1000\"\nports = [{}]\n", ports.join(", "));
+            text += &format!(
+                "[[services]]\nname = \"s{n}\"\nvip = \"10.7.0.{n}:1000\"\nports = [{}]\n",
+                ports.join(", ")
+            );
             text += &(side("primary", 2) + &side("shadow", 3));
         }
         text
@@ -344,7 +366,8 @@ mod tests {
         let one = include_str!("../../../policies/http.toml");
         let alone = Policy::parse("http.toml", one).unwrap();
         let listed = one.replace("[service]", "[[services]]");
-        let listed = listed.replace("[primary]", "[services.primary]").replace("[shadow]", "[services.shadow]");
+        let listed =
+            listed.replace("[primary]", "[services.primary]").replace("[shadow]", "[services.shadow]");
         let listed = Policy::parse("x.toml", &listed).unwrap();
         let of = |policy: &Policy| {
             let services = policy.services().iter().map(|service| format!("{service:?}"));
@@ -360,9 +383,13 @@ mod tests {
         let policy = Policy::parse("x.toml", &text).unwrap();
         let checks: Vec<_> = policy.services().iter().map(|service| policy.check(service)).collect();
         assert_eq!(checks, [Check::Http("/all".into()), Check::Tcp]);
-        let udp = text.replace("health = \"tcp\"", "protocol = \"udp\"").replace(":9000\"\nports = [{ port = 9001 }]", ":53\"");
-        let udp = udp.replace("addresses = [\"10.0.2.3:9000\", \"10.0.2.4:9000\"]", "address = \"10.0.2.3:53\"");
-        let udp = udp.replace("addresses = [\"10.0.3.3:9000\", \"10.0.3.4:9000\"]", "address = \"10.0.3.3:53\"");
+        let udp = text
+            .replace("health = \"tcp\"", "protocol = \"udp\"")
+            .replace(":9000\"\nports = [{ port = 9001 }]", ":53\"");
+        let udp =
+            udp.replace("addresses = [\"10.0.2.3:9000\", \"10.0.2.4:9000\"]", "address = \"10.0.2.3:53\"");
+        let udp =
+            udp.replace("addresses = [\"10.0.3.3:9000\", \"10.0.3.4:9000\"]", "address = \"10.0.3.3:53\"");
         let policy = Policy::parse("x.toml", &udp).unwrap();
         assert_eq!(policy.check(&policy.services()[1]), Check::Dns, "datagrams have no path");
     }
@@ -385,10 +412,22 @@ mod tests {
             ("name = \"api\"", "name = \"WEB\"", "service `WEB`: another service has the same name".into()),
             ("\"10.77.1.2:9000\"", "\"10.77.1.1:8080\"", api("10.77.1.1:8080 is service `web`'s already")),
             ("port = 9001", "port = 9000", api("port 9000 is there twice")),
-            ("\"10.77.1.2:9000\"", "\"10.0.2.2:9000\"", api("its address is that of 10.0.2.2:8080, a server of")),
-            ("\"10.0.3.3:9000\"", "\"10.0.2.2:8080\"", api("the shadow: the shadow is the primary's own server")),
+            (
+                "\"10.77.1.2:9000\"",
+                "\"10.0.2.2:9000\"",
+                api("its address is that of 10.0.2.2:8080, a server of"),
+            ),
+            (
+                "\"10.0.3.3:9000\"",
+                "\"10.0.2.2:8080\"",
+                api("the shadow: the shadow is the primary's own server"),
+            ),
             ("[services.shadow]", "[services.copy]", "unknown field `copy`".into()),
-            ("\"10.0.2.3:9000\", ", "\"[2001:db8::3]:9000\", ", api("the primary: a side's servers are all of one family")),
+            (
+                "\"10.0.2.3:9000\", ",
+                "\"[2001:db8::3]:9000\", ",
+                api("the primary: a side's servers are all of one family"),
+            ),
         ] {
             let found = changed(from, to).unwrap_or_default();
             assert!(found.contains(&says), "{to}: {found}");

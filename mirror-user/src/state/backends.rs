@@ -270,7 +270,8 @@ mod tests {
         assert_eq!(state.any_are_well(Side::Shadow).collect::<Vec<_>>(), [true, false]);
         let last = state.notices.back().unwrap();
         assert_eq!(last, "none of the shadow's servers of api is well: each is tried");
-        let shown: Vec<_> = state.servers(Side::Shadow).into_iter().map(|one| (one.service, one.well)).collect();
+        let shown: Vec<_> =
+            state.servers(Side::Shadow).into_iter().map(|one| (one.service, one.well)).collect();
         let of = |name: &str, well| (Some(name.to_owned()), well);
         assert_eq!(shown, [of("web", true), of("web", true), of("api", false), of("api", false)]);
     }

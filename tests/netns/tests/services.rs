@@ -135,7 +135,8 @@ impl Services {
         self.scene.proven()?;
         let mut sides = Vec::new();
         for host in SIDES {
-            let dump = self.scene.lab.host(Host::Gateway).run(|| http_client::get(second(host), "/dump"))??;
+            let dump =
+                self.scene.lab.host(Host::Gateway).run(|| http_client::get(second(host), "/dump"))??;
             sides.push((host.name().to_owned(), parse_dump(&String::from_utf8(dump)?).context("a dump")?));
         }
         let proof = prove(&read_journals(&self.journals())?, &sides);
@@ -160,9 +161,11 @@ fn services_at_two_addresses_are_joined_shifted_and_moved_as_one() -> Result<()>
     let tick = || clients.iter().try_for_each(|client| client.tick().map(drop));
     tick()?;
     scene.wait_status("two legs", |status| status["two_legs"] == 16)?;
-    for (command, window) in
-        [(["weight", APP, "50"].as_slice(), "half"), (&["cutover", APP], "moved"), (&["rollback", APP], "back")]
-    {
+    for (command, window) in [
+        (["weight", APP, "50"].as_slice(), "half"),
+        (&["cutover", APP], "moved"),
+        (&["rollback", APP], "back"),
+    ] {
         scene.ctl(command)?;
         mark(window)?;
         tick()?;
@@ -170,7 +173,9 @@ fn services_at_two_addresses_are_joined_shifted_and_moved_as_one() -> Result<()>
         tick()?;
     }
     let status = scene.gateway.status()?;
-    for (n, (name, listens)) in [("web", "10.77.1.1:8080/tcp"), ("api", "10.77.1.2:9000/tcp")].iter().enumerate() {
+    for (n, (name, listens)) in
+        [("web", "10.77.1.1:8080/tcp"), ("api", "10.77.1.2:9000/tcp")].iter().enumerate()
+    {
         let service = &status["services"][n];
         ensure!(service["name"] == *name && service["listens"][0] == *listens, "{status:#}");
         ensure!(service["legs"][0] == 8 && service["legs"][1] == 8, "{status:#}");
@@ -206,7 +211,8 @@ fn a_killed_shadow_of_one_service_puts_the_application_out_of_sync() -> Result<(
     ensure!(reason.contains("of api"), "{reason}");
     services.scene.wait_status("the dead server is named", |status| {
         let servers = status["shadow"]["servers"].as_array();
-        servers.is_some_and(|servers| servers.iter().any(|one| one["service"] == "api" && one["well"] == false))
+        servers
+            .is_some_and(|servers| servers.iter().any(|one| one["service"] == "api" && one["well"] == false))
     })?;
     clients.iter().try_for_each(|client| client.mark("alone"))?;
     clients.iter().try_for_each(|client| client.tick().map(drop))?;
@@ -322,9 +328,11 @@ fn a_service_of_datagrams_and_one_of_connections_are_moved_as_one() -> Result<()
     let patience = Duration::from_secs(3);
     let load = Load::start(&lab.host(Host::Client), Plan { target, clients: 4, updates: true, patience })?;
     let mut windows = Vec::new();
-    for (command, window) in
-        [(["weight", APP, "100"].as_slice(), "shifted"), (&["cutover", APP], "moved"), (&["rollback", APP], "back")]
-    {
+    for (command, window) in [
+        (["weight", APP, "100"].as_slice(), "shifted"),
+        (&["cutover", APP], "moved"),
+        (&["rollback", APP], "back"),
+    ] {
         // What is asked while it is carried out is in a window of its own.
         load.turn();
         scene.ctl(command)?;

@@ -35,7 +35,10 @@ fn one_clients_port_talks_to_both_over_the_same_servers(stage: &mut Stage) -> Re
     let talks = pair(stage)?;
     for side in Side::BOTH {
         let [one, other] = [talks[0].leg_tuple(stage, side)?, talks[1].leg_tuple(stage, side)?];
-        ensure!((one.saddr, one.daddr, one.sport) == (other.saddr, other.daddr, other.sport), "{one:?} {other:?}");
+        ensure!(
+            (one.saddr, one.daddr, one.sport) == (other.saddr, other.daddr, other.sport),
+            "{one:?} {other:?}"
+        );
         ensure!(one.dport != other.dport, "one port for two legs");
     }
     for talk in talks {
@@ -121,7 +124,10 @@ type Scene = (&'static str, fn(&mut Stage) -> Result<()>);
 
 fn plays(hook: Hook) -> Result<()> {
     let scenes: [Scene; 4] = [
-        ("one client's port talks to both services over the same servers", one_clients_port_talks_to_both_over_the_same_servers),
+        (
+            "one client's port talks to both services over the same servers",
+            one_clients_port_talks_to_both_over_the_same_servers,
+        ),
         ("a sweep counts each service's legs apart", a_sweep_counts_each_services_legs_apart),
         ("a write of either is one that a flip waits for", a_write_of_either_is_one_that_a_flip_waits_for),
         ("what one owes puts the whole side out", what_one_owes_puts_the_whole_side_out),

@@ -15,7 +15,11 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses the program, or to run it.
     pub fn sweep(&mut self) -> Result<SweepState> {
-        self.set(maps::SWEEP, 0, SweepState { count: FLOWS, unanswered_us: u32::MAX, ..SweepState::default() })?;
+        self.set(
+            maps::SWEEP,
+            0,
+            SweepState { count: FLOWS, unanswered_us: u32::MAX, ..SweepState::default() },
+        )?;
         let program: &mut Xdp = self.bpf.program_mut("mirror_sweep").context("mirror_sweep")?.try_into()?;
         if program.fd().is_err() {
             program.load().context("load mirror_sweep")?;
@@ -33,7 +37,9 @@ impl Stage {
         let mut ring = RingBuf::try_from(self.bpf.map_mut(maps::EVENTS).context(maps::EVENTS)?)?;
         let mut all = Vec::new();
         while let Some(bytes) = ring.next() {
-            let word = |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_ne_bytes);
+            let word = |at: usize| {
+                bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map(u32::from_ne_bytes)
+            };
             let [kind, app, slot, generation, side, reason] =
                 [8, 12, 16, 20, 24, 28].map(|at| word(at).unwrap_or(u32::MAX));
             all.push(Event { at: 0, kind, app, slot, generation, side, reason });
