@@ -5,7 +5,10 @@
 pub mod backend;
 pub mod maps;
 pub mod six;
+mod sweep;
 pub mod udp;
+
+pub use sweep::{Legs, SweepState};
 
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
@@ -186,37 +189,6 @@ pub struct Config {
     /// Mixed into the choice of port and first sequence numbers. Random at load.
     pub secret: u64,
 }
-
-/// What the daemon asks of a run of the sweep program, and what the run found: 2,088 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct SweepState {
-    /// First slot to visit. Writer: daemon.
-    pub first: u32,
-    /// Slots to visit. Writer: daemon.
-    pub count: u32,
-    /// Flows in use among them. Writer: sweep.
-    pub live: u32,
-    /// Flows with both legs open. Writer: sweep.
-    pub two_legs: u32,
-    /// Flows that were freed. Writer: sweep.
-    pub freed: u32,
-    /// Flows with a counted write that isn't finished. Writer: sweep.
-    pub open_writes: u32,
-    /// Flows for which a packet was queued. Writer: sweep.
-    pub queued: u32,
-    /// What is ended besides: bits of [`crate::flow::sweep`]. Writer: daemon.
-    pub how: u32,
-    /// After how long a turn is unanswered, in microseconds. Writer: daemon.
-    pub unanswered_us: u32,
-    /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
-    pub unanswered: u32,
-    /// Open legs. Writer: sweep; the daemon empties them.
-    pub legs: Legs,
-}
-
-/// Open legs by [`Service::number`], side and server ([`backend`]).
-pub type Legs = [[[u32; backend::MAX_BACKENDS]; 2]; MAX_APP_SERVICES];
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
 #[repr(C)]
@@ -451,7 +423,6 @@ const _: () = {
     assert!(size_of::<Service>() == 56);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 2_088);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);
@@ -477,8 +448,6 @@ mod pod {
     unsafe impl aya::Pod for super::App {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Config {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::SweepState {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Tuple {}
     // SAFETY: as above.
