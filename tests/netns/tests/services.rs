@@ -230,7 +230,7 @@ fn a_killed_shadow_of_one_service_puts_the_application_out_of_sync() -> Result<(
 
 /// T31: a service's few connections aren't lost among another's many.
 #[test]
-fn a_restarted_shadow_of_one_service_is_found_among_anothers_connections() -> Result<()> {
+fn a_lost_shadow_of_one_service_is_found_among_anothers_connections() -> Result<()> {
     let mut services = Services::joined()?;
     let mut configs = services.clients([24, 3]);
     for config in &mut configs {
@@ -239,8 +239,8 @@ fn a_restarted_shadow_of_one_service_is_found_among_anothers_connections() -> Re
     }
     let clients = services.start_clients(configs)?;
     services.scene.wait_status("two legs", |status| status["two_legs"] == 27)?;
+    // It stays away: one that listens again before a leg is dialled is as one that closes idle connections.
     services.second[1] = None;
-    services.second[1] = Some(Services::start(&services.scene.lab, Host::Shadow)?);
     services.scene.wait_status("out of sync", |status| status["shadow"]["in_sync"] == false)?;
     let reason = services.scene.gateway.status()?["shadow"]["reason"].to_string();
     ensure!(reason.contains("legs of api were lost at once"), "{reason}");
