@@ -122,8 +122,8 @@ impl Service {
         (segments & 15) << 8
     }
 
-    /// Which of the policy's services it is of: bits 16 to 19 of the flags. A server's number in its pool says who that is together
-    /// with this one alone.
+    /// Which of the policy's services it is of: bits 16 to 19 of the flags. A server's number in its pool says who that is
+    /// together with this one alone.
     #[inline(always)]
     pub const fn number(&self) -> u32 {
         self.flags >> Self::NUMBER_AT & (MAX_APP_SERVICES as u32 - 1)

@@ -158,8 +158,8 @@ pub enum Order {
     /// Each connection's; where a write may overtake another connection's answered one, it is counted.
     #[default]
     Connection,
-    /// The whole application's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
-    /// then go at the mirror's pace.
+    /// The whole application's: a write waits, held, while the mirror owes the answer of another connection's answered one.
+    /// Writes then go at the mirror's pace.
     Service,
 }
 

@@ -1,4 +1,5 @@
-//! Asks each server whether it is well, where there are several to be told apart, and lets the datapath choose among those that are.
+//! Asks each server whether it is well, where there are several to be told apart, and lets the datapath choose among those that
+//! are.
 
 use std::{
     collections::BTreeMap,

@@ -106,8 +106,8 @@ impl Datapath {
         self.placed.iter().filter(move |placed| placed.service == service && placed.side == side as usize)
     }
 
-    /// The numbers of a side's servers of a service, in the policy's order, and whether each takes new connections; nothing of one
-    /// without TCP.
+    /// The numbers of a side's servers of a service, in the policy's order, and whether each takes new connections; nothing of
+    /// one without TCP.
     ///
     /// # Errors
     /// When the pool can't be read.

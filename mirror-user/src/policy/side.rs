@@ -13,8 +13,8 @@ use super::{
     process::{Bytes, Cores, Process},
 };
 
-/// One side's server, or servers. With `[[services]]` these stand in each of them (`[services.primary]`, `[services.shadow]`), but
-/// for `resources`, `capacity` and `process`, which are the whole side's and stay in `[primary]` and `[shadow]`.
+/// One side's server, or servers. With `[[services]]` these stand in each of them (`[services.primary]`, `[services.shadow]`),
+/// but for `resources`, `capacity` and `process`, which are the whole side's and stay in `[primary]` and `[shadow]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
