@@ -45,7 +45,8 @@ pub struct Migration {
     /// only the dead one has is lost. Said aloud where it happens.
     pub availability_first: bool,
     /// Path of the health check, by GET, of services that have no `health` of their own, and in `[[services]]` no UDP at their
-    /// first port; without it a DNS query is one where the service's first port has such datagrams, and elsewhere a TCP connection.
+    /// first port; without it a DNS query is one where the service's first port has such datagrams, and elsewhere a TCP
+    /// connection.
     pub health: Option<String>,
     /// Share of the compared answers that may differ, in percent: below it has to be shown for each step and the cutover, and
     /// the share goes back where a fifth of it is shown to be passed. Without it the two numbers of `[migration.judge]` hold.
