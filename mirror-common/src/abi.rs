@@ -5,7 +5,10 @@
 pub mod backend;
 pub mod maps;
 pub mod six;
+mod sweep;
 pub mod udp;
+
+pub use sweep::{Legs, SweepState};
 
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
@@ -17,6 +20,8 @@ pub const ABI_VERSION: u32 = 11;
 pub const MAX_APPS: u32 = 64;
 /// Services at most.
 pub const MAX_SERVICES: u32 = 256;
+/// Services that a policy names at most; each has an entry here for each of its addresses and ports ([`Service::number`]).
+pub const MAX_APP_SERVICES: usize = 16;
 /// From where to where legs run at most: a server's port each, and each service's address.
 pub const MAX_PEERS: u32 = 4_096;
 /// Devices with a program at XDP at most.
@@ -116,6 +121,20 @@ impl Service {
     pub const fn with_segments(segments: u32) -> u32 {
         (segments & 15) << 8
     }
+
+    /// Which of the policy's services it is of: bits 16 to 19 of the flags. A server's number in its pool says who that is
+    /// together with this one alone.
+    #[inline(always)]
+    pub const fn number(&self) -> u32 {
+        self.flags >> Self::NUMBER_AT & (MAX_APP_SERVICES as u32 - 1)
+    }
+
+    /// The flags that say so.
+    pub const fn with_number(number: u32) -> u32 {
+        (number & (MAX_APP_SERVICES as u32 - 1)) << Self::NUMBER_AT
+    }
+
+    const NUMBER_AT: u32 = 16;
 }
 
 /// One application: element of [`maps::APPS`], 72 bytes.
@@ -155,6 +174,8 @@ impl App {
     pub const TRIPPED: u64 = 254;
     /// It was put out on purpose: it is mirrored no more.
     pub const RELEASED: u64 = 253;
+    /// The policy names servers of its that have never joined.
+    pub const UNJOINED: u64 = 252;
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.
@@ -167,34 +188,6 @@ pub struct Config {
     pub flows: u32,
     /// Mixed into the choice of port and first sequence numbers. Random at load.
     pub secret: u64,
-}
-
-/// What the daemon asks of a run of the sweep program, and what the run found: 168 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct SweepState {
-    /// First slot to visit. Writer: daemon.
-    pub first: u32,
-    /// Slots to visit. Writer: daemon.
-    pub count: u32,
-    /// Flows in use among them. Writer: sweep.
-    pub live: u32,
-    /// Flows with both legs open. Writer: sweep.
-    pub two_legs: u32,
-    /// Flows that were freed. Writer: sweep.
-    pub freed: u32,
-    /// Flows with a counted write that isn't finished. Writer: sweep.
-    pub open_writes: u32,
-    /// Flows for which a packet was queued. Writer: sweep.
-    pub queued: u32,
-    /// What is ended besides: bits of [`crate::flow::sweep`]. Writer: daemon.
-    pub how: u32,
-    /// After how long a turn is unanswered, in microseconds. Writer: daemon.
-    pub unanswered_us: u32,
-    /// Flows whose last turn is ([`crate::flow::unanswered`]). Writer: sweep.
-    pub unanswered: u32,
-    /// Open legs by side and server ([`backend`]). Writer: sweep.
-    pub legs: [[u32; backend::MAX_BACKENDS]; 2],
 }
 
 /// Key of [`maps::TUPLES`]: 12 bytes. The addresses and ports of a packet as it comes in.
@@ -291,7 +284,7 @@ pub struct Event {
     pub slot: u32,
     /// See `slot`.
     pub generation: u32,
-    /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server's number ([`backend`]).
+    /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server ([`Event::server`]).
     pub side: u32,
     /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed, and
     /// [`crate::flow::LossReason::NEVER_OPEN`] where it never answered a SYN.
@@ -299,9 +292,20 @@ pub struct Event {
 }
 
 impl Event {
-    /// The number of the server that it is about, of its side's.
+    /// The number of the server that it is about, of its service's ([`backend`]).
     pub const fn backend(&self) -> u32 {
         self.side >> 8 & (backend::MAX_BACKENDS as u32 - 1)
+    }
+
+    /// The number of the service that it is about ([`Service::number`]).
+    pub const fn service(&self) -> u32 {
+        self.side >> 12 & (MAX_APP_SERVICES as u32 - 1)
+    }
+
+    /// The bits that say so.
+    #[inline(always)]
+    pub const fn server(service: u32, backend: u32) -> u8 {
+        (service << 4 | backend & (backend::MAX_BACKENDS as u32 - 1)) as u8
     }
 }
 
@@ -419,7 +423,6 @@ const _: () = {
     assert!(size_of::<Service>() == 56);
     assert!(size_of::<App>() == 72);
     assert!(size_of::<Config>() == 16);
-    assert!(size_of::<SweepState>() == 168);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
     assert!(size_of::<Turn>() == 72);
@@ -445,8 +448,6 @@ mod pod {
     unsafe impl aya::Pod for super::App {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Config {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::SweepState {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Tuple {}
     // SAFETY: as above.

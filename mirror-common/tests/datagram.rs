@@ -3,7 +3,7 @@
 use mirror_common::{
     abi::{
         Endpoint, Service, Tuple, nat,
-        udp::{AWAITED_A_SERVICE, Awaited, Exchange, ExchangeKey, Silence},
+        udp::{AWAITED_A_PORT, Awaited, Exchange, ExchangeKey, Silence},
     },
     datagram::{
         Answer, Choice, IDLE_NS, Message, SERVFAIL, TIMEOUT_NS, answers, choose, due, is_silent, lapse,
@@ -243,4 +243,4 @@ fn without_identifiers_a_way_back_stays_open_and_silence_is_no_error() {
 }
 
 /// P2: a side that answers nothing can't take what the other one needs.
-const _: () = assert!(AWAITED_A_SERVICE >= 2 * (65_536 - nat::FIRST_PORT as u32));
+const _: () = assert!(AWAITED_A_PORT >= 2 * (65_536 - nat::FIRST_PORT as u32));

@@ -13,7 +13,10 @@
 //!
 //! The authority has no breaker: nobody else could answer in its place.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 /// Legs that can be counted at most.
 pub const MOST_LEGS: u32 = 100_000;
@@ -89,8 +92,8 @@ impl Standing {
 pub struct Breaker {
     policy: BreakerPolicy,
     standing: Standing,
-    /// When the last legs were lost, and by which server (its number), [`BreakerPolicy::lost_legs`] at most.
-    lost: VecDeque<(u64, u32)>,
+    /// By service: when the last legs were lost, and by which server (its number), [`BreakerPolicy::lost_legs`] at most.
+    lost: BTreeMap<u32, VecDeque<(u64, u32)>>,
     /// Falls without a calm time between them.
     falls: u32,
     joined_at: u64,
@@ -107,8 +110,10 @@ impl Breaker {
 
     /// From now on it goes by another policy; how it stands it stands.
     pub fn goes_by(&mut self, policy: BreakerPolicy) {
-        while self.lost.len() > policy.lost_legs as usize {
-            self.lost.pop_front();
+        for lost in self.lost.values_mut() {
+            while lost.len() > policy.lost_legs as usize {
+                lost.pop_front();
+            }
         }
         self.policy = policy;
     }
@@ -123,25 +128,33 @@ impl Breaker {
         self.falls
     }
 
-    /// A leg was lost because the side's server failed; its number is 0 where it is the only one.
-    pub fn lost(&mut self, server: u32, at: u64) {
+    /// A leg was lost because a server of a service on the side failed; the numbers are 0 where it is the only one.
+    pub fn lost(&mut self, service: u32, server: u32, at: u64) {
         if self.policy.lost_legs == 0 {
             return;
         }
-        if self.lost.len() >= self.policy.lost_legs as usize {
-            self.lost.pop_front();
+        let lost = self.lost.entry(service).or_default();
+        if lost.len() >= self.policy.lost_legs as usize {
+            lost.pop_front();
         }
-        self.lost.push_back((at, server));
+        lost.push_back((at, server));
     }
 
-    /// Whether so many legs were lost that the side must fall out. Of several servers each that `takes` connections (bits by
-    /// their numbers; 0: there is one alone) must have lost one of them: one that fails alone is its health check's to take out.
-    pub fn trips(&self, takes: u32, now: u64) -> bool {
-        let enough = self.policy.lost_legs > 0 && self.lost.len() >= self.policy.lost_legs as usize;
-        let recent = |(at, _): &(u64, u32)| now.saturating_sub(*at) < nanoseconds(self.policy.window);
-        let servers = self.lost.iter().fold(0, |bits, (_, server)| bits | 1 << (server & 31));
-        let all = takes & !servers == 0;
-        enough && all && self.standing == Standing::Closed && self.lost.front().is_some_and(recent)
+    /// Whether so many legs were lost, in all services, that the side must fall out. Of a service's several servers each that
+    /// takes connections (bits by their numbers, by service; 0, or nothing: there is one alone) must have lost one, or that
+    /// service's don't count: a server that fails alone is its health check's to take out.
+    pub fn trips(&self, takes: &[u32], now: u64) -> bool {
+        if self.policy.lost_legs == 0 || self.standing != Standing::Closed {
+            return false;
+        }
+        let old = |(at, _): &(u64, u32)| now.saturating_sub(*at) >= nanoseconds(self.policy.window);
+        let count = |(service, lost): (&u32, &VecDeque<(u64, u32)>)| {
+            let recent = lost.range(lost.partition_point(old)..);
+            let servers = recent.clone().fold(0, |bits, (_, server)| bits | 1 << (server & 31));
+            let takes = takes.get(*service as usize).copied().unwrap_or(0);
+            if takes & !servers == 0 { recent.len() } else { 0 }
+        };
+        self.lost.iter().map(count).sum::<usize>() >= self.policy.lost_legs as usize
     }
 
     /// The side fell out of sync, for whatever reason.
@@ -226,21 +239,34 @@ mod tests {
     #[test]
     fn one_server_of_several_that_fails_alone_trips_nothing() {
         let mut breaker = breaker(3);
-        (0..9).for_each(|n| breaker.lost(1, START + n));
-        assert!(breaker.trips(0, START + 9) && !breaker.trips(0b110, START + 9));
-        breaker.lost(2, START + 9);
-        assert!(breaker.trips(0b110, START + 9) && !breaker.trips(0b1110, START + 9));
+        (0..9).for_each(|n| breaker.lost(0, 1, START + n));
+        assert!(breaker.trips(&[0], START + 9) && !breaker.trips(&[0b110], START + 9));
+        breaker.lost(0, 2, START + 9);
+        assert!(breaker.trips(&[0b110], START + 9) && !breaker.trips(&[0b1110], START + 9));
+    }
+
+    #[test]
+    fn what_the_services_of_a_side_lose_is_counted_together() {
+        let mut breaker = breaker(4);
+        (0..2).for_each(|n| breaker.lost(0, 0, START + n));
+        (0..2).for_each(|n| breaker.lost(3, 0, START + n));
+        let takes = [0b1, 0b1, 0b1, 0b11];
+        assert!(!breaker.trips(&takes, START + 2), "service 3 has another server, which goes on");
+        assert!(breaker.trips(&takes[..3], START + 2));
+        breaker.lost(3, 1, START + 2);
+        assert!(breaker.trips(&takes, START + 2));
+        assert!(!breaker.trips(&takes, START + 10 * S + 1), "those of then are too old by now");
     }
 
     #[test]
     fn another_policy_counts_what_was_lost_before_it() {
         let mut breaker = breaker(20);
-        (0..7).for_each(|n| breaker.lost(0, START + n));
-        assert!(!breaker.trips(0, START + 7));
+        (0..7).for_each(|n| breaker.lost(0, 0, START + n));
+        assert!(!breaker.trips(&[0], START + 7));
         breaker.goes_by(BreakerPolicy { lost_legs: 5, ..BreakerPolicy::default() });
-        assert!(breaker.trips(0, START + 7));
+        assert!(breaker.trips(&[0], START + 7));
         breaker.goes_by(BreakerPolicy { lost_legs: 0, ..BreakerPolicy::default() });
-        assert!(!breaker.trips(0, START + 7), "off");
+        assert!(!breaker.trips(&[0], START + 7), "off");
         breaker.fell(START + 8);
         breaker.goes_by(BreakerPolicy::default());
         assert_eq!(breaker.standing(), Standing::Open);
@@ -256,19 +282,19 @@ mod tests {
     fn so_many_legs_within_the_window_open_it_and_no_fewer() {
         let mut breaker = breaker(3);
         for second in [0, 4, 11] {
-            breaker.lost(0, START + second * S);
-            assert!(!breaker.trips(0, START + second * S), "{second} s");
+            breaker.lost(0, 0, START + second * S);
+            assert!(!breaker.trips(&[0], START + second * S), "{second} s");
         }
-        breaker.lost(0, START + 13 * S);
-        assert!(breaker.trips(0, START + 13 * S), "the last three within nine seconds");
-        assert!(!breaker.trips(0, START + 14 * S), "a second later the first of them is too old");
+        breaker.lost(0, 0, START + 13 * S);
+        assert!(breaker.trips(&[0], START + 13 * S), "the last three within nine seconds");
+        assert!(!breaker.trips(&[0], START + 14 * S), "a second later the first of them is too old");
     }
 
     #[test]
     fn switched_off_it_never_opens_by_itself_but_counts_falls() {
         let mut breaker = breaker(0);
-        (0..1_000).for_each(|_| breaker.lost(0, START));
-        assert!(!breaker.trips(0, START));
+        (0..1_000).for_each(|_| breaker.lost(0, 0, START));
+        assert!(!breaker.trips(&[0], START));
         breaker.fell(START + S);
         assert_eq!((breaker.standing(), breaker.falls()), (Standing::Open, 1));
     }
@@ -353,17 +379,17 @@ mod tests {
             for (what, after) in steps {
                 now += after * S / 2;
                 match what {
-                    0 | 1 => breaker.lost(0, now),
+                    0 | 1 => breaker.lost(0, 0, now),
                     2 => { breaker.fell(now); well = false }
                     3 => breaker.joined(now),
                     4 => { breaker.probed(true, now); well = true }
                     _ => { breaker.probed(false, now); well = false }
                 }
-                prop_assert!(breaker.lost.len() <= 4);
+                prop_assert!(breaker.lost.len() <= 1 && breaker.lost.values().all(|lost| lost.len() <= 4));
                 prop_assert!(!breaker.rejoins() || well);
                 if breaker.standing() != Standing::Closed {
                     prop_assert!(breaker.next_probe(now).unwrap() <= breaker.policy.probe_most);
-                    prop_assert!(breaker.wait >= S && !breaker.trips(0, now));
+                    prop_assert!(breaker.wait >= S && !breaker.trips(&[0], now));
                 }
             }
         }

@@ -172,7 +172,7 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
     if step.events & Step::OVERTAKES != 0 {
         raise(PAIRS.get_ptr_mut(pair::COUNTERS + pair::OVERTAKING), 1);
     }
-    let (side, reason) = (u32::from(step.side) | u32::from(step.backend) << 8, u32::from(step.reason));
+    let (side, reason) = (u32::from(step.side) | u32::from(step.server) << 8, u32::from(step.reason));
     if step.events & Step::OUT_OF_SYNC != 0 {
         if let Some(words) = APPS.get_ptr_mut(app) {
             // SAFETY: one aligned word, for people to read.

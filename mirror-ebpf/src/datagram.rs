@@ -9,7 +9,7 @@ mod lapse;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use mirror_common::{
     abi::{
-        Endpoint, Service, Tuple, nat,
+        Endpoint, Event, Service, Tuple, nat,
         six::is_alias,
         udp::{Awaited, Exchange, ExchangeKey},
     },
@@ -111,7 +111,7 @@ fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, w
         scratch.exchange.ports[other as usize & 1] = 0;
     }
     if both && !mirrored && question.class != Class::Read && words.out_of_sync(Side::from_bit(other)) {
-        tell_out_of_sync(scratch, service.app, other);
+        tell_out_of_sync(scratch, service, other);
     }
     if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_err() {
         return dropped(Verdict::DatagramPortsFull);
@@ -335,10 +335,11 @@ fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, m
 
 /// A side is out of sync by now, for a datagram that it won't answer.
 #[inline(never)]
-fn tell_out_of_sync(scratch: &mut Scratch, app: u32, side: u32) {
+fn tell_out_of_sync(scratch: &mut Scratch, service: &Service, side: u32) {
     decide::clear(&mut scratch.step);
     scratch.step.events = Step::OUT_OF_SYNC;
     scratch.step.side = side as u8;
+    scratch.step.server = Event::server(service.number(), 0);
     scratch.step.reason = LossReason::Unanswered as u8;
-    count::step(&scratch.step, app, 0, 0);
+    count::step(&scratch.step, service.app, 0, 0);
 }

@@ -156,7 +156,7 @@ pub fn clear(step: &mut Step) {
     step.dial = 0;
     step.reason = 0;
     step.side = 0;
-    step.backend = 0;
+    step.server = 0;
     step.sack.room = 0;
     step.sack.count = 0;
     step.measured.ended = 0;

@@ -11,7 +11,7 @@ use mirror_common::{
         Tuple,
         backend::Pool,
         six::{Address, Client, Known, MAX_ADDRESSES},
-        udp::{AWAITED_A_SERVICE, Awaited, Exchange, ExchangeKey, Silence},
+        udp::{AWAITED_A_PORT, Awaited, Exchange, ExchangeKey, Silence},
     },
     datagram::Message,
     flow::{Dialled, Emit, Flow, Measured, Opening, Quote, Segment, Step, pair},
@@ -164,12 +164,12 @@ pub static POOLS: Array<Pool, { 2 * MAX_SERVICES as usize }> = Array::new();
 /// Writer: the datapath; whoever sees that no answer is awaited any more removes it. Not least recently used: the kernel takes
 /// newcomers that nobody has looked up yet before what was answered long ago.
 #[btf_map]
-pub static EXCHANGES: HashMap<ExchangeKey, Exchange, { AWAITED_A_SERVICE as usize }> = HashMap::new();
+pub static EXCHANGES: HashMap<ExchangeKey, Exchange, { AWAITED_A_PORT as usize }> = HashMap::new();
 
 /// Writer: the datapath, of what it has claimed by `NOEXIST`; whoever sees that it is over removes it. Not least recently used:
 /// an entry that made room for another would hide that an answer is owed.
 #[btf_map]
-pub static AWAITED: HashMap<Tuple, Awaited, { AWAITED_A_SERVICE as usize }> = HashMap::new();
+pub static AWAITED: HashMap<Tuple, Awaited, { AWAITED_A_PORT as usize }> = HashMap::new();
 
 /// Writer: the datapath, of what the daemon has put there. Since when which side answers nothing.
 #[btf_map]

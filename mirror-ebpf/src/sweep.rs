@@ -79,9 +79,10 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     state.two_legs += (swept.open[0] && swept.open[1]) as u32;
     state.open_writes += swept.counted as u32;
     state.unanswered += swept.unanswered as u32;
+    let legs = &mut state.legs[service.number() as usize];
     for side in 0..2 {
         let number = backend::number(swept.ports[side]) as usize;
-        state.legs[side][number] += swept.open[side] as u32;
+        legs[side][number] += swept.open[side] as u32;
     }
     match swept.due {
         Due::Nothing => {}
@@ -117,7 +118,6 @@ pub fn sweep() -> Option<()> {
         (*state).open_writes = 0;
         (*state).queued = 0;
         (*state).unanswered = 0;
-        (*state).legs = [[0; backend::MAX_BACKENDS]; 2];
         let mut context = Context { state, scratch, now_ns: bpf_ktime_get_ns(), block: 0 };
         bpf_loop(SWEEP_SLOTS / BLOCK, visit_block as *mut c_void, (&raw mut context).cast(), 0);
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use mirror_common::verdict::Verdict;
+use mirror_common::{switch_word::Side, verdict::Verdict};
 use mirror_user::policy::Policy;
 use syn::{Attribute, Expr, Fields, Item, Lit, Meta, Type};
 
@@ -85,9 +85,9 @@ fn policy() -> Result<String> {
 /// The structs, and where each stands in the file.
 const TABLES: [(&str, &str); 14] = [
     ("Policy", "In front of all tables"),
-    ("Service", "`[service]`"),
-    ("Port", "`[[service.ports]]`"),
-    ("Endpoint", "`[primary]` and `[shadow]`"),
+    ("Service", "`[service]`, and `[[services]]`"),
+    ("Port", "`[[service.ports]]`, and `[[services.ports]]`"),
+    ("Endpoint", "`[primary]` and `[shadow]`, or `[services.primary]` and `[services.shadow]`"),
     ("ResourcesTable", "`[primary.resources]` and `[shadow.resources]`"),
     ("Metrics", "`[metrics]`"),
     ("Process", "`[shadow.process]`"),
@@ -146,7 +146,9 @@ fn kind(ty: &Type, items: &[Item]) -> Result<String> {
         ("Vec", Some(inner)) if words(inner)?.0 == "Ipv4Addr" => "a list of addresses",
         ("Vec", Some(inner)) if words(inner)?.0 == "SocketAddr" => "a list of `\"address:port\"`",
         ("Vec", Some(inner)) if words(inner)?.0 == "f64" => "a list of numbers",
-        ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Webhook") => "a list of tables",
+        ("Vec", Some(inner)) if matches!(words(inner)?.0.as_str(), "Port" | "Service" | "Webhook") => {
+            "a list of tables"
+        }
         ("Vec", Some(_)) => "a list of strings",
         ("String", _) => "a string",
         ("Duration", _) => "a time, as `\"500ms\"`, `\"10s\"`, `\"2h\"`",
@@ -204,7 +206,12 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         _ => false,
     });
     if words(ty)?.0 == "Option" {
-        return Ok("none".to_owned());
+        let default = match name {
+            "service" => "must be given, or `services`",
+            "primary" | "nat" => "must be given",
+            _ => "none",
+        };
+        return Ok(default.to_owned());
     }
     if !defaulted {
         return Ok("must be given".to_owned());
@@ -212,6 +219,8 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
     let wanted = bare.wanted().context("a policy without a process")?;
     let scale = bare.scale.as_ref().context("a policy without a scale")?;
     let webhook = bare.events.webhooks.first().context("a policy without a webhook")?;
+    let service = bare.services().first().context("a policy without a service")?;
+    let primary = service.side(Side::Primary).context("a service without a primary")?;
     let variant = |value: &dyn std::fmt::Debug| format!("`\"{}\"`", kebab(&format!("{value:?}")));
     let list = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(" ") };
     let text = match name {
@@ -229,10 +238,10 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "hold_bytes" => bare.hold_bytes.to_string(),
         "hook" => variant(&bare.hook),
         "unsettled" => variant(&bare.unsettled),
-        "affinity" => variant(&bare.service.affinity),
+        "affinity" => variant(&service.affinity),
         // A side has them, or it has `address`.
         "addresses" => "none".to_owned(),
-        "protocol" => variant(&bare.service.protocol),
+        "protocol" => variant(&service.protocol),
         "order" => variant(&bare.order),
         "weight_by" => variant(&bare.weight_by),
         "migration" | "divergence" | "breaker" => "its own defaults".to_owned(),
@@ -244,7 +253,7 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "segments" => bare.divergence.segments.to_string(),
         "capture" => bare.divergence.capture.to_string(),
         "noisy" => list(&bare.divergence.noisy),
-        "events" | "ports" | "webhooks" => "none".to_owned(),
+        "events" | "ports" | "services" | "webhooks" => "none".to_owned(),
         "timeout" => time(webhook.timeout),
         "max_attempts" => webhook.max_attempts.to_string(),
         "steps" => format!("{:?}", bare.migration.steps),
@@ -264,8 +273,8 @@ fn default(name: &str, attributes: &[Attribute], ty: &Type, bare: &Policy) -> Re
         "utilisation" => scale.utilisation.to_string(),
         "hold" => time(scale.hold),
         "labels" | "interfaces" => "none".to_owned(),
-        "max_requests" => bare.primary.max_requests.to_string(),
-        "mss" => bare.primary.mss.to_string(),
+        "max_requests" => primary.max_requests.to_string(),
+        "mss" => primary.mss.to_string(),
         "environment" if wanted.program.environment.is_empty() => "none".to_owned(),
         "directory" => format!("`\"{}\"`", wanted.program.directory.display()),
         "copy" if wanted.copies.is_empty() => "none".to_owned(),

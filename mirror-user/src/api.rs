@@ -17,9 +17,12 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::moves::Phases;
 
-/// One server of a side that has several.
+/// One server of a side that has several, in whatever service.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServerStatus {
+    /// Its service, where that has a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Where it is.
     pub address: SocketAddr,
     /// Its health checks find it well.
@@ -30,6 +33,17 @@ pub struct ServerStatus {
     pub since: f64,
     /// Open connections to it.
     pub connections: u32,
+}
+
+/// One service in [`Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// What it is called, where it is called anything.
+    pub name: Option<String>,
+    /// Its addresses and ports, with what is spoken: `10.77.1.1:8080/tcp`.
+    pub listens: Vec<String>,
+    /// Open legs of each side.
+    pub legs: [u32; 2],
 }
 
 /// One side in [`Status`].
@@ -106,6 +120,9 @@ pub struct AppStatus {
     pub in_doubt: u64,
     /// Frames held now, and so far, and given up.
     pub held: [u64; 3],
+    /// What clients talk to, in the policy's order.
+    #[serde(default)]
+    pub services: Vec<ServiceStatus>,
     /// The primary.
     pub primary: SideStatus,
     /// The shadow.
@@ -162,8 +179,11 @@ pub struct LegStatus {
 pub struct FlowStatus {
     /// Address and port.
     pub client: String,
-    /// The address and port that it talks to.
+    /// The address and port that it talks to, ...
     pub service: String,
+    /// ... and what that is called, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
     /// `opening`, `open` or `ended`.
     pub state: String,
     /// The side that it hears.

@@ -285,8 +285,7 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
             daemon::run(policy, &places, *log_packets).map_err(said)?;
         }
         Command::Check { policy } => {
-            let name = Policy::load(policy)?.name;
-            print(&Holds { name: name.as_str().into(), holds: true }, cli.json).map_err(said)?;
+            print(&Holds::new(&Policy::load(policy)?), cli.json).map_err(said)?;
         }
         Command::Doctor { policy } => {
             let policy = policy.as_deref().map(Policy::load).transpose()?;

@@ -29,7 +29,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::maps::{HashMap, RingBuf};
-use mirror_common::abi::maps;
+use mirror_common::{abi::maps, switch_word::Side};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{
@@ -106,7 +106,7 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     let (file, index) = tap::open(&network)?;
     forwarding::switch_on_tap(&policy)?;
     let mut datapath = Datapath::load(&policy, &places.pins)?;
-    datapath.fill(&policy, index, segments(&policy, &network)?)?;
+    datapath.fill(&policy, index, &segments(&policy, &network)?)?;
     if log_packets {
         log::start(&mut datapath)?;
     }
@@ -140,8 +140,8 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
 /// A shadow that is provisioned here is measured as the process that it is, where the policy names no other source.
 fn watch_provisioned(policy: &mut Policy, state: &Path) -> Result<()> {
     let pid_file = pid_file(&std::path::absolute(state)?, policy.name.as_str());
-    if let Some(shadow) = policy.shadow.as_mut().filter(|shadow| shadow.process.is_some()) {
-        shadow.resources.get_or_insert(Resources::Process(ProcessId::File(pid_file)));
+    if policy.process().is_some() {
+        policy.read_shadow_by(Resources::Process(ProcessId::File(pid_file)));
     }
     Ok(())
 }
@@ -164,8 +164,7 @@ fn share(
     let mut state = State::new(words.load(0), words.out_of_sync(0), policy.breaker.policy());
     let told = Events::start(&policy.events, policy.name.as_str())?;
     state.tell_to(told.clone());
-    state.serves(1 + policy.service.ports.len());
-    state.backends = backends::found(&policy, &datapath)?;
+    state.serves(backends::served(&policy, &datapath)?);
     let state = Arc::new(Mutex::new(state));
     let counts = Arc::new(Counts::default());
     let thaw = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -255,22 +254,27 @@ fn mount_bpffs(pins: &Path) -> Result<()> {
 /// `BPF_FS_MAGIC` of linux/magic.h.
 pub(crate) const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// What a segment towards each side's servers may have at most. Clients of IPv4 don't leave the 20 bytes that IPv6's header
-/// has more: towards an IPv6 server the way's own MTU says it, where the policy doesn't.
-fn segments(policy: &Policy, network: &Network) -> Result<Segments> {
+/// What a segment towards each side's servers of each service may have at most. Clients of IPv4 don't leave the 20 bytes that
+/// IPv6's header has more: towards an IPv6 server the way's own MTU says it, where the policy doesn't.
+fn segments(policy: &Policy, network: &Network) -> Result<Vec<Segments>> {
     let devices = network.devices()?;
-    let mut segments = [0; 2];
-    for (segment, side) in segments.iter_mut().zip(policy.sides()) {
-        *segment = side.mss;
-        let asked = side.servers().iter().filter(|server| side.mss == 0 && server.is_ipv6());
-        for address in asked.map(SocketAddr::ip) {
-            let mtu = network.route(address)?.mtu_over(&devices);
-            let mtu = mtu.with_context(|| format!("the device towards {address} is gone"))?;
-            let takes = u16::try_from(mtu.saturating_sub(headers(address))).unwrap_or(u16::MAX);
-            *segment = if *segment == 0 { takes } else { takes.min(*segment) };
+    let mut all = Vec::new();
+    for service in policy.services() {
+        let mut segments = [0; 2];
+        for (side, end) in service.sides() {
+            let segment = &mut segments[side as usize];
+            *segment = end.mss;
+            let asked = end.servers().iter().filter(|server| end.mss == 0 && server.is_ipv6());
+            for address in asked.map(SocketAddr::ip) {
+                let mtu = network.route(address)?.mtu_over(&devices);
+                let mtu = mtu.with_context(|| format!("the device towards {address} is gone"))?;
+                let takes = u16::try_from(mtu.saturating_sub(headers(address))).unwrap_or(u16::MAX);
+                *segment = if *segment == 0 { takes } else { takes.min(*segment) };
+            }
         }
+        all.push(segments);
     }
-    Ok(segments)
+    Ok(all)
 }
 
 /// Where clients may come in when the service's address belongs to no link: the loopback's, or a dummy's.
@@ -285,7 +289,7 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network, all: &[Device]) -> 
         return Ok(policy.devices.clone());
     }
     let mut indices = Vec::new();
-    for vip in policy.service.addresses() {
+    for vip in policy.addresses() {
         if policy.is_transparent(vip) {
             indices.extend(clients_devices(all));
             continue;
@@ -299,10 +303,10 @@ pub(crate) fn devices_of(policy: &Policy, network: &Network, all: &[Device]) -> 
         let behind_any = all.iter().any(|device| device.index == first && device.holds_addresses_alone());
         indices.extend(if behind_any { clients_devices(all) } else { vec![first] });
     }
-    for (_, side, server) in policy.servers() {
-        match network.route(server.ip()) {
+    for server in policy.servers() {
+        match network.route(server.at.ip()) {
             Ok(route) => indices.push(route.device),
-            Err(_) if side.process.is_some() => {}
+            Err(_) if server.side == Side::Shadow && policy.process().is_some() => {}
             Err(error) => return Err(error),
         }
     }

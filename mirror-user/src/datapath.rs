@@ -2,6 +2,7 @@
 
 mod attach;
 mod fill;
+mod joined;
 mod pools;
 mod servers;
 mod turns;
@@ -73,11 +74,11 @@ pub struct Swept {
     pub queued: u32,
     /// Whose client waits for an answer that the side without authority has given.
     pub unanswered: u32,
-    /// Open legs by side and server ([`abi::backend`]).
-    pub legs: [[u32; abi::backend::MAX_BACKENDS]; 2],
+    /// Open legs by service, side and server.
+    pub legs: abi::Legs,
 }
 
-/// Largest segments on the way to each side's server, in bytes; 0: whatever the client says.
+/// Largest segments on the way to each side's servers of a service, in bytes; 0: whatever the client says.
 pub type Segments = [u16; 2];
 
 impl Datapath {
@@ -96,9 +97,9 @@ impl Datapath {
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
         }
-        let clients = if policy.service.has_six() { flows } else { 1 };
-        let datagrams = policy.service.has_datagrams();
-        let awaited = if datagrams { udp::AWAITED_A_SERVICE } else { 1 };
+        let clients = if policy.has_six() { flows } else { 1 };
+        let datagrams = policy.datagram_ports();
+        let awaited = udp::awaited(datagrams);
         let sizes = [
             (maps::FLOWS, flows),
             (maps::SLOTS, flows),
@@ -135,7 +136,7 @@ impl Datapath {
             words,
             fresh,
             flows,
-            datagrams,
+            datagrams: datagrams > 0,
             lapses: 0,
             unanswered_us,
             crowded: false,
@@ -169,7 +170,8 @@ impl Datapath {
             total.open_writes += found.open_writes;
             total.queued += found.queued;
             total.unanswered += found.unanswered;
-            for (total, found) in total.legs.as_flattened_mut().iter_mut().zip(found.legs.as_flattened()) {
+            let legs = total.legs.as_flattened_mut().as_flattened_mut();
+            for (total, found) in legs.iter_mut().zip(found.legs.as_flattened().as_flattened()) {
                 *total += found;
             }
         }

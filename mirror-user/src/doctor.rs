@@ -60,11 +60,7 @@ impl Line {
 pub fn examine(policy: Option<&Policy>, pins: &Path) -> Vec<Line> {
     let mut lines = host::judge(&gather::host(pins));
     if let Some(policy) = policy {
-        lines.push(host::memory(
-            policy.flows.get(),
-            policy.service.has_six(),
-            &gather::read("/proc/meminfo"),
-        ));
+        lines.push(host::memory(policy.flows.get(), policy.has_six(), &gather::read("/proc/meminfo")));
         match gather::way(policy) {
             Ok(facts) => lines.extend(way::judge(policy, &facts)),
             Err(error) => {

@@ -200,6 +200,7 @@ fn describe(flow: &Flow, outside: &Outside<'_>, now_ns: u64, debts: &[Debt; 2]) 
     FlowStatus {
         client: (outside.socket)(flow.tuple.saddr, flow.tuple.sport).to_string(),
         service: (outside.socket)(flow.tuple.daddr, flow.tuple.dport).to_string(),
+        service_name: None,
         state: match flow.state {
             flow_state::OPENING => "opening",
             flow_state::OPEN => "open",

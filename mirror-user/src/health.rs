@@ -17,7 +17,6 @@ use tokio::{
 pub struct Checker {
     runtime: tokio::runtime::Runtime,
     http: reqwest::Client,
-    check: Check,
     patience: Duration,
 }
 
@@ -26,7 +25,7 @@ impl Checker {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn new(check: Check, patience: Duration) -> Result<Self> {
+    pub fn new(patience: Duration) -> Result<Self> {
         let redirects = reqwest::redirect::Policy::none();
         let http = reqwest::Client::builder()
             .timeout(patience)
@@ -35,36 +34,25 @@ impl Checker {
             .no_proxy()
             .build()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { runtime, http, check, patience })
+        Ok(Self { runtime, http, patience })
     }
 
     /// Asks one.
     ///
     /// # Errors
     /// Why it isn't well.
-    pub fn ask(&self, server: SocketAddr) -> Result<()> {
-        self.runtime.block_on(self.one(server))
+    pub fn ask(&self, server: SocketAddr, check: &Check) -> Result<()> {
+        self.runtime.block_on(self.one(server, check))
     }
 
-    /// Asks both sides' servers at the same time; nothing where there is none.
-    pub fn ask_both(&self, servers: [Option<SocketAddr>; 2]) -> [Option<bool>; 2] {
-        let well = async |server: Option<SocketAddr>| match server {
-            Some(server) => Some(self.one(server).await.is_ok()),
-            None => None,
-        };
-        let [primary, shadow] = servers;
-        let both = self.runtime.block_on(async { tokio::join!(well(primary), well(shadow)) });
-        [both.0, both.1]
-    }
-
-    /// Asks many at the same time, in their order.
-    pub fn ask_all(&self, servers: &[SocketAddr]) -> Vec<bool> {
-        let asked = servers.iter().map(async |server| self.one(*server).await.is_ok());
+    /// Asks many at the same time, each by its own check: whether it is well, in their order.
+    pub fn ask_all(&self, servers: &[(SocketAddr, Check)]) -> Vec<bool> {
+        let asked = servers.iter().map(async |(server, check)| self.one(*server, check).await.is_ok());
         self.runtime.block_on(futures::future::join_all(asked))
     }
 
-    async fn one(&self, server: SocketAddr) -> Result<()> {
-        match &self.check {
+    async fn one(&self, server: SocketAddr, check: &Check) -> Result<()> {
+        match check {
             Check::Tcp => {
                 let connected = timeout(self.patience, TcpStream::connect(server)).await;
                 let connected = connected.with_context(|| format!("{server} doesn't answer"))?;
@@ -136,13 +124,13 @@ mod tests {
         let ill = server("127.0.0.1:0", b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n");
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         let patience = Duration::from_secs(5);
-        let asks = Checker::new(Check::Http("/health".into()), patience).unwrap();
-        assert_eq!(asks.ask_both([Some(well), Some(ill)]), [Some(true), Some(false)]);
-        assert_eq!(asks.ask_both([Some(nobody), None]), [Some(false), None]);
-        assert_eq!(asks.ask_all(&[ill, well, nobody, well]), [false, true, false, true]);
-        assert!(asks.ask(ill).unwrap_err().to_string().contains("503"));
-        let connects = Checker::new(Check::Tcp, patience).unwrap();
-        assert_eq!(connects.ask_both([Some(ill), Some(nobody)]), [Some(true), Some(false)]);
+        let asks = Checker::new(patience).unwrap();
+        let path = Check::Http("/health".into());
+        let all = [ill, well, nobody, well].map(|server| (server, path.clone()));
+        assert_eq!(asks.ask_all(&all), [false, true, false, true]);
+        assert!(asks.ask(ill, &path).unwrap_err().to_string().contains("503"));
+        let mixed = [(ill, Check::Tcp), (nobody, Check::Tcp), (ill, path)];
+        assert_eq!(asks.ask_all(&mixed), [true, false, false], "each by its own check");
     }
 
     #[test]
@@ -161,14 +149,17 @@ mod tests {
             });
             address
         };
-        let asks = Checker::new(Check::Dns, Duration::from_secs(5)).unwrap();
-        asks.ask(server(|answer| answer[3] = 5)).unwrap();
-        assert!(asks.ask(server(|answer| answer[3] = SERVFAIL)).unwrap_err().to_string().contains("fails"));
+        let checker = Checker::new(Duration::from_secs(5)).unwrap();
+        let asks = |server| checker.ask(server, &Check::Dns);
+        asks(server(|answer| answer[3] = 5)).unwrap();
+        assert!(asks(server(|answer| answer[3] = SERVFAIL)).unwrap_err().to_string().contains("fails"));
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-        assert!(asks.ask(nobody).unwrap_err().to_string().contains("takes no query"));
-        let hasty = Checker::new(Check::Dns, Duration::from_millis(50)).unwrap();
+        assert!(asks(nobody).unwrap_err().to_string().contains("takes no query"));
+        let hasty = Checker::new(Duration::from_millis(50)).unwrap();
         for changes in [|answer: &mut Vec<u8>| answer[0] ^= 1, |answer: &mut Vec<u8>| answer[2] = 0] {
-            assert!(hasty.ask(server(changes)).unwrap_err().to_string().contains("doesn't answer"));
+            assert!(
+                hasty.ask(server(changes), &Check::Dns).unwrap_err().to_string().contains("doesn't answer")
+            );
         }
     }
 
@@ -176,7 +167,8 @@ mod tests {
     fn a_server_of_ipv6_is_asked_as_any() {
         let well = server("[::1]:0", b"HTTP/1.1 204 No Content\r\n\r\n");
         let patience = Duration::from_secs(5);
-        Checker::new(Check::Http("/health".into()), patience).unwrap().ask(well).unwrap();
-        Checker::new(Check::Tcp, patience).unwrap().ask(well).unwrap();
+        let checker = Checker::new(patience).unwrap();
+        checker.ask(well, &Check::Http("/health".into())).unwrap();
+        checker.ask(well, &Check::Tcp).unwrap();
     }
 }

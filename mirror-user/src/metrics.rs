@@ -154,7 +154,8 @@ impl Snapshot {
     fn by_server(&self, value: fn(&ServerStatus) -> f64) -> Vec<(Labels, f64)> {
         let of = |side: Side| {
             self.backends[side as usize].iter().map(move |server| {
-                let labels = vec![("side", side.name().into()), ("server", server.address.to_string())];
+                let mut labels = vec![("side", side.name().into()), ("server", server.address.to_string())];
+                labels.extend(server.service.clone().map(|service| ("service", service)));
                 (labels, value(server))
             })
         };

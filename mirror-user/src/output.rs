@@ -11,10 +11,11 @@ mod status;
 pub(crate) use migration::clock;
 pub(crate) use resources::shown;
 
-use std::{fmt::Write as _, io::Write as _, path::PathBuf};
+use std::{fmt::Write as _, io::Write as _, net::SocketAddr, path::PathBuf};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::Result;
+use mirror_common::switch_word::Side;
 use mirror_control::{
     driver::{self, Instance, Limits, Plan, Standing},
     precondition::{self, Check},
@@ -24,6 +25,7 @@ use serde::Serialize;
 use crate::{
     api::{Counter, Moved, Reloaded},
     doctor::{Level, Line},
+    policy::{Policy, Service},
 };
 
 const GOOD: Style = AnsiColor::Green.on_default();
@@ -95,11 +97,46 @@ pub struct Holds {
     pub name: String,
     /// Always: what doesn't is an error.
     pub holds: bool,
+    /// What clients talk to, in the policy's order.
+    pub services: Vec<HeldService>,
+}
+
+/// One service in [`Holds`].
+#[derive(Serialize)]
+pub struct HeldService {
+    /// What it is called, where it is called anything.
+    pub name: Option<String>,
+    /// Its addresses and ports.
+    pub listens: Vec<String>,
+    /// The primary's servers, and the shadow's.
+    pub servers: [Vec<SocketAddr>; 2],
+}
+
+impl Holds {
+    /// Of a policy that was read.
+    pub fn new(policy: &Policy) -> Self {
+        let service = |service: &Service| HeldService {
+            name: service.name().map(Into::into),
+            listens: service.all().map(|listener| listener.to_string()).collect(),
+            servers: Side::BOTH
+                .map(|side| service.side(side).map(|end| end.servers().to_vec()).unwrap_or_default()),
+        };
+        let services = policy.services().iter().map(service).collect();
+        Self { name: policy.name.as_str().into(), holds: true, services }
+    }
 }
 
 impl Show for Holds {
     fn lines(&self) -> String {
-        format!("{} holds\n", self.name)
+        let mut text = format!("{} holds\n", self.name);
+        let list =
+            |servers: &[SocketAddr]| servers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        for service in self.services.iter().filter(|_| self.services.len() > 1) {
+            let [primary, shadow] = service.servers.each_ref().map(|servers| list(servers));
+            let (name, listens) = (service.name.as_deref().unwrap_or_default(), service.listens.join(" "));
+            let _ = writeln!(text, "  {name:<8} {listens}   primary {primary}   shadow {shadow}");
+        }
+        text
     }
 }
 

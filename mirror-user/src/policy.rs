@@ -9,17 +9,14 @@ mod pressure;
 pub mod reload;
 mod resources;
 pub mod scale;
+mod servers;
 mod service;
 mod side;
+mod validate;
 
-use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use mirror_common::abi::{DEFAULT_FLOWS, MAX_FLOWS};
-use mirror_control::driver::Check;
 pub use resources::{CgroupPath, ProcessId, Resources, Scrape};
 use serde::{Deserialize, Deserializer, de};
 
@@ -28,13 +25,14 @@ pub use divergence::Divergence;
 pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub use pressure::{Budget, Pressure};
+pub use servers::Server;
 pub use service::{Affinity, Datagrams, Listener, Port, Protocol, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;
 
-use process::Process;
 use scale::Scale;
+use validate::Found;
 
 /// What is to be mirrored and moved, and within which bounds.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,11 +41,15 @@ pub struct Policy {
     /// Name of the application.
     pub name: Name,
     /// What clients talk to.
-    pub service: Service,
+    service: Option<Service>,
+    /// Instead of `service`: what clients talk to, 16 at most, each with its own addresses, ports and servers. Weight, joins,
+    /// cutovers and all that is decided are the whole application's.
+    #[serde(default)]
+    services: Vec<Service>,
     /// The present servers.
-    pub primary: Endpoint,
+    primary: Option<Endpoint>,
     /// The copy.
-    pub shadow: Option<Endpoint>,
+    shadow: Option<Endpoint>,
     /// How long the side without authority may keep a flow waiting.
     #[serde(default = "defaults::stall", deserialize_with = "duration")]
     pub stall: Duration,
@@ -64,7 +66,8 @@ pub struct Policy {
     #[serde(default = "defaults::join_deadline", deserialize_with = "duration")]
     pub join_deadline: Duration,
     /// The program, with its arguments, that brings the joining side level while writes are frozen. `MIRROR_FROM` and
-    /// `MIRROR_TO` name the two servers, of several the first, as `address:port`.
+    /// `MIRROR_TO` name the two servers, of several the first, as `address:port`; with `[[services]]` those of the first service,
+    /// and `MIRROR_FROM_API` and `MIRROR_TO_API` those of one that is called `api`.
     #[serde(default)]
     pub join_hook: Vec<String>,
     /// A restarted server still knows what was written to it.
@@ -155,8 +158,8 @@ pub enum Order {
     /// Each connection's; where a write may overtake another connection's answered one, it is counted.
     #[default]
     Connection,
-    /// The whole service's: a write waits, held, while the mirror owes the answer of another connection's answered one. Writes
-    /// then go at the mirror's pace.
+    /// The whole application's: a write waits, held, while the mirror owes the answer of another connection's answered one.
+    /// Writes then go at the mirror's pace.
     Service,
 }
 
@@ -334,90 +337,16 @@ impl Policy {
             let text = miette::NamedSource::new(file, text.to_owned());
             Box::new(Invalid { file: file.into(), text, at: at.map(Into::into), what, help })
         };
-        let policy: Self =
+        let mut policy: Self =
             toml::from_str(text).map_err(|error| invalid(error.span(), error.message().to_owned(), None))?;
-        let find = |needle: &str| text.find(needle).map(|at| at..at + needle.len());
-        for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
-            if let Some((what, help)) = side.servers_fault(&policy.service) {
-                return Err(invalid(find(table), what, help));
+        match policy.settle().err().or_else(|| policy.fault()) {
+            Some(Found { needle, nth, what, help }) => {
+                let mut found = text.match_indices(needle).map(|(at, _)| at..at + needle.len());
+                let at = found.nth(nth);
+                Err(invalid(at, what, help))
             }
+            None => Ok(policy),
         }
-        let beside = policy.shadow.as_ref().and_then(|shadow| shadow.fault_beside(&policy.primary));
-        if let Some((what, help)) = beside {
-            return Err(invalid(find("[shadow]"), what, help));
-        }
-        if policy.primary.process.is_some() {
-            let what = "only the shadow is provisioned".to_owned();
-            return Err(invalid(find("[primary.process]"), what, Some("write [shadow.process]".into())));
-        }
-        let process = policy.shadow.as_ref().and_then(|shadow| shadow.process.as_ref());
-        if let Some(what) = process.and_then(Process::fault) {
-            return Err(invalid(find("[shadow.process]"), what, None));
-        }
-        if process.is_some() && policy.shadow.as_ref().is_some_and(|shadow| shadow.first().is_ipv6()) {
-            let what = "a shadow that is provisioned here has an IPv4 address, whatever the clients' are";
-            return Err(invalid(find("[shadow.process]"), what.into(), Some("give [shadow] one".into())));
-        }
-        if let Some(what) = policy.scale.as_ref().and_then(|scale| scale.fault(process)) {
-            return Err(invalid(find("[scale]"), what, None));
-        }
-        if let Some(what) = policy.service.fault(policy.weight_by) {
-            return Err(invalid(find("[service]"), what, None));
-        }
-        for (side, table) in policy.sides().zip(["[primary]", "[shadow]"]) {
-            if let Some((what, help)) = side.nat_fault(&policy.service) {
-                return Err(invalid(find(table), what, help));
-            }
-            if side.max_requests == 1 {
-                let what =
-                    "a server that closes after each request can't be mirrored under a kept connection";
-                return Err(invalid(find("max_requests"), what.into(), Some("0: no limit".into())));
-            }
-        }
-        if let Err(what) = policy.migration.plan() {
-            return Err(invalid(find("[migration]"), what, None));
-        }
-        if let Some(what) = policy.breaker.fault(!policy.join_hook.is_empty()) {
-            return Err(invalid(find("[breaker]"), what, None));
-        }
-        if let Err(what) = policy.divergence.noisy() {
-            return Err(invalid(find("[divergence]"), what, None));
-        }
-        if let Some(what) = policy.events.fault() {
-            return Err(invalid(find("[events]"), what, None));
-        }
-        Ok(policy)
-    }
-
-    /// The primary, and the shadow where there is one.
-    pub fn sides(&self) -> impl Iterator<Item = &Endpoint> {
-        std::iter::once(&self.primary).chain(&self.shadow)
-    }
-
-    /// Every server, its side, and that one's name.
-    pub fn servers(&self) -> impl Iterator<Item = (&'static str, &Endpoint, SocketAddr)> {
-        let named = ["primary", "shadow"].into_iter().zip(self.sides());
-        named.flat_map(|(name, side)| side.servers().iter().map(move |server| (name, side, *server)))
-    }
-
-    /// How a side's health is checked.
-    pub fn check(&self) -> Check {
-        self.migration.check(&self.service)
-    }
-
-    /// Whether an address of the service is the primary's own, and this host a router on its clients' way there.
-    pub fn is_transparent(&self, address: IpAddr) -> bool {
-        self.primary.servers().iter().any(|server| server.ip() == address)
-    }
-
-    /// The IPv6 addresses in it: the service's, the servers', our own.
-    pub fn six(&self) -> impl Iterator<Item = Ipv6Addr> {
-        let servers = self.servers().map(|(_, _, server)| server.ip());
-        let sides = servers.chain(self.sides().filter_map(|side| side.nat.own()));
-        self.service.addresses().chain(sides).filter_map(|address| match address {
-            IpAddr::V6(six) => Some(six),
-            IpAddr::V4(_) => None,
-        })
     }
 
     /// Reads a policy file.
@@ -446,7 +375,7 @@ mod tests {
     fn the_example_holds() {
         let policy = Policy::parse("http.toml", GOOD).unwrap();
         assert_eq!(policy.stall, Duration::from_millis(500));
-        assert!(policy.shadow.is_some());
+        assert!(policy.has_shadow());
     }
 
     #[test]
@@ -455,17 +384,17 @@ mod tests {
         let policy = Policy::parse("dual-stack.toml", text).unwrap();
         let six: Vec<String> = policy.six().map(|address| address.to_string()).collect();
         assert_eq!(six, ["2001:db8:77::1", "2001:db8:3::2", "2001:db8:3::101"]);
-        assert!(policy.service.has_six());
+        assert!(policy.has_six());
     }
 
     #[test]
     fn where_clients_talk_to_the_primary_itself_nothing_is_the_gateways_own() {
         let text = include_str!("../../policies/transparent.toml");
         let policy = Policy::parse("transparent.toml", text).unwrap();
-        assert!(policy.is_transparent(policy.service.vip.ip()));
-        assert!(policy.sides().all(|side| side.nat == Nat::Keep && side.nat.own().is_none()));
+        assert!(policy.is_transparent(policy.services()[0].vip.ip()));
+        assert!(policy.servers().all(|one| one.end.nat() == Nat::Keep && one.end.nat().own().is_none()));
         let other = Policy::parse("http.toml", GOOD).unwrap();
-        assert!(!other.is_transparent(other.service.vip.ip()));
+        assert!(!other.is_transparent(other.services()[0].vip.ip()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use mirror_control::{
     connections::NotTaken,
     moves::{Move, Refusal},
     precondition::Refused,
-    restart::{Loss, Losses},
+    restart::Loss,
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     words::monotonic_ns,
 };
 
-pub use backends::{Backend, Backends};
+pub use backends::{Backend, Backends, Served};
 
 /// Notices that are kept.
 const NOTICES: usize = 256;
@@ -65,8 +65,8 @@ pub struct State {
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
     /// The circuit breakers, by side.
     pub breakers: [Breaker; 2],
-    /// By side: its servers, where it has several.
-    pub backends: [Backends; 2],
+    /// The services, in the policy's order; one at least.
+    pub served: Vec<Served>,
     /// How often lost legs opened them.
     pub trips: [u64; 2],
     /// How often they asked, by side: in vain, and not.
@@ -75,7 +75,6 @@ pub struct State {
     pub weight: (u32, u64),
     policy: BreakerPolicy,
     pending: Option<String>,
-    losses: [Losses; 2],
     not_taken: [NotTaken; 2],
     events: Events,
 }
@@ -99,7 +98,7 @@ impl State {
         };
         Self {
             breakers: Side::BOTH.map(breaker),
-            backends: Default::default(),
+            served: vec![Served::default()],
             trips: [0; 2],
             probes: [[0; 2]; 2],
             weight: (word.weight(), now),
@@ -113,14 +112,13 @@ impl State {
             sweep_time: Duration::ZERO,
             moves: BTreeMap::new(),
             pending: None,
-            losses: Default::default(),
             events: Events::default(),
         }
     }
 
-    /// The application has so many ports.
-    pub fn serves(&mut self, ports: usize) {
-        self.losses = [Losses::of(ports), Losses::of(ports)];
+    /// The application has these services.
+    pub fn serves(&mut self, served: Vec<Served>) {
+        self.served = served;
     }
 
     /// The circuit breakers go by another policy.
@@ -167,24 +165,28 @@ impl State {
                 }
                 _ => {}
             }
-            if let Some(loss) = loss_of(event.reason).filter(|_| counts) {
-                self.losses[side as usize].lost(flow, event.backend(), loss, event.at);
+            let loss = loss_of(event.reason).filter(|_| counts);
+            // An older daemon's policy may have had more of them.
+            if let Some((loss, served)) = loss.zip(self.served.get_mut(event.service() as usize)) {
+                served.losses[side as usize].lost(flow, event.backend(), loss, event.at);
             }
             if counts && in_sync && event.reason & u32::from(LossReason::FAILED) != 0 {
-                self.breakers[side as usize].lost(event.backend(), event.at);
+                self.breakers[side as usize].lost(event.service(), event.backend(), event.at);
             }
         } else if event.kind == EventKind::LegOpen as u32 {
-            self.losses[side as usize].opened(flow);
+            // A flow is one service's alone.
+            self.served.iter_mut().for_each(|served| served.losses[side as usize].opened(flow));
             self.not_taken[side as usize].opened(flow);
         } else if event.kind == EventKind::OutOfSync as u32 {
-            let reason = why(LossReason::number(event.reason).into());
+            let of = self.served.get(event.service() as usize).map(Served::of).unwrap_or_default();
+            let reason = format!("{}{of}", why(LossReason::number(event.reason).into()));
             let standing = &mut self.sides[side as usize];
             if standing.reason == UNKNOWN {
                 // The word was seen before the event that tells why.
-                standing.reason = reason.into();
+                standing.reason = reason.clone();
                 self.say(format!("{}: {reason}", side.name()));
             } else {
-                self.pending = Some(reason.into());
+                self.pending = Some(reason);
             }
         } else if event.kind == EventKind::TableFull as u32 {
             self.events.tell(Kind::Fault, Told::reason(TABLE_FULL));
@@ -214,8 +216,10 @@ impl State {
         self.swept = swept;
         self.sweeps += 1;
         self.sweep_time += took;
-        for losses in &mut self.losses {
-            losses.counted(swept.two_legs, monotonic_ns());
+        for (served, legs) in self.served.iter_mut().zip(&swept.legs) {
+            for (losses, legs) in served.losses.iter_mut().zip(legs) {
+                losses.counted(legs.iter().sum(), monotonic_ns());
+            }
         }
     }
 
@@ -226,16 +230,19 @@ impl State {
         let side = word.authority().other();
         let next = word.out_of_sync(side)?;
         let now = monotonic_ns();
-        let takes = self.backends[side as usize].takes();
-        let restarted = self.losses[side as usize].restarted(takes, now).filter(|_| !durable);
-        if let Some((lost, legs)) = restarted {
+        let takes = self.takes(side);
+        let restarted = self.served.iter_mut().zip(&takes).find_map(|(served, takes)| {
+            let (lost, legs) = served.losses[side as usize].restarted(*takes, now)?;
+            Some((lost, legs, served.of()))
+        });
+        if let Some((lost, legs, of)) = restarted.filter(|_| !durable) {
             self.pending = Some(format!(
-                "{lost} of {legs} legs were lost at once: {} (`durable = true` in the policy says that it doesn't)",
+                "{lost} of {legs} legs{of} were lost at once: {} (`durable = true` in the policy says that it doesn't)",
                 why(App::RESTARTED)
             ));
             return Some((next, App::RESTARTED));
         }
-        if !self.breakers[side as usize].trips(takes, now) {
+        if !self.breakers[side as usize].trips(&takes, now) {
             return None;
         }
         let BreakerPolicy { lost_legs, window, .. } = &self.policy;
@@ -277,7 +284,7 @@ impl State {
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
             let kind = if member { Kind::InSync } else { Kind::OutOfSync };
             self.events.tell(kind, Told { side: Some(side.name().into()), ..Told::reason(&reason) });
-            self.losses[side as usize].clear();
+            self.served.iter_mut().for_each(|served| served.losses[side as usize].clear());
             let breaker = &mut self.breakers[side as usize];
             if member {
                 breaker.joined(monotonic_ns())
@@ -298,6 +305,7 @@ fn why(reason: u64) -> &'static str {
         App::RESTARTED => "its server was restarted, and may have lost its memory",
         App::TRIPPED => "it lost leg after leg",
         App::RELEASED => "it is mirrored no more",
+        App::UNJOINED => "the policy names servers there that have never joined",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
         5 => "a leg was lost in the middle of a request, and its client sent the rest",
         7 => "a leg held a client's request back for longer than `pressure_budget`",

@@ -6,9 +6,22 @@ use crate::switch_word::Side;
 /// IP protocol number (RFC 768).
 pub const PROTOCOL: u16 = 17;
 
-/// Elements of [`super::maps::AWAITED`] for each service of datagrams: every port of both sides, so that a side that answers
-/// nothing leaves the other one its room. [`super::maps::EXCHANGES`] has as many: each is awaited by one element at least.
-pub const AWAITED_A_SERVICE: u32 = 2 * 65_536;
+/// Elements of [`super::maps::AWAITED`] for each port with datagrams: every port of ours towards both sides, so that a side that
+/// answers nothing leaves the other one its room.
+pub const AWAITED_A_PORT: u32 = 2 * 65_536;
+
+/// So many ports with datagrams have room of their own; more share it.
+const ROOMS: u32 = 8;
+
+/// Elements of [`super::maps::AWAITED`] where so many ports have datagrams. [`super::maps::EXCHANGES`] has as many: each is awaited
+/// by one element at least.
+pub const fn awaited(ports: u32) -> u32 {
+    match ports {
+        0 => 1,
+        1..ROOMS => ports * AWAITED_A_PORT,
+        _ => ROOMS * AWAITED_A_PORT,
+    }
+}
 
 /// Key in [`super::maps::PEERS`] of datagrams' fragments from a server to an address of ours, or from anywhere (0) to a
 /// service's: they have no port to look for.

@@ -84,7 +84,7 @@ pub fn on_sweep<S: Switch>(flow: &mut Flow, how: u32, terms: &mut Terms<'_, S>, 
         if flow.state == flow_state::OPENING {
             match crowded {
                 true => step.end(Verdict::HalfOpen),
-                false => tell_not_taken(flow, step),
+                false => tell_not_taken(flow, terms.service, step),
             }
         }
         return Due::Free;

@@ -7,6 +7,7 @@ use super::order::note_lag;
 use super::settled::owes_write;
 use super::to_leg::end_leg;
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, flow_state, leg_state, tcp};
+use crate::abi::Event;
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -150,6 +151,7 @@ pub(super) fn put_out<S: Switch>(terms: &mut Terms<'_, S>, step: &mut Step) {
     if terms.switch.out_of_sync(mirror) {
         step.events |= Step::OUT_OF_SYNC;
         step.side = mirror as u8;
+        step.server |= Event::server(terms.service.number(), 0);
     }
 }
 

@@ -204,7 +204,7 @@ pub(super) fn on_dialling<S: Switch>(
             step.end(Verdict::OutOfWindow);
         } else if flow.state == flow_state::OPENING && flow.authority as u32 == side as u32 {
             end_with_reset(flow, false, terms, step);
-            tell_not_taken(flow, step);
+            tell_not_taken(flow, terms.service, step);
             step.end(Verdict::Reset);
         } else {
             let verdict = lose(flow, Loss::new(side, LossReason::Refused), terms, step);

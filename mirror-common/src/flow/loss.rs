@@ -9,7 +9,7 @@ use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
 use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state};
-use crate::abi::{Service, backend};
+use crate::abi::{Event, Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
 use crate::verdict::Verdict;
@@ -80,6 +80,12 @@ impl Loss {
     }
 }
 
+/// Who the server of a leg is, as an event says it.
+#[inline(always)]
+fn server(flow: &Flow, side: Side, service: &Service) -> u8 {
+    Event::server(service.number(), backend::number(flow.leg(side).port))
+}
+
 /// Takes a leg away, and says what that came to. The loss of the switch word's authority is the connection's end; any
 /// other's is hidden, unless the client was in the middle of its answer.
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -92,7 +98,7 @@ pub(super) fn lose<S: Switch>(
     let (side, refused) = (loss.side(), loss.0 >> 8 == LossReason::Refused as u32);
     let word = terms.switch.word();
     step.side = side as u8;
-    step.backend = backend::number(flow.leg(side).port) as u8;
+    step.server = server(flow, side, terms.service);
     step.reason = (loss.0 >> 8) as u8;
     if loss.0 & Loss::STRANDED != 0 {
         end_with_reset(flow, false, terms, step);
@@ -309,10 +315,10 @@ pub(super) fn end_with_reset<S: Switch>(
 
 /// Tells that a new connection came to nothing: nobody else would, for of it no leg is left that could be lost.
 #[inline(always)]
-pub(super) fn tell_not_taken(flow: &Flow, step: &mut Step) {
+pub(super) fn tell_not_taken(flow: &Flow, service: &Service, step: &mut Step) {
     step.events |= Step::LEG_LOST;
     step.side = flow.authority;
-    step.backend = backend::number(flow.leg(flow.authority()).port) as u8;
+    step.server = server(flow, flow.authority(), service);
     step.reason = LossReason::NotTaken as u8;
 }
 

@@ -72,8 +72,8 @@ pub struct Step {
     pub reason: u8,
     /// The side of the events.
     pub side: u8,
-    /// The number of its server ([`crate::abi::backend`]).
-    pub backend: u8,
+    /// Its server ([`crate::abi::Event::server`]).
+    pub server: u8,
     /// What the packet's SACK option becomes in those that keep its options: the blocks to one receiver, NOPs to any other.
     pub sack: Sack,
     /// What it had to tell of turns.

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_for_each_map_elem};
 use mirror_common::{
     abi::{
-        Service, Tuple,
+        Event, Service, Tuple,
         udp::{Awaited, Exchange, ExchangeKey},
     },
     datagram::{self, TIMEOUT_NS, due},
@@ -78,6 +78,7 @@ unsafe extern "C" fn visit(
         step.measured.statuses_row = row;
     }
     step.side = side as u8;
+    step.server = Event::server(service.number(), 0);
     step.reason = LossReason::Unanswered as u8 | LossReason::FAILED;
     if all & due::SILENT != 0 {
         step.events |= Step::LEG_LOST;

@@ -1,6 +1,8 @@
-//! Asks each server of a side that has several whether it is well, and lets the datapath choose among those that are.
+//! Asks each server whether it is well, where there are several to be told apart, and lets the datapath choose among those that
+//! are.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -8,14 +10,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use mirror_common::switch_word::Side;
-use mirror_control::{backends::Health, driver::Check};
+use mirror_control::backends::Health;
 
 use super::Shared;
 use crate::{
     datapath::Datapath,
     health::Checker,
-    policy::Policy,
-    state::{Backend, Backends},
+    policy::{Endpoint, Policy},
+    state::{Backend, Backends, Served},
     words::monotonic_ns,
 };
 
@@ -24,39 +26,43 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// By side: its servers as the datapath knows them, where there are several.
+/// The services with their servers as the datapath knows them, where there are several in all.
 ///
 /// # Errors
 /// When a pool can't be read.
-pub(super) fn found(policy: &Policy, datapath: &Datapath) -> Result<[Backends; 2]> {
-    let mut all = [Backends::default(), Backends::default()];
-    for ((backends, side), end) in all.iter_mut().zip(Side::BOTH).zip(policy.sides()) {
-        if !end.has_several() {
-            continue;
+pub(super) fn served(policy: &Policy, datapath: &Datapath) -> Result<Vec<Served>> {
+    let mut all = Vec::new();
+    for (number, service) in (0..).zip(policy.services()) {
+        let mut backends = [Backends::default(), Backends::default()];
+        for (side, end) in service.sides().filter(|(_, end)| is_watched(policy, end)) {
+            let mut numbers = datapath.backends(number, side)?.into_iter();
+            // Of a service without TCP the datapath knows one server, which gets all.
+            let one = |address: &SocketAddr| {
+                let (number, takes) = numbers.next().unwrap_or((0, true));
+                Backend { address: *address, health: Health::found(takes), number, since_ns: monotonic_ns() }
+            };
+            backends[side as usize].0 = end.servers().iter().map(one).collect();
         }
-        let numbers = datapath.backends(side)?;
-        let one = |(address, (number, takes)): (&SocketAddr, (u32, bool))| Backend {
-            address: *address,
-            health: Health::found(takes),
-            number,
-            since_ns: monotonic_ns(),
-        };
-        backends.0 = end.servers().iter().zip(numbers).map(one).collect();
+        all.push(Served::new(service.name(), backends, 1 + service.ports.len()));
     }
     Ok(all)
 }
 
-/// Starts the thread where a side has several servers.
+/// Whether a side's servers of a service are asked one by one: where there is more than one to be told apart.
+fn is_watched(policy: &Policy, end: &Endpoint) -> bool {
+    policy.has_several() || end.has_several()
+}
+
+/// Starts the thread where there are servers to be told apart.
 ///
 /// # Errors
 /// When a thread can't be had.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     let policy = shared.mover.policy();
-    if !policy.sides().any(|side| side.has_several()) {
+    if !policy.servers().any(|one| is_watched(&policy, one.end)) {
         return Ok(());
     }
-    let check = policy.check();
-    let keeper = Keeper { checker: Checker::new(check.clone(), PATIENCE)?, check, written: [None; 2] };
+    let keeper = Keeper { checker: Checker::new(PATIENCE)?, written: BTreeMap::new() };
     let shared = Arc::clone(shared);
     std::thread::Builder::new().name("backends".into()).spawn(move || keeper.run(&shared))?;
     Ok(())
@@ -64,9 +70,8 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
 
 struct Keeper {
     checker: Checker,
-    check: Check,
-    /// By side: who the datapath was told takes connections.
-    written: [Option<u32>; 2],
+    /// By service and side: who the datapath was told takes connections.
+    written: BTreeMap<(u32, u8), u32>,
 }
 
 impl Keeper {
@@ -88,29 +93,34 @@ impl Keeper {
 
     fn look(&mut self, shared: &Shared) -> Result<()> {
         let policy = shared.mover.policy();
-        let check = policy.check();
-        if check != self.check {
-            self.checker = Checker::new(check.clone(), PATIENCE)?;
-            self.check = check;
-        }
-        let poisoned = || anyhow!("poisoned");
-        let sides: Vec<&[SocketAddr]> =
-            policy.sides().map(|side| if side.has_several() { side.servers() } else { &[] }).collect();
-        let mut well = self.checker.ask_all(&sides.concat()).into_iter();
-        for (side, servers) in Side::BOTH.into_iter().zip(sides).filter(|(_, servers)| !servers.is_empty()) {
-            let well: Vec<bool> = well.by_ref().take(servers.len()).collect();
-            let (takes, taking) = {
-                let mut state = shared.state.lock().map_err(|_| poisoned())?;
-                state.checked(side, &well);
-                let backends = &state.backends[side as usize];
-                (backends.takes(), backends.taking())
-            };
-            if self.written[side as usize] != Some(takes) {
-                let mut datapath = shared.datapath.lock().map_err(|_| poisoned())?;
-                let written = datapath.take_connections(side, &taking);
-                written.with_context(|| format!("the datapath isn't told of the {}'s", side.name()))?;
-                self.written[side as usize] = Some(takes);
+        let watched: Vec<_> = policy.servers().filter(|one| is_watched(&policy, one.end)).collect();
+        let asked: Vec<_> = watched.iter().map(|one| (one.at, policy.check(one.service))).collect();
+        let mut well = self.checker.ask_all(&asked).into_iter();
+        for (number, service) in (0..).zip(policy.services()) {
+            for (side, end) in service.sides().filter(|(_, end)| is_watched(&policy, end)) {
+                let well: Vec<bool> = well.by_ref().take(end.servers().len()).collect();
+                self.checked(shared, number, side, &well)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A side's servers of a service were asked, in their order.
+    fn checked(&mut self, shared: &Shared, service: u32, side: Side, well: &[bool]) -> Result<()> {
+        let poisoned = || anyhow!("poisoned");
+        let (takes, taking) = {
+            let mut state = shared.state.lock().map_err(|_| poisoned())?;
+            state.checked(service as usize, side, well);
+            let served = state.served.get(service as usize).context("no such service")?;
+            let backends = &served.backends[side as usize];
+            (backends.takes(), backends.taking())
+        };
+        let written = self.written.get(&(service, side as u8));
+        if taking.len() > 1 && written != Some(&takes) {
+            let mut datapath = shared.datapath.lock().map_err(|_| poisoned())?;
+            let written = datapath.take_connections(service, side, &taking);
+            written.with_context(|| format!("the datapath isn't told of the {}'s", side.name()))?;
+            self.written.insert((service, side as u8), takes);
         }
         Ok(())
     }

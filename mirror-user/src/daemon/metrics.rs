@@ -66,10 +66,7 @@ fn snapshot(shared: &Shared) -> Result<Snapshot, Refused> {
     snapshot.flows = [state.swept.live, state.swept.two_legs, state.swept.unanswered];
     snapshot.legs_lost = state.legs_lost;
     snapshot.not_taken = state.not_taken();
-    snapshot.backends = Side::BOTH.map(|side| {
-        let legs = &state.swept.legs[side as usize];
-        state.backends[side as usize].status(legs)
-    });
+    snapshot.backends = Side::BOTH.map(|side| state.servers(side));
     snapshot.breakers = Side::BOTH.map(|side| {
         let n = side as usize;
         (!state.breakers[n].may_join(), state.trips[n], state.probes[n])

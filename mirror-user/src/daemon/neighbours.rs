@@ -46,23 +46,25 @@ pub(crate) fn let_go(servers: impl IntoIterator<Item = IpAddr>) -> Result<usize>
 /// Looks after the servers' neighbours.
 pub(super) struct Keeper {
     network: Network,
-    servers: Vec<(&'static str, IpAddr)>,
+    /// Whose each is, in words.
+    servers: Vec<(String, IpAddr)>,
 }
 
 impl Keeper {
     /// A keeper for both sides' servers; it asks for each at once.
     pub(super) fn new(network: Network, policy: &Policy) -> Self {
-        let mut servers: Vec<_> = policy.servers().map(|(name, _, server)| (name, server.ip())).collect();
+        let mut servers: Vec<_> = policy.servers().map(|server| (server.whose(), server.at.ip())).collect();
         servers.dedup();
         let keeper = Self { network, servers };
-        for (name, side, server) in policy.servers() {
-            if let Err(error) = keeper.look(server.ip()) {
+        for server in policy.servers() {
+            let (name, address) = (server.whose(), server.at.ip());
+            if let Err(error) = keeper.look(address) {
                 tracing::warn!("the way to the {name}: {error:#}");
             }
             if keeper
                 .network
-                .route(server.ip())
-                .is_ok_and(|route| route.source.is_some() && route.source == side.nat.own())
+                .route(address)
+                .is_ok_and(|route| route.source.is_some() && route.source == server.end.nat().own())
             {
                 tracing::warn!(
                     "this host's own packets to the {name} come from its `nat` address: no answer to the join hook or a \

@@ -2,7 +2,6 @@
 //! it out. What it sees is the switch word, the kernel's counters of compared turns, and its own health checks.
 
 use std::{
-    net::SocketAddr,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -34,7 +33,7 @@ use crate::{
     journal::JournalFile,
     metrics::decisions::Decided,
     moves::{Phases, fault},
-    policy::{Endpoint, Policy},
+    policy::Policy,
 };
 
 mod appointed;
@@ -132,7 +131,7 @@ pub(super) fn start(
     let policy = shared.mover.policy();
     let mut thread = Thread {
         shared: Arc::clone(shared),
-        checker: Checker::new(policy.check(), HEALTH)?,
+        checker: Checker::new(HEALTH)?,
         journal: None,
         folder: state_folder.to_owned(),
         running: None,
@@ -311,7 +310,7 @@ impl Thread {
             self.app()
         );
         let policy = self.shared.mover.policy();
-        ensure!(policy.shadow.is_some(), "the policy names no shadow");
+        ensure!(policy.has_shadow(), "the policy names no shadow");
         let word = self.shared.mover.words.load(0);
         ensure!(
             word.authority() == Side::Primary,
@@ -341,7 +340,7 @@ impl Thread {
         let seconds = self.look()?;
         let verdict = self.judge.as_ref().map(Judge::verdict);
         self.count(verdict.as_ref());
-        let healthy = self.as_breakers_say(self.healthy()?)?;
+        let healthy = self.as_breakers_say(self.healthy(&Side::BOTH)?)?;
         let word = self.shared.mover.words.load(0);
         let capacity = self.shared.board.scaling().capacity;
         let (unsettled, divergence) = self.before_cutover();
@@ -351,12 +350,28 @@ impl Thread {
         self.event(Event::Tick(Box::new(seen)))
     }
 
-    /// Whether each side is well; nothing where there is none. Of several servers one is enough, and another thread asks them.
-    fn healthy(&self) -> Result<[Option<bool>; 2]> {
-        let mut healthy = self.checker.ask_both(only_servers(&self.shared.mover.policy()));
+    /// Whether each of these sides is well; nothing where there is none. Each of its services must be: of several servers one is
+    /// enough, and another thread asks those.
+    fn healthy(&self, sides: &[Side]) -> Result<[Option<bool>; 2]> {
+        let policy = self.shared.mover.policy();
+        let (mut whose, mut asked) = (Vec::new(), Vec::new());
+        for one in policy.servers().filter(|one| sides.contains(&one.side) && !one.end.has_several()) {
+            whose.push(one);
+            asked.push((one.at, policy.check(one.service)));
+        }
+        let found = self.checker.ask_all(&asked);
+        for (one, _) in whose.iter().zip(&found).filter(|(_, well)| !**well) {
+            tracing::debug!("the {} isn't well: {}", one.whose(), one.at);
+        }
+        let mut healthy = [None; 2];
+        let mut and = |side: Side, well: bool| {
+            let all = &mut healthy[side as usize];
+            *all = Some(well && *all != Some(false));
+        };
+        whose.iter().zip(found).for_each(|(one, well)| and(one.side, well));
         let state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        for (healthy, backends) in healthy.iter_mut().zip(&state.backends) {
-            *healthy = healthy.or_else(|| backends.any_is_well());
+        for side in sides {
+            state.any_are_well(*side).for_each(|well| and(*side, well));
         }
         Ok(healthy)
     }
@@ -447,10 +462,4 @@ impl Thread {
         }
         Ok(())
     }
-}
-
-/// By side: its server, where it has one alone.
-fn only_servers(policy: &Policy) -> [Option<SocketAddr>; 2] {
-    let only = |side: &Endpoint| (!side.has_several()).then(|| side.first());
-    [only(&policy.primary), policy.shadow.as_ref().and_then(only)]
 }

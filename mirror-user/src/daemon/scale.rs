@@ -253,15 +253,11 @@ impl Sizer {
     /// Whether a side carries what is forecast; nothing where its size isn't known.
     fn capacity(&self, side: Side, limits: Option<Limits>) -> Option<Capacity> {
         let policy = self.policy();
-        let endpoint = match side {
-            Side::Primary => Some(&policy.primary),
-            Side::Shadow => policy.shadow.as_ref(),
-        }?;
-        let told = endpoint.capacity.map(|capacity| Limits {
+        let told = policy.capacity(side).map(|capacity| Limits {
             cpu_millicores: capacity.cpu.millicores(),
             memory_bytes: capacity.memory.get(),
         });
-        let provisioned = endpoint.process.is_some();
+        let provisioned = side == Side::Shadow && policy.process().is_some();
         let Some(size) = told.or(limits.filter(|_| provisioned)) else {
             return provisioned.then(|| Capacity::Unknown("its size can't be read".into()));
         };

@@ -12,7 +12,10 @@ use axum::{
     routing::{get, post},
     serve::IncomingStream,
 };
-use mirror_common::switch_word::{Side, SwitchWord};
+use mirror_common::{
+    abi::backend::MAX_BACKENDS,
+    switch_word::{Side, SwitchWord},
+};
 use mirror_control::{
     evidence::Histogram,
     moves::{Move, Refusal, plan},
@@ -26,13 +29,14 @@ use tokio::{
 use super::{Shared, compare, forecast, metrics, migrate, notify, reload, resources};
 use crate::{
     api::{
-        AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, SideStatus, Status,
-        WeightRequest,
+        AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, ServiceStatus, SideStatus,
+        Status, WeightRequest,
     },
     datapath::{Answers, Pairs, Turns},
     events::{Kind, Told},
     flows,
     moves::Phases,
+    policy::{Policy, Service},
     state::State,
     words::monotonic_ns,
 };
@@ -201,7 +205,7 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         in_sync: standing.in_sync,
         since: monotonic_ns().saturating_sub(standing.since_ns) as f64 / 1e9,
         reason: standing.reason.clone(),
-        servers: state.backends[side as usize].status(&state.swept.legs[side as usize]),
+        servers: state.servers(side),
         legs_lost: state.legs_lost[side as usize],
         not_taken: state.not_taken()[side as usize],
         answered: [reads.count(), writes.count()],
@@ -212,6 +216,15 @@ fn side_status(turns: &Turns, state: &State, side: Side) -> SideStatus {
         p50_us: quantile(&all, 0.5),
         p99_us: quantile(&all, 0.99),
     }
+}
+
+fn service_statuses(policy: &Policy, state: &State) -> Vec<ServiceStatus> {
+    let of = |(service, legs): (&Service, &[[u32; MAX_BACKENDS]; 2])| ServiceStatus {
+        name: service.name().map(Into::into),
+        listens: service.all().map(|listener| listener.to_string()).collect(),
+        legs: legs.each_ref().map(|side| side.iter().sum()),
+    };
+    policy.services().iter().zip(&state.swept.legs).map(of).collect()
 }
 
 async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> {
@@ -235,6 +248,7 @@ async fn status(Extract(shared): Extract<App>) -> Result<Json<Status>, Refused> 
         // A mirror that is out of sync is so for those, too.
         in_doubt: if word.member(word.authority().other()) { shared.mover.words.in_doubt(0) } else { 0 },
         held: shared.counts.load(),
+        services: service_statuses(&shared.mover.policy(), &state),
         primary: side_status(&turns, &state, Side::Primary),
         shadow: side_status(&turns, &state, Side::Shadow),
         compared: turns.pairs.iter().map(|pairs| pairs.compared).sum(),
@@ -253,8 +267,14 @@ async fn flows(
 ) -> Result<Json<Flows>, Refused> {
     let total = shared.state.lock().map_err(poisoned)?.swept.live;
     let authority = shared.mover.words.load(0).authority();
+    let policy = shared.mover.policy();
     let listed = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit, authority));
-    let flows = listed.await??;
+    let mut flows = listed.await??;
+    let listens = |service: &Service, at: &str| service.all().any(|one| one.vip.to_string() == at);
+    for flow in flows.iter_mut().filter(|_| policy.has_several()) {
+        let service = policy.services().iter().find(|service| listens(service, &flow.service));
+        flow.service_name = service.and_then(Service::name).map(Into::into);
+    }
     Ok(Json(Flows { total, flows }))
 }
 

@@ -1,5 +1,7 @@
 //! What the daemon writes for the datapath: settings, services, aliases, and what is free.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, HashMap, Map, Queue};
 use mirror_common::{
@@ -13,7 +15,7 @@ use mirror_common::{
 use super::{Datapath, Segments, pools::Server};
 use crate::{
     alias::Written,
-    policy::{Affinity, Datagrams, Endpoint, Listener, Order, Policy, WeightBy},
+    policy::{self, Affinity, Datagrams, Endpoint, Listener, Order, Policy, WeightBy},
 };
 
 /// Ports of each side that connections which begin leave to the legs of open ones that are dialled anew.
@@ -49,11 +51,11 @@ impl Datapath {
     ///
     /// # Errors
     /// When the kernel refuses a value, or what is pinned has no room for IPv6 clients and the policy has them.
-    pub fn fill(&mut self, policy: &Policy, tap: u32, segments: Segments) -> Result<()> {
+    pub fn fill(&mut self, policy: &Policy, tap: u32, segments: &[Segments]) -> Result<()> {
         let Map::Array(known) = self.map(maps::CLIENTS)? else { bail!("no array of clients") };
-        has_room(known.info()?.max_entries(), policy.service.has_six(), "an IPv6 address")?;
+        has_room(known.info()?.max_entries(), policy.has_six(), "an IPv6 address")?;
         let Map::HashMap(awaited) = self.map(maps::AWAITED)? else { bail!("no hash of answers") };
-        has_room(awaited.info()?.max_entries(), policy.service.has_datagrams(), "datagrams")?;
+        has_room(awaited.info()?.max_entries(), policy.datagram_ports() > 0, "datagrams")?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         let (fresh, flows) = (self.fresh, self.flows);
@@ -61,12 +63,15 @@ impl Datapath {
         let secret = if fresh { u64::from_ne_bytes(secret) } else { config.get(&0, 0)?.secret };
         config.set(0, Config { tap, flows, secret }, 0)?;
         let aliases = self.write_aliases(policy)?;
+        if !fresh {
+            self.put_out_unjoined(policy, &aliases)?;
+        }
         self.fill_services(policy, segments, &aliases)?;
         if !fresh {
             return Ok(());
         }
         self.push(maps::SLOTS, 0..connections(flows))?;
-        if policy.service.has_six() {
+        if policy.has_six() {
             self.push(maps::FREE_CLIENTS, 0..clients(flows))?;
         }
         for name in [maps::PORTS_PRIMARY, maps::PORTS_SHADOW] {
@@ -102,49 +107,45 @@ impl Datapath {
         Ok(written)
     }
 
-    fn fill_services(&mut self, policy: &Policy, segments: Segments, aliases: &Written) -> Result<()> {
-        let mut service = Service { stall_ms: policy.stall.as_millis() as u32, ..Service::default() };
-        service.idle_ms = policy.idle.as_millis() as u32;
-        service.pressure_ms = policy.pressure.ms(policy.pressure_budget);
-        for ((end, side), mss) in service.endpoints.iter_mut().zip(policy.sides()).zip(segments) {
-            *end = endpoint(side, mss, aliases)?;
-        }
-        if policy.shadow.is_some() {
-            service.flags |= Service::SHADOWED;
-        }
-        service.flags |= policy.divergence.flags();
-        if policy.durable {
-            service.flags |= Service::DURABLE;
-        }
-        if policy.order == Order::Service {
-            service.flags |= Service::ORDERED;
-        }
-        if policy.service.affinity == Affinity::Client {
-            service.flags |= Service::BY_CLIENT;
-        }
-        for Listener { vip, ports, datagrams } in policy.service.all() {
-            let mut servers = [Vec::new(), Vec::new()];
-            for ((servers, side), port) in servers.iter_mut().zip(policy.sides()).zip(ports) {
-                for server in side.servers() {
-                    servers.push((aliases.of(server.ip())?, port.unwrap_or(server.port()).to_be()));
-                }
+    fn fill_services(&mut self, policy: &Policy, segments: &[Segments], aliases: &Written) -> Result<()> {
+        for ((number, service), segments) in (0..).zip(policy.services()).zip(segments) {
+            let flags = Service::with_number(number) | flags(policy, service);
+            let mut record = Service { flags, ..common(policy) };
+            for (side, end) in service.sides() {
+                record.endpoints[side as usize] = endpoint(end, segments[side as usize], aliases)?;
             }
-            service.flags &= !Service::TRANSPARENT;
-            if policy.is_transparent(vip.ip()) {
-                service.flags |= Service::TRANSPARENT;
+            for listener in service.all() {
+                self.fill_listener(service, listener, record, aliases)
+                    .with_context(|| format!("the service {}", listener.vip))?;
             }
-            let mut key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
-            let servers = [&servers[0][..], &servers[1][..]];
-            match datagrams {
-                None => self.fill_service(key, service, servers),
-                Some(datagrams) => {
-                    key.protocol = udp::PROTOCOL;
-                    self.fill_datagrams(key, service, servers, datagrams)
-                }
-            }
-            .with_context(|| format!("the service {vip}"))?;
         }
         Ok(())
+    }
+
+    /// One port of one address of a service; `record` is what all of them share.
+    fn fill_listener(
+        &mut self,
+        service: &policy::Service,
+        Listener { vip, ports, datagrams }: Listener,
+        mut record: Service,
+        aliases: &Written,
+    ) -> Result<()> {
+        let mut servers = [Vec::new(), Vec::new()];
+        for (side, end) in service.sides() {
+            servers[side as usize] = servers_at(end, ports[side as usize], aliases)?;
+        }
+        if service.is_transparent(vip.ip()) {
+            record.flags |= Service::TRANSPARENT;
+        }
+        let mut key = ServiceKey { addr: aliases.of(vip.ip())?, port: vip.port().to_be(), protocol: 6 };
+        let servers = [&servers[0][..], &servers[1][..]];
+        match datagrams {
+            None => self.fill_service(key, record, servers),
+            Some(datagrams) => {
+                key.protocol = udp::PROTOCOL;
+                self.fill_datagrams(key, record, servers, datagrams)
+            }
+        }
     }
 
     /// One port of datagrams, and from where to where their fragments come.
@@ -196,10 +197,35 @@ impl Datapath {
     }
 }
 
+/// A side's servers as they lie in the maps; `port`: where they listen, if not each at its own.
+pub(super) fn servers_at(end: &Endpoint, port: Option<u16>, aliases: &Written) -> Result<Vec<Server>> {
+    let at = |server: &SocketAddr| Ok((aliases.of(server.ip())?, port.unwrap_or(server.port()).to_be()));
+    end.servers().iter().map(at).collect()
+}
+
+/// What all services of an application share.
+fn common(policy: &Policy) -> Service {
+    Service {
+        stall_ms: policy.stall.as_millis() as u32,
+        idle_ms: policy.idle.as_millis() as u32,
+        pressure_ms: policy.pressure.ms(policy.pressure_budget),
+        ..Service::default()
+    }
+}
+
+fn flags(policy: &Policy, service: &policy::Service) -> u32 {
+    let of = |holds: bool, flag: u32| if holds { flag } else { 0 };
+    policy.divergence.flags()
+        | of(policy.has_shadow(), Service::SHADOWED)
+        | of(policy.durable, Service::DURABLE)
+        | of(policy.order == Order::Service, Service::ORDERED)
+        | of(service.affinity == Affinity::Client, Service::BY_CLIENT)
+}
+
 /// What all servers of a side share.
 fn endpoint(side: &Endpoint, mss: u16, aliases: &Written) -> Result<abi::Endpoint> {
     Ok(abi::Endpoint {
-        nat: side.nat.own().map_or(Ok(0), |nat| aliases.of(nat))?,
+        nat: side.nat().own().map_or(Ok(0), |nat| aliases.of(nat))?,
         mss,
         max_requests: side.max_requests,
         ..abi::Endpoint::default()

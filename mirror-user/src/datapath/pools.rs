@@ -18,6 +18,8 @@ use super::Datapath;
 /// Where a pool lies, and the numbers in it of its side's servers, in the policy's order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Placed {
+    /// The policy's service.
+    service: u32,
     side: usize,
     index: u32,
     numbers: Vec<u32>,
@@ -93,32 +95,35 @@ impl Datapath {
             if !wanted.is_empty() && numbers != [0] {
                 service.flags |= Service::POOLED;
             }
-            placed.push(Placed { side, index, numbers });
+            placed.push(Placed { service: service.number(), side, index, numbers });
         }
         self.placed.extend(placed);
         Ok(pools)
     }
 
-    /// The numbers of a side's servers, in the policy's order, and whether each takes new connections.
+    /// The pools of one side's servers of a service, by its number: one a port and address of TCP.
+    fn placed(&self, service: u32, side: Side) -> impl Iterator<Item = &Placed> {
+        self.placed.iter().filter(move |placed| placed.service == service && placed.side == side as usize)
+    }
+
+    /// The numbers of a side's servers of a service, in the policy's order, and whether each takes new connections; nothing of
+    /// one without TCP.
     ///
     /// # Errors
     /// When the pool can't be read.
-    pub fn backends(&self, side: Side) -> Result<Vec<(u32, bool)>> {
-        let Some(placed) = self.placed.iter().find(|placed| placed.side == side as usize) else {
-            return Ok(Vec::new());
-        };
+    pub fn backends(&self, service: u32, side: Side) -> Result<Vec<(u32, bool)>> {
+        let Some(placed) = self.placed(service, side).next() else { return Ok(Vec::new()) };
         let pools: Array<_, Pool> = Array::try_from(self.bpf.map(maps::POOLS).context(maps::POOLS)?)?;
         let takes = pools.get(&placed.index, 0)?.takes;
         Ok(placed.numbers.iter().map(|number| (*number, takes >> number & 1 != 0)).collect())
     }
 
-    /// Says which of a side's servers take new connections, in the policy's order.
+    /// Says which of a side's servers of a service take new connections, in the policy's order.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn take_connections(&mut self, side: Side, taking: &[bool]) -> Result<()> {
-        let placed: Vec<_> =
-            self.placed.iter().filter(|placed| placed.side == side as usize).cloned().collect();
+    pub fn take_connections(&mut self, service: u32, side: Side, taking: &[bool]) -> Result<()> {
+        let placed: Vec<_> = self.placed(service, side).cloned().collect();
         let mut pools: Array<_, Pool> = Array::try_from(self.map(maps::POOLS)?)?;
         for Placed { index, numbers, .. } in placed {
             let mut pool = pools.get(&index, 0)?;

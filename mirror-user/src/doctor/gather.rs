@@ -57,9 +57,9 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
         let index = network.device_with(address)?;
         Ok(devices.iter().find(|device| Some(device.index) == index).cloned())
     };
-    let vips: Vec<_> = policy.service.addresses().map(of_address).collect::<Result<_>>()?;
+    let vips: Vec<_> = policy.addresses().into_iter().map(of_address).collect::<Result<_>>()?;
     let servers: Vec<Server> =
-        policy.servers().map(|(_, side, at)| server(&network, side, at)).collect::<Result<_>>()?;
+        policy.servers().map(|one| server(&network, one.end, one.at)).collect::<Result<_>>()?;
     // Where the policy's own devices aren't known, what is known of them is looked at all the same.
     let names = devices_of(policy, &network, &devices).unwrap_or_default();
     let on_the_way = |device: &Device| {
@@ -81,7 +81,7 @@ fn server(network: &Network, side: &Endpoint, at: SocketAddr) -> Result<Server> 
         Ok(route) => network.neighbour(route)?,
         Err(_) => Neighbour::Unknown,
     };
-    let nat_device = side.nat.own().map(|nat| network.device_with(nat)).transpose()?.flatten();
+    let nat_device = side.nat().own().map(|nat| network.device_with(nat)).transpose()?.flatten();
     Ok(Server { route, neighbour, nat_device })
 }
 

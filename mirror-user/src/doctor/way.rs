@@ -10,7 +10,7 @@ use super::{Level, Line};
 use crate::{
     device::Driver,
     network::{Device, Neighbour, Route, bits, headers},
-    policy::{Endpoint, Hook, Nat, Policy},
+    policy::{self, Hook, Nat, Policy},
 };
 
 /// What was found about a device that the datapath is at.
@@ -67,7 +67,7 @@ pub(super) struct Way {
 
 /// Judges all of it.
 pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
-    let vips = policy.service.addresses().zip(&way.vips);
+    let vips = policy.addresses().into_iter().zip(&way.vips);
     let mut lines: Vec<Line> =
         vips.map(|(address, device)| vip(policy, way, address, device.as_ref())).collect();
     for port in &way.ports {
@@ -77,8 +77,8 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
     if policy.six().next().is_some() {
         lines.extend(six::judge(way));
     }
-    for ((name, side, at), server) in policy.servers().zip(&way.servers) {
-        let address = at.ip();
+    for (one, server) in policy.servers().zip(&way.servers) {
+        let (name, address) = (&one.whose(), one.at.ip());
         match &server.route {
             Err(error) => {
                 lines.push(Line::failure(
@@ -90,11 +90,11 @@ pub(super) fn judge(policy: &Policy, way: &Way) -> Vec<Line> {
             }
             Ok(route) => {
                 lines.push(neighbour(name, route.hop, server.neighbour));
-                lines.push(match side.nat {
+                lines.push(match one.end.nat() {
                     Nat::Own(own) => nat(name, own, route, address, server.nat_device, &way.ports),
                     Nat::Keep => kept(name, address),
                 });
-                lines.extend(mtu(name, (side, address), route, policy, way));
+                lines.extend(mtu(&one, route, policy, way));
             }
         }
     }
@@ -216,13 +216,8 @@ fn standing(port: &Port) -> Vec<Line> {
 }
 
 /// A leg's path must take the segments that the client was promised. Towards an IPv6 server the daemon sees to it.
-fn mtu(
-    name: &str,
-    (side, address): (&Endpoint, IpAddr),
-    route: &Route,
-    policy: &Policy,
-    way: &Way,
-) -> Option<Line> {
+fn mtu(one: &policy::Server<'_>, route: &Route, policy: &Policy, way: &Way) -> Option<Line> {
+    let address = one.at.ip();
     let port = |index: u32| way.ports.iter().find(|port| port.device.index == index);
     let leads_to_a_server = |port: &Port| {
         way.servers.iter().any(|server| server.route.as_ref().is_ok_and(|r| r.device == port.device.index))
@@ -230,9 +225,9 @@ fn mtu(
     let mtus = |of: &dyn Fn(&Port) -> bool| clients(way).filter(|p| of(p)).map(|p| p.device.mtu).max();
     let client = mtus(&|port| !leads_to_a_server(port)).or_else(|| mtus(&|_| true))?;
     let leg = port(route.device)?.device.mtu.min(route.mtu.unwrap_or(u32::MAX));
-    let (mss, takes) = (u32::from(side.mss), leg.saturating_sub(headers(address)));
-    let promised = client.saturating_sub(policy.service.addresses().map(headers).min().unwrap_or(0));
-    let check = format!("MTU towards the {name}");
+    let (mss, takes) = (u32::from(one.end.mss), leg.saturating_sub(headers(address)));
+    let promised = client.saturating_sub(policy.addresses().into_iter().map(headers).min().unwrap_or(0));
+    let check = format!("MTU towards the {}", one.whose());
     let fits = takes >= promised || if mss == 0 { address.is_ipv6() } else { mss <= takes };
     if fits {
         return Some(Line::ok(&check, format!("{leg} bytes; clients' {client}")));
@@ -240,12 +235,19 @@ fn mtu(
     Some(Line::failure(
         &check,
         format!("{leg} bytes, clients' {client}: full segments don't fit"),
-        format!("mss = {takes} in the policy's [{name}]"),
+        match (one.side.name(), one.service.name()) {
+            (side, None) => format!("mss = {takes} in the policy's [{side}]"),
+            (side, Some(name)) => {
+                format!("mss = {takes} in [services.{side}] of the policy's service {name}")
+            }
+        },
     ))
 }
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::switch_word::Side;
+
     use super::super::worst;
     use super::*;
 
@@ -322,9 +324,9 @@ mod tests {
     fn each_of_several_servers_is_looked_at() {
         let text = include_str!("../../../policies/balanced.toml");
         let policy = Policy::parse("balanced.toml", text).unwrap();
-        let servers = policy.servers().map(|(name, _, at)| {
-            let device = if name == "primary" { 2 } else { 3 };
-            server(device, &at.ip().to_string())
+        let servers = policy.servers().map(|one| {
+            let device = if one.side == Side::Primary { 2 } else { 3 };
+            server(device, &one.at.ip().to_string())
         });
         let mut way = Way { servers: servers.collect(), ..fine() };
         assert_eq!(worst(&judge(&policy, &way)), Level::Ok);

@@ -66,7 +66,14 @@ fn decisions() -> Decisions {
 
 fn server(host: u8, well: bool) -> ServerStatus {
     let address = ([10, 0, 3, host], 80).into();
-    ServerStatus { address, well, takes: well, since: 1.0, connections: u32::from(host) }
+    ServerStatus {
+        service: (host == 3).then(|| "api".into()),
+        address,
+        well,
+        takes: well,
+        since: 1.0,
+        connections: u32::from(host),
+    }
 }
 
 fn snapshot() -> Snapshot {
@@ -150,8 +157,8 @@ fn a_scrape_reads_like_this() {
         "mirror_legs_lost_total{app=\"shop\",side=\"shadow\"} 7.0",
         "mirror_connections_not_taken_total{app=\"shop\",side=\"shadow\"} 3.0",
         "mirror_server_well{app=\"shop\",side=\"shadow\",server=\"10.0.3.2:80\"} 1.0",
-        "mirror_server_well{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\"} 0.0",
-        "mirror_server_connections{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\"} 3.0",
+        "mirror_server_well{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\",service=\"api\"} 0.0",
+        "mirror_server_connections{app=\"shop\",side=\"shadow\",server=\"10.0.3.3:80\",service=\"api\"} 3.0",
         "mirror_breaker_open{app=\"shop\",side=\"shadow\"} 1.0",
         "mirror_breaker_open{app=\"shop\",side=\"primary\"} 0.0",
         "mirror_breaker_trips_total{app=\"shop\",side=\"shadow\"} 2.0",

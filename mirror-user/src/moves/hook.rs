@@ -16,7 +16,10 @@ use mirror_control::moves::Saw;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{fault, planted};
-use crate::{driver::process::Mark, policy::Policy};
+use crate::{
+    driver::process::Mark,
+    policy::{Endpoint, Policy},
+};
 
 /// How long a killed hook may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,13 +38,11 @@ impl Hook {
     /// # Errors
     /// When it can't be started, or not be written down: then it is killed again.
     pub(super) fn start(policy: &Policy, from: Side, place: &Path) -> Result<Self> {
-        let shadow = policy.shadow.as_ref().context("the policy names no shadow")?;
-        let addresses = [policy.primary.first(), shadow.first()];
+        let servers = servers(policy, from)?;
         let (program, arguments) = policy.join_hook.split_first().context("an empty join hook")?;
         let child = Command::new(program)
             .args(arguments)
-            .env("MIRROR_FROM", addresses[from as usize].to_string())
-            .env("MIRROR_TO", addresses[from.other() as usize].to_string())
+            .envs(servers)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .process_group(0)
@@ -106,6 +107,24 @@ impl Drop for Hook {
         // What stays there is of a process that has ended, which the next daemon sees.
         let _ = fs::remove_file(&self.place);
     }
+}
+
+/// What a hook is told: the first server of each side, which is the first service's, and of each service that has a name.
+fn servers(policy: &Policy, from: Side) -> Result<Vec<(String, String)>> {
+    let mut told = Vec::new();
+    for (n, service) in policy.services().iter().enumerate() {
+        let first = |side: Side| service.side(side).map(Endpoint::first);
+        let [from, to] = [from, from.other()].map(first);
+        let (from, to) = from.zip(to).context("the policy names no shadow")?;
+        let named = service.variable().map(|name| format!("_{name}"));
+        for end in (n == 0).then(String::new).into_iter().chain(named) {
+            told.extend([
+                (format!("MIRROR_FROM{end}"), from.to_string()),
+                (format!("MIRROR_TO{end}"), to.to_string()),
+            ]);
+        }
+    }
+    Ok(told)
 }
 
 /// A leader's group has its number. It may have ended by itself.
@@ -185,5 +204,23 @@ mod tests {
         fs::write(&place, "{\"pid\":").unwrap();
         assert!(!end_left(&place).unwrap());
         assert!(!place.exists());
+    }
+
+    #[test]
+    fn each_service_tells_its_first_servers_and_the_first_one_without_its_name_too() {
+        let told = |text: &str, from| {
+            let policy = Policy::parse("x.toml", text).unwrap();
+            let told = servers(&policy, from).unwrap();
+            told.into_iter().map(|(name, at)| format!("{name}={at}")).collect::<Vec<_>>().join(" ")
+        };
+        let services = include_str!("../../../policies/services.toml");
+        assert_eq!(
+            told(services, Side::Primary),
+            "MIRROR_FROM=10.0.2.2:8080 MIRROR_TO=10.0.3.2:8080 \
+             MIRROR_FROM_WEB=10.0.2.2:8080 MIRROR_TO_WEB=10.0.3.2:8080 \
+             MIRROR_FROM_API=10.0.2.3:9000 MIRROR_TO_API=10.0.3.3:9000"
+        );
+        let one = include_str!("../../../policies/http.toml");
+        assert_eq!(told(one, Side::Shadow), "MIRROR_FROM=10.0.3.2:8080 MIRROR_TO=10.0.2.2:8080");
     }
 }

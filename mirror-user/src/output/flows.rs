@@ -7,9 +7,22 @@ use crate::api::{Flows, LegStatus};
 
 impl Show for Flows {
     fn lines(&self) -> String {
+        // Where there is one alone it needs no name.
+        let named = self.flows.iter().any(|flow| flow.service_name.is_some());
+        let service = |name: &str| if named { format!("{name:<12} ") } else { String::new() };
         let mut text = format!(
-            "{:<22} {:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
-            "CLIENT", "STATE", "AUTHORITY", "PRIMARY", "OWES", "SHADOW", "OWES", "TURNS", "AGE", "IDLE"
+            "{:<22} {}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
+            "CLIENT",
+            service("SERVICE"),
+            "STATE",
+            "AUTHORITY",
+            "PRIMARY",
+            "OWES",
+            "SHADOW",
+            "OWES",
+            "TURNS",
+            "AGE",
+            "IDLE"
         );
         for flow in &self.flows {
             let flags = [
@@ -21,8 +34,9 @@ impl Show for Flows {
             let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
             let _ = writeln!(
                 text,
-                "{:<22} {:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  {}",
+                "{:<22} {}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  {}",
                 flow.client,
+                service(flow.service_name.as_deref().unwrap_or("-")),
                 flow.state,
                 flow.authority,
                 leg(&flow.primary),
@@ -78,6 +92,7 @@ mod tests {
         let flow = FlowStatus {
             client: "10.0.1.2:40000".into(),
             service: "10.77.1.1:8080".into(),
+            service_name: None,
             state: "open".into(),
             authority: "primary".into(),
             turns: 8,
@@ -90,6 +105,7 @@ mod tests {
             primary: leg(5_000, 0, 0, 0),
             shadow: leg(6_000, 1_460, 1, 340),
         };
+        let named = FlowStatus { service_name: Some("api".into()), ..flow.clone() };
         let text = anstream::adapter::strip_str(&Flows { total: 3, flows: vec![flow] }.lines()).to_string();
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         let expected = format!(
@@ -104,5 +120,9 @@ mod tests {
             "0 s"
         );
         assert_eq!(lines[1..], [expected.as_str(), "and 2 more: --limit N"]);
+        let text = Flows { total: 1, flows: vec![named] }.lines();
+        let begins = |line: &str| text.lines().any(|one| one.starts_with(line));
+        assert!(begins(&format!("{:<22} {:<12} STATE", "CLIENT", "SERVICE")), "{text}");
+        assert!(begins(&format!("{:<22} {:<12} open", "10.0.1.2:40000", "api")), "{text}");
     }
 }

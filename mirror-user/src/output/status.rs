@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, migration, span, styled};
-use crate::api::{AppStatus, SideStatus, Status};
+use crate::api::{AppStatus, ServiceStatus, SideStatus, Status};
 
 /// Notices that are shown.
 const NOTICES: usize = 5;
@@ -31,6 +31,9 @@ fn show_app(text: &mut String, app: &AppStatus) {
         "{:<10} {} {} %   authority {}   legs {} / {}   {sync}{frozen}   writes open {}   held {}",
         app.name, app.phase, app.weight, app.authority, app.two_legs, app.flows, app.open_writes, app.held[0]
     );
+    for service in app.services.iter().filter(|_| app.services.len() > 1) {
+        let _ = writeln!(text, "  {}", styled(FAINT, show_service(service)));
+    }
     for (name, side) in [("primary", &app.primary), ("shadow", &app.shadow)] {
         show_side(text, name, side, &app.name);
     }
@@ -65,6 +68,12 @@ fn show_app(text: &mut String, app: &AppStatus) {
     for notice in &app.notices[first..] {
         let _ = writeln!(text, "  {}", styled(FAINT, notice));
     }
+}
+
+fn show_service(service: &ServiceStatus) -> String {
+    let [primary, shadow] = service.legs;
+    let name = service.name.as_deref().unwrap_or_default();
+    format!("{name:<8} {}   legs {primary} and {shadow}", service.listens.join(" "))
 }
 
 fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
@@ -102,9 +111,10 @@ fn show_side(text: &mut String, name: &str, side: &SideStatus, app: &str) {
         };
         let since = format!("for {}{standing}", span(server.since));
         let connections = format!("{} connections", server.connections);
+        let service = server.service.as_ref().map(|service| format!("{service} ")).unwrap_or_default();
         let _ = writeln!(
             text,
-            "  {:<8} {}   {connections}   {well} {}",
+            "  {:<8} {service}{}   {connections}   {well} {}",
             "",
             server.address,
             styled(FAINT, since)
@@ -147,12 +157,17 @@ mod tests {
 
     fn server(host: u8, well: bool, takes: bool) -> ServerStatus {
         ServerStatus {
+            service: (host == 4).then(|| "api".into()),
             address: ([10, 0, 3, host], 80).into(),
             well,
             takes,
             since: 60.0,
             connections: u32::from(host),
         }
+    }
+
+    fn service(name: &str, port: u16, legs: [u32; 2]) -> ServiceStatus {
+        ServiceStatus { name: Some(name.into()), listens: vec![format!("10.77.1.1:{port}/tcp")], legs }
     }
 
     #[test]
@@ -171,6 +186,7 @@ mod tests {
             overtaking: 12,
             in_doubt: 0,
             held: [1, 9, 0],
+            services: vec![service("web", 8_080, [150, 5]), service("api", 9_000, [50, 2])],
             primary: side(true, "found in sync"),
             shadow: SideStatus {
                 servers: vec![server(2, true, true), server(3, false, false), server(4, false, true)],
@@ -185,6 +201,8 @@ mod tests {
         let text = plain(&Status { pid: 1, devices: vec!["eth0: TC".into()], apps: vec![app] }.lines());
         let expected = "\
 shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   writes open 2   held 1
+  web      10.77.1.1:8080/tcp   legs 150 and 5
+  api      10.77.1.1:9000/tcp   legs 50 and 2
   primary  in sync       reads      1200   writes        34   p50    0.31 ms   p99    0.92 ms   errors 1   legs lost 3
            for 5 min: found in sync
            2xx 1200   4xx 33   5xx 1   requests 1.0 MiB   answers 2.5 MiB
@@ -192,7 +210,7 @@ shop       Idle 0 %   authority primary   legs 7 / 200   OUT OF SYNC   FROZEN   
            for 5 min: it was restarted; breaker open: asked again in 8 s; 5 connections not taken
            10.0.3.2:80   2 connections   well for 60 s
            10.0.3.3:80   3 connections   not well for 60 s; gets no new connections
-           10.0.3.4:80   4 connections   not well for 60 s; tried all the same: none is well
+           api 10.0.3.4:80   4 connections   not well for 60 s; tried all the same: none is well
   12 writes may have overtaken another connection's on the mirror (1 connections lag now)
   900 turns compared: 3 differ; errors 2 and 2
   notice 4

@@ -269,6 +269,8 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::switch_word::Side;
+
     use super::*;
     use crate::policy::Policy;
 
@@ -335,7 +337,10 @@ mod tests {
         let expected =
             ["/usr/bin/lists", "10.0.9.2:8080", "--at=10.0.9.2", "2001:db8:2::22", "http://10.0.9.2/"];
         assert_eq!(command, expected);
-        assert_eq!(policy.primary.first().to_string(), "[2001:db8:2::2]:8080");
+        assert_eq!(
+            policy.services()[0].side(Side::Primary).unwrap().first().to_string(),
+            "[2001:db8:2::2]:8080"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use mirror_control::{
 };
 use serde::Deserialize;
 
-use super::{Service, duration};
+use super::{Protocol, Service, duration, process::Health};
 
 /// Steps, times and bounds of a migration by itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,8 +44,9 @@ pub struct Migration {
     /// Whether a primary that is out of sync takes over all the same when the new authority is dead and itself is well: what
     /// only the dead one has is lost. Said aloud where it happens.
     pub availability_first: bool,
-    /// Path of the health check, by GET; without it a DNS query is one where the service's first port has such datagrams, and
-    /// elsewhere a TCP connection.
+    /// Path of the health check, by GET, of services that have no `health` of their own, and in `[[services]]` no UDP at their
+    /// first port; without it a DNS query is one where the service's first port has such datagrams, and elsewhere a TCP
+    /// connection.
     pub health: Option<String>,
     /// Share of the compared answers that may differ, in percent: below it has to be shown for each step and the cutover, and
     /// the share goes back where a fifth of it is shown to be passed. Without it the two numbers of `[migration.judge]` hold.
@@ -91,12 +92,17 @@ impl Default for Migration {
 }
 
 impl Migration {
-    /// How a side's health is checked.
-    pub(super) fn check(&self, service: &Service) -> Check {
-        match &self.health {
-            Some(path) => Check::Http(path.clone()),
-            None if service.asks_dns() => Check::Dns,
-            None => Check::Tcp,
+    /// How the health of a service's servers is checked, which may have others beside it.
+    pub(super) fn check(&self, service: &Service, has_others: bool) -> Check {
+        match (&service.health, &self.health) {
+            (Some(Health::Tcp), _) => Check::Tcp,
+            (Some(Health::Http(path)), _) => Check::Http(path.clone()),
+            // Among others a service of datagrams has no path only because they have one.
+            (None, Some(path)) if !(has_others && service.protocol == Protocol::Udp) => {
+                Check::Http(path.clone())
+            }
+            (None, _) if service.asks_dns() => Check::Dns,
+            (None, _) => Check::Tcp,
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use mirror_common::switch_word::Side;
 use mirror_control::driver::{Check, Limits, Program, Wanted};
 use serde::Deserialize;
 
@@ -259,10 +260,10 @@ impl Process {
 impl Policy {
     /// The shadow that this policy wants provisioned, if it wants one.
     pub fn wanted(&self) -> Option<Wanted> {
-        let shadow = self.shadow.as_ref()?;
-        let process = shadow.process.as_ref()?;
-        // The policy holds no provisioned shadow of IPv6.
-        let (SocketAddr::V4(address), Nat::Own(IpAddr::V4(gateway))) = (shadow.first(), shadow.nat) else {
+        let process = self.process()?;
+        let shadow = self.services.first()?.side(Side::Shadow)?;
+        // The policy holds no provisioned shadow of IPv6, nor of several services.
+        let (SocketAddr::V4(address), Nat::Own(IpAddr::V4(gateway))) = (shadow.first(), shadow.nat()) else {
             return None;
         };
         let paths = |places: &[Place]| places.iter().map(|place| place.0.clone()).collect();

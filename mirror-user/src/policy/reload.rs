@@ -153,6 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn a_services_servers_take_a_restart_too() {
+        let text = include_str!("../../../policies/services.toml");
+        let policy = Policy::parse("x.toml", text).unwrap();
+        let loaded = Loaded { path: "x.toml".into(), text: toml::from_str(text).unwrap(), policy };
+        let moved = text.replacen("10.0.3.4:9000", "10.0.3.5:9000", 1);
+        assert!(moved != text);
+        let said = loaded.replaced_by(&moved).map(|found| found.changed).unwrap_err().to_string();
+        assert!(said.starts_with("`services`: changed"), "{said}");
+        let steps = format!("{text}\n[migration]\nsteps = [10, 100]\n");
+        assert_eq!(loaded.replaced_by(&steps).unwrap().changed, ["migration"]);
+    }
+
+    #[test]
     fn one_that_does_not_hold_is_refused_with_its_place() {
         let said = refused(&format!("{BEFORE}\n[migration]\nsteps = [50, 10]\n"));
         assert!(said.contains("x.toml") && said.contains("weights rise"), "{said}");

@@ -1,4 +1,4 @@
-//! What clients talk to: an address, or one of each family; one port or several.
+//! What clients talk to: an address, or one of each family; one port or several; and whose servers answer there.
 
 use std::{
     collections::BTreeSet,
@@ -8,15 +8,20 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{WeightBy, address};
+use mirror_common::switch_word::Side;
 
-/// Ports of one application at most.
+use super::{Name, WeightBy, address, process::Health, side::Endpoint};
+
+/// Ports of one service at most.
 const MAX_PORTS: usize = 64;
 
-/// What clients talk to.
+/// What clients talk to: one address of each family, one port or several, and the servers of both sides. `[service]` is the only
+/// one of its application; several are `[[services]]`, which share one switch word: they are joined, shifted and moved as one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
+    /// What it is called; must be given where there are several.
+    pub name: Option<Name>,
     /// Address and port.
     #[serde(deserialize_with = "address::socket")]
     pub vip: SocketAddr,
@@ -34,6 +39,12 @@ pub struct Service {
     /// Its other ports, 63 at most: they are joined, shifted and moved together with the first.
     #[serde(default)]
     pub ports: Vec<Port>,
+    /// How its servers are asked whether they are well: `"tcp"`, or a path; without it as `health` of `[migration]` says.
+    pub health: Option<Health>,
+    /// In `[[services]]`: its present servers, as in `[primary]`.
+    pub(super) primary: Option<Endpoint>,
+    /// In `[[services]]`: its copy's servers, as in `[shadow]`.
+    pub(super) shadow: Option<Endpoint>,
 }
 
 /// Which of a side's servers a connection goes to.
@@ -73,7 +84,7 @@ pub enum Datagrams {
 /// Where DNS is spoken.
 const DNS_PORT: u16 = 53;
 
-/// A further port of the same application, at the same addresses.
+/// A further port of the same service, at the same addresses.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
@@ -100,6 +111,12 @@ pub struct Listener {
     pub datagrams: Option<Datagrams>,
 }
 
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.vip, if self.datagrams.is_some() { "udp" } else { "tcp" })
+    }
+}
+
 impl Protocol {
     /// What the datagrams of a port are, by what the policy says of them; `None`: there are none.
     fn datagrams(self, port: u16, said: Option<Datagrams>) -> Option<Datagrams> {
@@ -113,6 +130,34 @@ impl Protocol {
 }
 
 impl Service {
+    /// A side's servers; nothing where there is no such side.
+    pub fn side(&self, side: Side) -> Option<&Endpoint> {
+        match side {
+            Side::Primary => self.primary.as_ref(),
+            Side::Shadow => self.shadow.as_ref(),
+        }
+    }
+
+    /// The primary's servers, and the shadow's where there is one.
+    pub fn sides(&self) -> impl Iterator<Item = (Side, &Endpoint)> {
+        Side::BOTH.into_iter().filter_map(|side| Some((side, self.side(side)?)))
+    }
+
+    /// What it is called, where it is called anything.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_ref().map(Name::as_str)
+    }
+
+    /// Its name as the end of a variable's.
+    pub fn variable(&self) -> Option<String> {
+        Some(self.name()?.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether an address of its is its own primary's, and this host a router on its clients' way there.
+    pub fn is_transparent(&self, address: IpAddr) -> bool {
+        self.primary.iter().flat_map(Endpoint::servers).any(|server| server.ip() == address)
+    }
+
     /// Its addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         std::iter::once(self.vip.ip()).chain(self.vip6.map(IpAddr::V6))
@@ -146,9 +191,14 @@ impl Service {
         })
     }
 
-    /// Whether any of its ports has datagrams.
+    /// How many of its ports have datagrams.
+    pub fn datagram_ports(&self) -> u32 {
+        self.each().filter(|(_, _, protocol, _)| *protocol == Protocol::Udp).count() as u32
+    }
+
+    /// Whether any has.
     pub fn has_datagrams(&self) -> bool {
-        self.each().any(|(_, _, protocol, _)| protocol == Protocol::Udp)
+        self.datagram_ports() > 0
     }
 
     /// Whether its first port has DNS messages over UDP.
@@ -256,11 +306,11 @@ mod tests {
     #[test]
     fn a_name_server_is_asked_over_both_protocols_at_one_port() {
         let policy = Policy::parse("dns.toml", include_str!("../../../policies/dns.toml")).unwrap();
-        let spoken: Vec<_> = policy.service.all().map(|one| (one.vip.port(), one.datagrams)).collect();
+        let spoken: Vec<_> = policy.services()[0].all().map(|one| (one.vip.port(), one.datagrams)).collect();
         assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None)]);
-        assert_eq!(policy.check(), Check::Dns);
+        assert_eq!(policy.check(&policy.services()[0]), Check::Dns);
         let http = Policy::parse("http.toml", include_str!("../../../policies/http.toml")).unwrap();
-        assert_eq!((http.check(), http.service.has_datagrams()), (Check::Tcp, false));
+        assert_eq!((http.check(&http.services()[0]), http.datagram_ports()), (Check::Tcp, 0));
     }
 
     #[test]

@@ -13,8 +13,9 @@ use super::{
     process::{Bytes, Cores, Process},
 };
 
-/// One side's server, or servers.
-#[derive(Clone, Debug, Deserialize)]
+/// One side's server, or servers. With `[[services]]` these stand in each of them (`[services.primary]`, `[services.shadow]`),
+/// but for `resources`, `capacity` and `process`, which are the whole side's and stay in `[primary]` and `[shadow]`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Address and port of its server, of IPv4 or IPv6, whatever the clients' and the other side's are.
@@ -25,8 +26,8 @@ pub struct Endpoint {
     #[serde(default, deserialize_with = "address::several")]
     addresses: Vec<SocketAddr>,
     /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the one server's
-    /// way back leads through the gateway.
-    pub nat: Nat,
+    /// way back leads through the gateway. The services of an application may share it.
+    nat: Option<Nat>,
     /// Requests that a server answers on one connection before it closes it; 0: no limit.
     #[serde(default)]
     pub max_requests: u32,
@@ -35,11 +36,11 @@ pub struct Endpoint {
     #[serde(default)]
     pub mss: u16,
     /// Where its CPU, memory, I/O and network are read; without it they are missing.
-    pub resources: Option<Resources>,
+    pub(super) resources: Option<Resources>,
     /// How large the side is, where it isn't provisioned by `process`: a cutover by itself needs enough on both sides.
-    pub capacity: Option<Capacity>,
-    /// The shadow alone: it is provisioned on this host.
-    pub process: Option<Process>,
+    pub(super) capacity: Option<Capacity>,
+    /// The shadow alone: it is provisioned on this host, for one service.
+    pub(super) process: Option<Process>,
 }
 
 /// How large a side's server is.
@@ -93,6 +94,33 @@ impl Endpoint {
         self.address.as_ref().map_or(&self.addresses, std::slice::from_ref)
     }
 
+    /// The address that its legs come from.
+    pub fn nat(&self) -> Nat {
+        self.nat.unwrap_or(Nat::Keep)
+    }
+
+    /// Whether it says anything of servers.
+    pub(super) fn names_servers(&self) -> bool {
+        let Self { address, addresses, nat, max_requests, mss, .. } = self;
+        address.is_some() || !addresses.is_empty() || nat.is_some() || *max_requests != 0 || *mss != 0
+    }
+
+    /// Whether it says anything of the whole side.
+    pub(super) fn names_means(&self) -> bool {
+        self.resources.is_some() || self.capacity.is_some() || self.process.is_some()
+    }
+
+    /// Takes out what it says of servers.
+    pub(super) fn take_servers(&mut self) -> Self {
+        let means = Self {
+            resources: self.resources.take(),
+            capacity: self.capacity.take(),
+            process: self.process.take(),
+            ..Self::default()
+        };
+        std::mem::replace(self, means)
+    }
+
     /// The first of them.
     pub fn first(&self) -> SocketAddr {
         self.servers()[0]
@@ -109,6 +137,10 @@ impl Endpoint {
         if self.address.is_some() != self.addresses.is_empty() {
             let what = "a side has one `address`, or several `addresses`: exactly one of the two";
             return Some((what.into(), Some("address = \"ADDRESS:PORT\"".into())));
+        }
+        if self.nat.is_none() {
+            let what = "a side has a `nat`: the gateway's address that its legs come from, or \"keep\"";
+            return Some((what.into(), Some("nat = \"ADDRESS\"".into())));
         }
         if servers.len() > MAX_BACKENDS {
             return Some((format!("{} servers: a side has {MAX_BACKENDS} at most", servers.len()), None));
@@ -130,12 +162,9 @@ impl Endpoint {
     }
 
     fn several_fault(&self, service: &Service) -> Option<Fault> {
-        if self.nat == Nat::Keep {
+        if self.nat() == Nat::Keep {
             let what = "`nat = \"keep\"` is for a side with one server: the way back of several isn't known to be one";
             return Some((what.into(), Some("give it a `nat` address, or one server".into())));
-        }
-        if self.process.is_some() {
-            return Some(("a shadow that is provisioned here is one server".into(), None));
         }
         let own = self.servers().iter().find(|server| service.addresses().any(|vip| vip == server.ip()));
         if let Some(own) = own {
@@ -149,7 +178,7 @@ impl Endpoint {
         })
     }
 
-    /// What doesn't hold of it beside the other side.
+    /// What doesn't hold of a shadow beside a primary, be that another service's.
     pub(super) fn fault_beside(&self, other: &Self) -> Option<Fault> {
         let (mine, others) = (self.servers(), other.servers());
         if mine.iter().any(|server| others.contains(server)) {
@@ -174,7 +203,7 @@ impl Endpoint {
         {
             return Some(fault);
         }
-        match self.nat {
+        match self.nat() {
             Nat::Own(nat) => self.own_fault(nat, service),
             Nat::Keep => self.kept_fault(service),
         }
@@ -188,7 +217,7 @@ impl Endpoint {
         if self.first().is_ipv6() {
             return Some(("UDP is for IPv4 alone: clients and servers".into(), None));
         }
-        (self.nat == Nat::Keep).then(|| {
+        (self.nat() == Nat::Keep).then(|| {
             (
                 "`nat = \"keep\"` is for TCP alone".into(),
                 Some("give it an address: a server's datagrams are told by the port that they go to".into()),
@@ -203,6 +232,12 @@ impl Endpoint {
                 Some("give both an IPv4, or both an IPv6 address".into()),
             ));
         }
+        self.nat_is_of(service)
+    }
+
+    /// What doesn't hold of `nat` beside a service's addresses, be that another one.
+    pub(super) fn nat_is_of(&self, service: &Service) -> Option<Fault> {
+        let nat = self.nat().own()?;
         let same = |one: Listener| {
             one.vip.ip() == nat && self.servers().iter().any(|server| server.port() == one.vip.port())
         };
@@ -215,12 +250,6 @@ impl Endpoint {
     }
 
     fn kept_fault(&self, service: &Service) -> Option<Fault> {
-        if self.process.is_some() {
-            return Some((
-                "a shadow that is provisioned here has no way back to clients".into(),
-                Some("give it a `nat` address on its link".into()),
-            ));
-        }
         (service.has_six() || self.first().is_ipv6()).then(|| {
             (
                 "`nat = \"keep\"` is for IPv4 alone: clients and server".into(),
@@ -232,6 +261,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use mirror_common::switch_word::Side;
+
     use super::super::{Affinity, Policy};
     use super::*;
 
@@ -240,7 +271,7 @@ mod tests {
     #[test]
     fn each_side_may_have_several_servers() {
         let policy = Policy::parse("balanced.toml", GOOD).unwrap();
-        let seen: Vec<_> = policy.servers().map(|(name, _, server)| format!("{name} {server}")).collect();
+        let seen: Vec<_> = policy.servers().map(|one| format!("{} {}", one.whose(), one.at)).collect();
         let expected = [
             "primary 10.0.2.2:8080",
             "primary 10.0.2.3:8080",
@@ -249,11 +280,15 @@ mod tests {
             "shadow 10.0.3.3:8080",
         ];
         assert_eq!(seen, expected);
-        assert_eq!((policy.primary.first(), policy.service.affinity), (seen_first(), Affinity::Client));
-        assert!(policy.sides().all(Endpoint::has_several));
+        let service = &policy.services()[0];
+        let first = service.side(Side::Primary).map(Endpoint::first);
+        assert_eq!((first, service.affinity), (Some(seen_first()), Affinity::Client));
+        assert!(service.sides().all(|(_, end)| end.has_several()));
         let one = Policy::parse("http.toml", include_str!("../../../policies/http.toml")).unwrap();
-        assert_eq!(one.primary.servers(), [one.primary.first()]);
-        assert!(!one.primary.has_several() && one.service.affinity == Affinity::Connection);
+        let service = &one.services()[0];
+        let primary = service.side(Side::Primary).unwrap();
+        assert_eq!(primary.servers(), [primary.first()]);
+        assert!(!primary.has_several() && service.affinity == Affinity::Connection);
     }
 
     fn seen_first() -> SocketAddr {

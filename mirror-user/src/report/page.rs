@@ -94,6 +94,9 @@ fn summary(report: &Report) -> Markup {
             }
             @if let Some(status) = &report.status {
                 tr { th { "Authority" } td { (status.authority) ", weight " (status.weight) " %" } }
+                @for service in status.services.iter().filter(|service| service.name.is_some()) {
+                    tr { th { "Service" } td { (service.name.as_deref().unwrap_or_default()) ": " (service.listens.join(", ")) } }
+                }
                 tr { th { "Compared turns" } td { (status.compared) ", of them with a difference " (status.differing) } }
                 tr { th { "Connections" } td { (status.flows) ", with two legs " (status.two_legs) } }
                 @if status.in_doubt > 0 { tr { th.bad { "Writes in doubt" } td { (status.in_doubt) } } }

@@ -146,8 +146,7 @@ impl Watch {
 }
 
 fn sources(policy: &Policy) -> [Option<&Resources>; 2] {
-    let shadow = policy.shadow.as_ref().and_then(|shadow| shadow.resources.as_ref());
-    [policy.primary.resources.as_ref(), shadow]
+    Side::BOTH.map(|side| policy.resources(side))
 }
 
 /// One side's source with its counters.

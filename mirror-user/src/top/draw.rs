@@ -13,7 +13,7 @@ use ratatui::{
 use super::keys::Prompt;
 use crate::{
     api::{
-        AppStatus, SideStatus,
+        AppStatus, ServiceStatus, SideStatus,
         forecast::{ClassForecast, ForecastAnswer},
         migration::MigrationStatus,
         resources::ResourcesAnswer,
@@ -141,6 +141,18 @@ fn draw_app(frame: &mut Frame<'_>, area: Rect, app: &AppStatus, screen: &Screen)
     frame.render_widget(Paragraph::new(lines).block(block), events);
 }
 
+/// Both sides' legs of each service, where there are several.
+fn by_service(app: &AppStatus) -> String {
+    let of = |service: &ServiceStatus| {
+        let [primary, shadow] = service.legs;
+        format!("{} {primary} and {shadow}", service.name.as_deref().unwrap_or_default())
+    };
+    match app.services.as_slice() {
+        [] | [_] => String::new(),
+        services => format!(" ({})", services.iter().map(of).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 fn facts(app: &AppStatus) -> Vec<Line<'_>> {
     let compared = format!("compared {}   differing {}", app.compared, app.differing);
     let mut second = vec![if app.differing > 0 { compared.red() } else { compared.into() }];
@@ -154,8 +166,11 @@ fn facts(app: &AppStatus) -> Vec<Line<'_>> {
     let held = app.held[0];
     vec![
         format!(
-            "legs {} / {}   writes open {}   frames held {held}",
-            app.two_legs, app.flows, app.open_writes
+            "legs {} / {}{}   writes open {}   frames held {held}",
+            app.two_legs,
+            app.flows,
+            by_service(app),
+            app.open_writes
         )
         .into(),
         Line::from(second),

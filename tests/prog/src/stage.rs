@@ -7,6 +7,7 @@
 
 mod access;
 mod pools;
+mod sweep;
 
 use std::{net::Ipv4Addr, process::Command};
 
@@ -269,6 +270,14 @@ impl Stage {
     /// If the kernel refuses.
     pub fn set_app(&mut self, app: App) -> Result<()> {
         self.set(maps::APPS, 0, app)
+    }
+
+    /// The application's words.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn app(&self) -> Result<App> {
+        self.get(maps::APPS, 0)
     }
 
     /// A slot.

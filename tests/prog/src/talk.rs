@@ -66,12 +66,32 @@ impl Talk {
         Ok((Self { tuple, slot }, seen))
     }
 
+    /// Sends a SYN from a port to an address, where there is a service of the same port.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program, or made no entry.
+    pub fn begin_at(stage: &mut Stage, addr: u32, port: u16) -> Result<(Self, Seen)> {
+        let tuple = Tuple { daddr: addr, ..client_tuple(port) };
+        let seen = stage.put(2, &syn().frame(tuple)?)?;
+        let slot = stage.entry(tuple).with_context(|| format!("no flow: {:?}", seen.verdicts))?.slot();
+        Ok((Self { tuple, slot }, seen))
+    }
+
     /// A connection whose handshake is done, with every leg that was dialled.
     ///
     /// # Errors
     /// If the kernel refuses to run the program.
     pub fn open(stage: &mut Stage) -> Result<Self> {
         let (talk, _) = Self::begin(stage)?;
+        talk.opened(stage)
+    }
+
+    /// Does its handshake, with every leg that was dialled.
+    ///
+    /// # Errors
+    /// If the kernel refuses to run the program.
+    pub fn opened(self, stage: &mut Stage) -> Result<Self> {
+        let talk = self;
         for side in Side::BOTH {
             if talk.flow(stage)?.leg(side).port != 0 {
                 talk.accept(stage, side)?;

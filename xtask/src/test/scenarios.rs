@@ -57,7 +57,7 @@ const ONCE: [&str; 16] = [
 
 /// Scenarios of several busy processes, with bounds in time, or that count what is sent again: on few cores, side by side, they
 /// would measure each other. The others wait more than they work, and run two at a time.
-const ALONE: [&str; 15] = [
+const ALONE: [&str; 16] = [
     "bad_shadow",
     "captures",
     "clients",
@@ -72,6 +72,7 @@ const ALONE: [&str; 15] = [
     "moves",
     "ports",
     "restart",
+    "services",
     "udp",
 ];
 

@@ -9,7 +9,7 @@ use mirror_control::{
     moves::Move,
 };
 
-use super::{Thread, only_servers};
+use super::Thread;
 use crate::{
     events::{Kind, Told},
     words::monotonic_ns,
@@ -38,13 +38,8 @@ impl Thread {
         if !self.breaker(side, |b| b.probe_is_due(monotonic_ns()))? {
             return Ok(());
         }
-        let asked = only_servers(&self.shared.mover.policy())[side as usize].map(|at| self.checker.ask(at));
-        if let Some(Err(error)) = &asked {
-            tracing::debug!("the {}'s probe: {error:#}", side.name());
-        }
-        let mut state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
-        let well = asked.map(|asked| asked.is_ok()).or_else(|| state.backends[side as usize].any_is_well());
-        if let Some(well) = well {
+        if let Some(well) = self.healthy(&[side])?[side as usize] {
+            let mut state = self.shared.state.lock().map_err(|_| anyhow!("poisoned"))?;
             state.probed(side, well);
         }
         Ok(())

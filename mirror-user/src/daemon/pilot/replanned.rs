@@ -5,10 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use mirror_control::{executor::Executor, journal::What, migration::Plan};
 
-use super::{HEALTH, Thread};
+use super::Thread;
 use crate::{
     events::{Kind, Told},
-    health::Checker,
     policy::Policy,
 };
 
@@ -19,11 +18,9 @@ impl Thread {
     /// When the migration under way can't, or its journal doesn't take the new plan: then all is as before.
     pub(super) fn reload(&mut self, policy: Arc<Policy>, who: String) -> Result<()> {
         let plan = policy.migration.plan().map_err(|what| anyhow!("[migration]: {what}"))?;
-        let checker = Checker::new(policy.check(), HEALTH)?;
         if self.under_way() {
             self.replan(plan, who)?;
         }
-        self.checker = checker;
         self.shared.mover.current.set(policy);
         Ok(())
     }

@@ -21,7 +21,7 @@ const REST: Duration = Duration::from_millis(20);
 /// # Errors
 /// Why it doesn't serve.
 pub(super) fn ask(address: SocketAddrV4, check: &Check) -> Result<()> {
-    Checker::new(check.clone(), ANSWER)?.ask(address.into())
+    Checker::new(ANSWER)?.ask(address.into(), check)
 }
 
 /// Asks until it serves.
