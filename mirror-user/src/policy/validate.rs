@@ -268,7 +268,7 @@ impl Policy {
     fn room_fault(&self, listeners: usize) -> Option<Found> {
         let too_many = |what: &str, n: usize, most: u32| {
             let what = format!("{n} {what} in all services: {most} at most");
-            (n > most as usize).then(|| Found { needle: SERVICES, nth: 0, what, help: None })
+            (n > most as usize).then_some(Found { needle: SERVICES, nth: 0, what, help: None })
         };
         let legs: BTreeSet<(SocketAddr, IpAddr)> = self.services.iter().flat_map(peers).collect();
         let addresses = 2 * self.addresses().len() + 2 * self.servers().count();
