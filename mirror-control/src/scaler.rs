@@ -1,14 +1,17 @@
 //! How much capacity is wanted, a driver's lead time ahead.
 //!
 //! ```text
-//!  expected = max(forecast at now + lead, load now + its trend); the latter alone for leads of a minute or less
-//!  wanted   = (headroom x expected + margin) / what a unit carries, rounded up
-//!  margin   = surprises x root mean square of (load - what was expected of it), where that is above 0
+//!  expected = a mean of the forecast at now + lead and of load now + its trend, weighted as would have erred least;
+//!             the latter alone for leads of a minute or less
+//!  wanted   = (expected + margin) / what a unit carries, rounded up; never less than the load now needs
+//!  margin   = the m of least m / mean load + price x P(load - expected > m), by the past
 //! ```
-//! Up at once, down when nothing has asked for more for a while. The margin is that of TCP's retransmission timer
-//! (Jacobson 1988): it is learned, so that one setting serves calm and wild loads. docs/STATISTICS.md has the figures.
+//! Up at once, down when nothing has asked for more for a while. Both are learned, so that one setting serves calm and wild
+//! loads. docs/STATISTICS.md has the figures.
 
+mod decayed;
 mod decision;
+mod expectation;
 mod margin;
 mod policy;
 
@@ -17,7 +20,7 @@ use std::{collections::VecDeque, time::Duration};
 pub use decision::{Cause, Decision};
 pub use policy::{Budget, ScalerPolicy, ScalerPolicyError};
 
-use margin::Margin;
+use expectation::Expectation;
 
 /// The load's trend is that of a minute, and drawn on for so long at most: of less it is noise, farther out too.
 const TREND: f64 = 60.0;
@@ -49,7 +52,7 @@ pub struct Seen {
 pub struct Scaler {
     policy: ScalerPolicy,
     lead: f64,
-    margin: Margin,
+    expectation: Expectation,
     /// The last minute's loads with their times, oldest first.
     recent: VecDeque<(f64, f64)>,
     /// The newest time seen.
@@ -72,7 +75,7 @@ impl Scaler {
         Ok(Self {
             policy,
             lead,
-            margin: Margin::new(lead),
+            expectation: Expectation::new(lead),
             recent: VecDeque::new(),
             at: None,
             held: VecDeque::new(),
@@ -98,31 +101,32 @@ impl Scaler {
             self.hold_current(seen);
         }
         if let Some(load) = load {
-            self.margin.learn(seen.at, load);
+            self.expectation.learn(seen.at, load);
         }
         let reacting = load.map(|load| self.reacting(seen.at, load));
-        let Some(expected) = forecast.into_iter().chain(reacting).reduce(f64::max) else {
+        let Some(most) = forecast.into_iter().chain(reacting).reduce(f64::max) else {
             return self.keep_blind(seen, Cause::NoLoad);
         };
         let Some(unit) = unit else { return self.keep_blind(seen, Cause::NoUnit) };
-        self.margin.expect(seen.at, expected);
+        let mean = reacting.map_or(most, |reacting| self.expectation.expect(seen.at, reacting, forecast));
         let units = |load: f64| (load / unit - ROUNDING).ceil().clamp(0.0, f64::from(u32::MAX)) as u32;
         let is_ahead = forecast.is_some_and(|forecast| reacting.is_none_or(|now| forecast > now));
-        let (ahead, mut cause) = match self.margin.surprise() {
-            Some(surprise) => (
-                self.policy.headroom * expected + self.policy.surprises * surprise,
-                if is_ahead { Cause::Forecast } else { Cause::Load },
-            ),
+        let (expected, margin, mut cause) = match self.expectation.margin.worth(self.policy.shortage_price) {
+            Some(margin) => (mean, margin, if is_ahead { Cause::Forecast } else { Cause::Load }),
             // What it errs by isn't known yet.
-            None => (expected.max(self.policy.untried_factor * load.unwrap_or(0.0)), Cause::Untried),
+            None => {
+                let untried = self.policy.untried_factor * load.unwrap_or(0.0);
+                (most, (untried - most).max(0.0), Cause::Untried)
+            }
         };
+        let ahead = (expected + margin).max(load.unwrap_or(0.0));
         let mut wanted = units(ahead);
         let needed = load.map_or(0, units);
         if let Some(budget) = self.policy.budget {
-            let most =
+            let bound =
                 needed.saturating_add(self.afford(budget, elapsed, seen.current.saturating_sub(needed)));
-            if wanted > most {
-                (wanted, cause) = (most, Cause::Budget);
+            if wanted > bound {
+                (wanted, cause) = (bound, Cause::Budget);
             }
         }
         let (wanted, cause) = self.bounded(wanted, cause);

@@ -5,7 +5,8 @@ use std::{panic, time::Duration};
 use crate::{
     history::{self, History},
     interval::{Forecast, Movement, Pool, Residual},
-    model::{MODELS, Model},
+    model::{MODELS, Model, Said},
+    replay,
     season::Seasons,
     weight::{BUCKETS, Origin, Scores, bucket_of, typical_step},
 };
@@ -102,10 +103,17 @@ impl Forecaster {
         let filled = history::fill_gaps(&values, seasons.shortest());
         let bounds = Bounds::of(&filled).ok_or(Error::NoValue)?;
         let possible = Seasons::possible(filled.len(), self.step);
-        let models = run_models(&filled, possible, horizon, bounds);
-        let present: Vec<bool> = models.iter().map(Option::is_some).collect();
+        let said = run_models(&filled, possible, horizon, bounds);
+        let present: Vec<bool> = said.iter().map(Option::is_some).collect();
         let fallen_back = std::array::from_fn(|bucket| self.scores.fall_back(bucket, &present));
-        let (blend, mean) = self.combine(&models, &present, &fallen_back, horizon);
+        let mut weights: [Vec<f64>; BUCKETS] =
+            std::array::from_fn(|bucket| self.scores.weights(bucket, &present));
+        if let Some(first) = replay::weights(&said, &values) {
+            weights[0] = first;
+        }
+        let models: Vec<Option<Vec<f64>>> =
+            said.into_iter().map(|said| said.map(|said| said.ahead)).collect();
+        let (blend, mean) = combine(&models, &weights, &fallen_back, horizon);
         let movement = Movement::of(&filled);
         let pools = std::array::from_fn(|bucket| self.pool(bucket, &filled, movement));
         let simpler = fallen_back.map(|model| model.map(|model| MODELS[model]));
@@ -129,31 +137,6 @@ impl Forecaster {
         usize::try_from(steps).unwrap_or(MAX_HORIZON).clamp(1, MAX_HORIZON)
     }
 
-    /// The models' weighted mean, by the weights of each step's bucket, and the same but for the buckets where a
-    /// simple model did better.
-    fn combine(
-        &self,
-        models: &[Option<Vec<f64>>],
-        present: &[bool],
-        fallen_back: &[Option<usize>; BUCKETS],
-        horizon: usize,
-    ) -> (Vec<f64>, Vec<f64>) {
-        let (mut blend, mut mean) = (Vec::new(), Vec::new());
-        for (bucket, simpler) in fallen_back.iter().enumerate().take(bucket_of(horizon - 1) + 1) {
-            let weights = self.scores.weights(bucket, present);
-            let fall_back = simpler.and_then(|model| models[model].as_ref());
-            for step in (0..horizon).filter(|step| bucket_of(*step) == bucket) {
-                let weighted =
-                    |(model, weight): (&Option<Vec<f64>>, &f64)| Some(weight * model.as_ref()?[step]);
-                let together: f64 = models.iter().zip(&weights).filter_map(weighted).sum();
-                let together = together.clamp(f64::MIN, f64::MAX);
-                blend.push(together);
-                mean.push(fall_back.map_or(together, |model| model[step]));
-            }
-        }
-        (blend, mean)
-    }
-
     /// What the interval of a bucket is made of: our own residuals, or before there are enough those that the last
     /// value would have had.
     fn pool(&self, bucket: usize, filled: &[f64], movement: Movement) -> Pool {
@@ -168,15 +151,51 @@ impl Forecaster {
     }
 }
 
-/// Every model's forecast within the bounds; `None` for one that doesn't fit or isn't finite.
-fn run_models(filled: &[f64], seasons: Seasons, horizon: usize, bounds: Bounds) -> Vec<Option<Vec<f64>>> {
+/// The models' weighted median, by the weights of each step's bucket, and the same but for the buckets where a simple model
+/// did better.
+fn combine(
+    models: &[Option<Vec<f64>>],
+    weights: &[Vec<f64>; BUCKETS],
+    fallen_back: &[Option<usize>; BUCKETS],
+    horizon: usize,
+) -> (Vec<f64>, Vec<f64>) {
+    let of_step = |step: usize| {
+        let bucket = bucket_of(step);
+        let weighted = |(model, weight): (&Option<Vec<f64>>, &f64)| Some((model.as_ref()?[step], *weight));
+        let said: Vec<(f64, f64)> = models.iter().zip(&weights[bucket]).filter_map(weighted).collect();
+        let together = weighted_median(said);
+        let simpler = fallen_back[bucket].and_then(|model| models[model].as_ref());
+        (together, simpler.map_or(together, |model| model[step]))
+    };
+    (0..horizon).map(of_step).unzip()
+}
+
+/// The value that half of the weight lies at or below; 0 for none. `values` have their weights beside them.
+///
+/// Not their mean: absolute errors are least at the median, and a model that strays pulls a mean with it.
+fn weighted_median(mut values: Vec<(f64, f64)>) -> f64 {
+    values.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = values.iter().map(|(_, weight)| weight).sum::<f64>() / 2.0;
+    let mut so_far = 0.0;
+    let reaches_half = |(_, weight): &&(f64, f64)| {
+        so_far += weight;
+        so_far >= half
+    };
+    values.iter().find(reaches_half).or(values.last()).map_or(0.0, |(value, _)| *value)
+}
+
+/// What every model says, within the bounds; `None` for one that doesn't fit or isn't finite.
+fn run_models(filled: &[f64], seasons: Seasons, horizon: usize, bounds: Bounds) -> Vec<Option<Said>> {
     let scaled: Vec<f64> = filled.iter().map(|value| value / bounds.magnitude).collect();
     let run = |model: &Model| {
         // The last resort: the models see finite, scaled, long enough input, but their crates don't promise not to
         // panic, and a model that does is one that doesn't fit the series.
-        let forecast = panic::catch_unwind(|| model.forecast(&scaled, seasons, horizon)).ok().flatten()?;
-        (forecast.len() == horizon && forecast.iter().all(|value| value.is_finite()))
-            .then(|| forecast.iter().map(|value| bounds.clamp(value * bounds.magnitude)).collect())
+        let said = panic::catch_unwind(|| model.forecast(&scaled, seasons, horizon)).ok().flatten()?;
+        let is_usable = said.ahead.len() == horizon
+            && said.ahead.iter().chain(&said.replay).all(|value| value.is_finite());
+        let bounded =
+            |values: Vec<f64>| values.iter().map(|value| bounds.clamp(value * bounds.magnitude)).collect();
+        is_usable.then(|| Said { ahead: bounded(said.ahead), replay: bounded(said.replay) })
     };
     MODELS.iter().map(run).collect()
 }
@@ -209,5 +228,51 @@ impl Bounds {
 
     fn clamp(&self, value: f64) -> f64 {
         value.clamp(self.least, self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate;
+
+    #[test]
+    fn half_of_the_weight_decides_whatever_strays() {
+        assert_eq!(weighted_median(vec![(9e9, 0.4), (2.0, 0.3), (1.0, 0.3)]).to_bits(), 2.0_f64.to_bits());
+        assert_eq!(weighted_median(vec![(5.0, 0.6), (1.0, 0.4)]).to_bits(), 5.0_f64.to_bits());
+        assert_eq!(weighted_median(Vec::new()).to_bits(), 0.0_f64.to_bits());
+    }
+
+    #[test]
+    fn the_first_step_knows_the_best_model_without_an_earlier_forecast() {
+        // A wave without noise: the last value errs by its slope, the regression by nothing.
+        let values: Vec<f64> = (0..900).map(|index| 200.0 + 100.0 * (f64::from(index) * 0.2).sin()).collect();
+        let mut forecaster = Forecaster::new(Duration::from_secs(300)).expect("a step");
+        values[..899].iter().for_each(|value| forecaster.observe(*value));
+        let next = forecaster.forecast(1).expect("a forecast").mean()[0];
+        assert!((next - values[899]).abs() < 0.1 * (values[898] - values[899]).abs(), "{next}");
+    }
+
+    #[test]
+    fn what_a_model_replays_is_what_it_would_have_said() {
+        let values = generate::named("week", 3, 5_000, 288).expect("a known name").values;
+        let seasons = Seasons::possible(values.len(), Duration::from_secs(300));
+        for model in [Model::LastValue, Model::SeasonalNaive, Model::ProfileAdded, Model::WeekProfile] {
+            let said = model.forecast(&values, seasons, 1).expect("a forecast");
+            let back = said.replay.len();
+            assert!(back > 0, "{model:?}");
+            for index in [0, back / 2, back - 1] {
+                let before = &values[..values.len() - back + index];
+                let then = model.forecast(before, seasons, 1).expect("a forecast").ahead[0];
+                assert_eq!(said.replay[index].to_bits(), then.to_bits(), "{model:?}");
+            }
+        }
+        // Those that are fitted have seen the value by then, which tells them little.
+        for model in [Model::RegressionShort, Model::RegressionLong, Model::Ets] {
+            let said = model.forecast(&values, seasons, 1).expect("a forecast");
+            let then = model.forecast(&values[..4_999], seasons, 1).expect("a forecast").ahead[0];
+            let last = *said.replay.last().expect("a replay");
+            assert!((last - then).abs() < 0.02 * then, "{model:?}: {last} {then}");
+        }
     }
 }

@@ -166,7 +166,7 @@ impl Forecast {
         self.mean.len()
     }
 
-    /// The expected value a step.
+    /// The expected value a step: what absolute errors are least of, so rather the median than the mean.
     #[must_use]
     pub fn mean(&self) -> &[f64] {
         &self.mean

@@ -24,6 +24,7 @@ pub mod generate;
 mod history;
 mod interval;
 mod model;
+mod replay;
 mod season;
 pub mod tracker;
 mod weight;

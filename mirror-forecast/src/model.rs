@@ -60,43 +60,76 @@ const FEW: Shape = Shape { lags: 8, rows: 2_016 };
 const MANY: Shape = Shape { lags: 16, rows: LONG };
 /// Cycles that a window holds whatever its points: less shows no season.
 const FEWEST_CYCLES: usize = 4;
+/// Newest values that are replayed: nearly as many as ETS is fitted to.
+pub(crate) const REPLAYED: usize = 560;
+
+/// What a model says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Said {
+    /// Of the steps ahead.
+    pub(crate) ahead: Vec<f64>,
+    /// Of the newest values, each from those before it and the newest last: [`REPLAYED`] at most. Parameters are those that
+    /// were fitted to all. Empty for a model that would have to be fitted anew.
+    pub(crate) replay: Vec<f64>,
+}
+
+impl Said {
+    /// Without a replay.
+    fn of(ahead: Option<Vec<f64>>) -> Option<Self> {
+        Some(Self { ahead: ahead?, replay: Vec::new() })
+    }
+
+    /// By what says the next values of any history, a number of them.
+    fn by(history: &[f64], horizon: usize, next: impl Fn(&[f64], usize) -> Option<Vec<f64>>) -> Option<Self> {
+        let oldest = history.len().saturating_sub(REPLAYED);
+        let before = (oldest..history.len()).rev().map(|index| &history[..index]);
+        let mut replay: Vec<f64> = before.map_while(|before| next(before, 1)?.first().copied()).collect();
+        replay.reverse();
+        Some(Self { ahead: next(history, horizon)?, replay })
+    }
+}
 
 impl Model {
     /// `horizon` steps ahead, or `None` where the model doesn't fit the series.
     ///
     /// `history` is finite and scaled to a mean magnitude of about one. What comes out may explode: the caller
     /// bounds it.
-    pub(crate) fn forecast(self, history: &[f64], seasons: Seasons, horizon: usize) -> Option<Vec<f64>> {
+    pub(crate) fn forecast(self, history: &[f64], seasons: Seasons, horizon: usize) -> Option<Said> {
         let season = seasons.shortest();
         let window = |points: usize| {
             let points = points.max(season.map_or(0, |season| FEWEST_CYCLES * season));
-            &history[history.len().saturating_sub(points)..]
+            latest(history, points)
         };
-        let profile = |level, share: f64| {
-            let season = season?;
-            profile::profile(history, season, level, share * season as f64, horizon)
+        let profile = |season: usize, level, half_life: f64| {
+            profile::profile(history, season, level, half_life, horizon)
         };
+        let replayed = |season: usize, level, half_life: f64| {
+            let replay = profile::replay(history, season, level, REPLAYED);
+            Some(Said { ahead: profile(season, level, half_life)?, replay })
+        };
+        // One step ahead they are what the profile without fading is.
+        let fading = |share: f64| Said::of(profile(season?, Level::Factor, share * season? as f64));
         if self.is_fitted() && (history.len() < FEWEST || is_constant(history)) {
             return None;
         }
         match self {
-            Self::LastValue => naive::last_value(history, horizon),
-            Self::SeasonalNaive => naive::seasonal_naive(history, season?, horizon),
-            Self::WeekProfile => {
-                let week = seasons.week?;
-                profile::profile(history, week, Level::Factor, 0.25 * season? as f64, horizon)
+            Self::LastValue => Said::by(history, horizon, naive::last_value),
+            Self::SeasonalNaive => {
+                let season = season?;
+                Said::by(history, horizon, |history, horizon| naive::seasonal_naive(history, season, horizon))
             }
-            Self::ProfileFast => profile(Level::Factor, 1.0 / 12.0),
-            Self::ProfileSlow => profile(Level::Factor, 0.25),
-            Self::ProfileFactor => profile(Level::Factor, f64::INFINITY),
-            Self::ProfileAdded => profile(Level::Added, f64::INFINITY),
+            Self::WeekProfile => replayed(seasons.week?, Level::Factor, 0.25 * season? as f64),
+            Self::ProfileFast => fading(1.0 / 12.0),
+            Self::ProfileSlow => fading(0.25),
+            Self::ProfileFactor => replayed(season?, Level::Factor, f64::INFINITY),
+            Self::ProfileAdded => replayed(season?, Level::Added, f64::INFINITY),
             Self::RegressionShort => regression::forecast(history, season, FEW, horizon),
             Self::RegressionLong => regression::forecast(history, season, MANY, horizon),
             Self::Ets => library::ets(latest(history, SHORT), horizon),
-            Self::Theta => library::theta(window(MIDDLE), season, horizon),
-            Self::Mstl => library::mstl(window(LONG), season?, horizon),
-            Self::LogMstl => library::log_mstl(window(LONG), season?, horizon),
-            Self::Mfles => library::mfles(window(LONG), season?, horizon),
+            Self::Theta => Said::of(library::theta(window(MIDDLE), season, horizon)),
+            Self::Mstl => Said::of(library::mstl(window(LONG), season?, horizon)),
+            Self::LogMstl => Said::of(library::log_mstl(window(LONG), season?, horizon)),
+            Self::Mfles => Said::of(library::mfles(window(LONG), season?, horizon)),
         }
     }
 

@@ -18,7 +18,7 @@ const POWER: i32 = 8;
 /// Scored origins that weights are made of, and that intervals are. The oldest goes first.
 const SCORED: usize = 120;
 const CALIBRATING: usize = 60;
-/// A simple model alone takes over if it did better than the weighted mean by this factor on this many origins.
+/// A simple model alone takes over if it did better than the weighted median by this factor on this many origins.
 const FALL_BACK: f64 = 1.05;
 const FALL_BACK_ORIGINS: usize = 20;
 /// And if that is no chance: the difference is so many of its standard errors (Diebold and Mariano 1995).
@@ -164,18 +164,11 @@ impl Scores {
         self.stretches[bucket]
     }
 
-    /// The model's error against the mean of all, averaged over steps: each origin counts alike, however wild its time was.
-    /// One step alone says too little about the next one, so that the bucket after it counts, too.
+    /// The model's error against the mean of all: each origin counts alike, however wild its time was.
     fn relative_error(&self, bucket: usize, model: usize) -> Option<f64> {
-        let of = |bucket: usize, steps: f64| {
-            let errors = self.buckets[bucket].iter().filter_map(move |score| score.relative(model));
-            errors.map(move |error| (error, steps))
-        };
-        let after = (bucket == 0).then(|| of(1, (ENDS[1] - ENDS[0]) as f64));
-        let errors = of(bucket, 1.0).chain(after.into_iter().flatten());
-        let (sum, steps) =
-            errors.fold((0.0, 0.0), |(sum, all), (error, steps)| (sum + error * steps, all + steps));
-        (steps > 0.0).then(|| sum / steps)
+        let errors: Vec<f64> =
+            self.buckets[bucket].iter().filter_map(|score| score.relative(model)).collect();
+        (!errors.is_empty()).then(|| errors.iter().sum::<f64>() / errors.len() as f64)
     }
 }
 

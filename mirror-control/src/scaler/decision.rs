@@ -89,7 +89,7 @@ impl fmt::Display for Decision {
         write!(f, ": {}", self.cause.help())?;
         if let (Some(expected), Some(load)) = (self.expected, self.load) {
             let lead = self.lead_seconds;
-            write!(f, " (load {load:.1}, at least {expected:.1} expected in {lead:.0} s)")?;
+            write!(f, " (load {load:.1}, {expected:.1} expected in {lead:.0} s)")?;
         }
         Ok(())
     }

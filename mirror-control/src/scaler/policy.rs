@@ -16,10 +16,8 @@ pub struct ScalerPolicy {
     pub budget: Option<Budget>,
     /// The forecast's quantile that counts as expected, 0 to 1.
     pub quantile: f64,
-    /// Capacity for each unit of expected load.
-    pub headroom: f64,
-    /// Usual surprises (root mean square) that there is room for on top.
-    pub surprises: f64,
+    /// What an hour short of capacity is worth, in hours of the capacity that the mean load needs.
+    pub shortage_price: f64,
     /// Capacity for each unit of load while it isn't known yet how far expectations err.
     pub untried_factor: f64,
     /// Capacity goes when for so long no more was wanted.
@@ -42,8 +40,7 @@ impl Default for ScalerPolicy {
             most: 10,
             budget: None,
             quantile: 0.5,
-            headroom: 1.05,
-            surprises: 3.2,
+            shortage_price: 25.0,
             untried_factor: 1.5,
             hold_seconds: 300.0,
         }
@@ -87,8 +84,7 @@ impl ScalerPolicy {
         let spare = self.budget.map_or(0.0, |budget| budget.unit_hours_a_day);
         let ranges = [
             ("quantile", self.quantile, 0.01, 0.9999),
-            ("headroom", self.headroom, 1.0, 10.0),
-            ("surprises", self.surprises, 0.0, 20.0),
+            ("shortage_price", self.shortage_price, 0.0, 1e6),
             ("untried_factor", self.untried_factor, 1.0, 10.0),
             ("hold_seconds", self.hold_seconds, 0.0, 86_400.0),
             ("unit_hours_a_day", spare, 0.0, 1e9),

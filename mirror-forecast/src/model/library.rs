@@ -16,6 +16,8 @@ use augurs::{
 };
 use chrono::{DateTime, TimeDelta};
 
+use super::{REPLAYED, Said, latest};
+
 /// Cycles of its season that a seasonal model wants.
 const CYCLES: usize = 2;
 
@@ -27,8 +29,10 @@ const ETS_STEPS: usize = 60;
 /// Exponential smoothing without a season; the trend (none, added, damped) is chosen by AICc.
 ///
 /// Errors are additive: multiplicative ones give other intervals, which aren't used, and hardly other means.
-pub(super) fn ets(history: &[f64], horizon: usize) -> Option<Vec<f64>> {
-    Some(fit_ets(history)?.predict(horizon, None).ok()?.point)
+pub(super) fn ets(history: &[f64], horizon: usize) -> Option<Said> {
+    let fitted = fit_ets(history)?;
+    let replay = latest(&fitted.predict_in_sample(None).ok()?.point, REPLAYED).to_vec();
+    Some(Said { ahead: fitted.predict(horizon, None).ok()?.point, replay })
 }
 
 fn fit_ets(history: &[f64]) -> Option<Model> {
@@ -72,8 +76,7 @@ impl TrendModel for NewestEts {
     }
 
     fn fit(&self, rest: &[f64]) -> Result<Box<dyn FittedTrendModel + Sync + Send>, Failure> {
-        let newest = &rest[rest.len().saturating_sub(TREND_POINTS)..];
-        Ok(Box::new(Fitted(fit_ets(newest).ok_or("no ETS fits")?)))
+        Ok(Box::new(Fitted(fit_ets(latest(rest, TREND_POINTS)).ok_or("no ETS fits")?)))
     }
 }
 

@@ -36,23 +36,60 @@ pub(super) fn profile(
         return None;
     }
     let end = history.len();
-    let (mut seen, mut expected, mut weights) = (0.0, 0.0, 0.0);
-    for back in 1..=LEVEL_STEPS {
-        let weight = LEVEL_WEIGHT.powf(back as f64);
-        seen += weight * history[end - back];
-        expected += weight * phase_mean(history, season, end - back)?;
-        weights += weight;
-    }
-    let shift = (seen - expected) / weights;
-    let factor = (seen / expected).clamp(MOST_FACTOR.recip(), MOST_FACTOR);
-    let is_factor = level == Level::Factor && seen > 0.0 && expected > 0.0;
+    let before: Option<Vec<f64>> =
+        (end - LEVEL_STEPS..end).map(|index| phase_mean(history, season, index)).collect();
+    let correction = Correction::of(&history[end - LEVEL_STEPS..], &before?, level);
     (0..horizon)
         .map(|step| {
             let mean = phase_mean(history, season, end + step % season)?;
-            let left = 0.5_f64.powf(step as f64 / half_life);
-            Some(if is_factor { mean * (1.0 + left * (factor - 1.0)) } else { mean + left * shift })
+            Some(correction.apply(mean, 0.5_f64.powf(step as f64 / half_life)))
         })
         .collect()
+}
+
+/// What [`profile`] would have said of the newest values, of `steps` at most, each from those before it; the newest last.
+pub(super) fn replay(history: &[f64], season: usize, level: Level, steps: usize) -> Vec<f64> {
+    let length = history.len();
+    let first = length.saturating_sub(steps).max(season + LEVEL_STEPS);
+    let start = first - LEVEL_STEPS;
+    // Each once: they lie a season apart in memory.
+    let means: Vec<f64> = (start..length).map_while(|index| phase_mean(history, season, index)).collect();
+    let seen = history.get(start..).unwrap_or_default();
+    let next = |(seen, means): (&[f64], &[f64])| {
+        Some(Correction::of(seen, &means[..LEVEL_STEPS], level).apply(*means.last()?, 1.0))
+    };
+    seen.windows(LEVEL_STEPS).zip(means.windows(LEVEL_STEPS + 1)).filter_map(next).collect()
+}
+
+/// What the last steps were beside their profile.
+enum Correction {
+    Added(f64),
+    Factor(f64),
+}
+
+impl Correction {
+    fn of(seen: &[f64], profile: &[f64], level: Level) -> Self {
+        let (mut sum, mut expected, mut weights, mut weight) = (0.0, 0.0, 0.0, 1.0);
+        for (value, mean) in seen.iter().zip(profile).rev() {
+            weight *= LEVEL_WEIGHT;
+            sum += weight * value;
+            expected += weight * mean;
+            weights += weight;
+        }
+        if level == Level::Factor && sum > 0.0 && expected > 0.0 {
+            Self::Factor((sum / expected).clamp(MOST_FACTOR.recip(), MOST_FACTOR))
+        } else {
+            Self::Added((sum - expected) / weights)
+        }
+    }
+
+    /// The profile's mean, corrected by a share of it.
+    fn apply(&self, mean: f64, share: f64) -> f64 {
+        match self {
+            Self::Added(shift) => mean + share * shift,
+            Self::Factor(factor) => mean * (1.0 + share * (factor - 1.0)),
+        }
+    }
 }
 
 /// The weighted mean of the cycles before `index`, which may lie a season behind the end.

@@ -7,7 +7,7 @@
 
 use nalgebra::{DMatrix, DVector};
 
-use super::profile;
+use super::{REPLAYED, Said, latest, profile};
 
 /// What is fitted.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) struct Shape {
 /// Values explained for each weight, at least.
 const ROWS_A_WEIGHT: usize = 6;
 /// Fits, each weighted by the errors of the one before it.
-const FITS: usize = 5;
+const FITS: usize = 4;
 /// Errors count by their square up to this share of the median one, and linearly beyond: nearly least absolute deviations.
 const QUADRATIC: f64 = 0.5;
 /// The ridge, as a share of the regressors' mean square. It pulls towards the last value.
@@ -33,22 +33,18 @@ const BEYOND: f64 = 0.5;
 
 /// `horizon` steps ahead; on logarithms where nothing is negative. `None` where there are too few values, or they
 /// don't tell the weights apart.
-pub(super) fn forecast(
-    history: &[f64],
-    season: Option<usize>,
-    shape: Shape,
-    horizon: usize,
-) -> Option<Vec<f64>> {
+pub(super) fn forecast(history: &[f64], season: Option<usize>, shape: Shape, horizon: usize) -> Option<Said> {
     let is_load = history.iter().all(|value| *value >= 0.0);
     if !is_load {
         return run(history.to_vec(), season, shape, horizon);
     }
     let logs = history.iter().map(|value| (value + LOG_OFFSET).ln()).collect();
-    let forecast = run(logs, season, shape, horizon)?;
-    Some(forecast.iter().map(|log| log.exp() - LOG_OFFSET).collect())
+    let Said { ahead, replay } = run(logs, season, shape, horizon)?;
+    let loads = |logs: Vec<f64>| logs.iter().map(|log| log.exp() - LOG_OFFSET).collect();
+    Some(Said { ahead: loads(ahead), replay: loads(replay) })
 }
 
-fn run(mut values: Vec<f64>, season: Option<usize>, shape: Shape, horizon: usize) -> Option<Vec<f64>> {
+fn run(mut values: Vec<f64>, season: Option<usize>, shape: Shape, horizon: usize) -> Option<Said> {
     let length = values.len();
     let season = season.filter(|season| length > *season);
     let regressors = Regressors::of(&values, season, shape, horizon);
@@ -56,17 +52,25 @@ fn run(mut values: Vec<f64>, season: Option<usize>, shape: Shape, horizon: usize
     if rows < ROWS_A_WEIGHT * regressors.columns() {
         return None;
     }
-    let weights = regressors.fit(&values)?;
+    let Fit { weights, fitted } = regressors.fit(&values)?;
     let (least, most) = values[regressors.start..]
         .iter()
         .fold((f64::MAX, f64::MIN), |(least, most), value| (value.min(least), value.max(most)));
     let beyond = BEYOND * (most - least);
+    let bounded = |value: f64| value.clamp(least - beyond, most + beyond);
     for index in length..length + horizon {
         let value: f64 =
             regressors.row(&values, index)?.iter().zip(&weights).map(|(value, weight)| value * weight).sum();
-        values.push(value.clamp(least - beyond, most + beyond));
+        values.push(bounded(value));
     }
-    Some(values.split_off(length))
+    let replay = latest(&fitted, REPLAYED).iter().map(|value| bounded(*value)).collect();
+    Some(Said { ahead: values.split_off(length), replay })
+}
+
+/// The weights, a column each, and what they come to, a row each.
+struct Fit {
+    weights: Vec<f64>,
+    fitted: Vec<f64>,
 }
 
 /// What a value is explained by.
@@ -108,8 +112,7 @@ impl Regressors {
         Some(row)
     }
 
-    /// The weights, a column each.
-    fn fit(&self, values: &[f64]) -> Option<Vec<f64>> {
+    fn fit(&self, values: &[f64]) -> Option<Fit> {
         let (rows, columns) = (values.len() - self.start, self.columns());
         let table: Option<Vec<Vec<f64>>> =
             (self.start..values.len()).map(|index| self.row(values, index)).collect();
@@ -119,7 +122,7 @@ impl Regressors {
         prior[0] = 1.0;
         let surprise = &explained - &regressors * &prior;
         let mut of_rows = vec![1.0; rows];
-        let mut weights = prior.clone();
+        let (mut weights, mut fitted) = (prior.clone(), DVector::zeros(rows));
         for _ in 0..FITS {
             let mut weighted = regressors.clone();
             for mut column in weighted.column_iter_mut() {
@@ -129,10 +132,10 @@ impl Regressors {
             let ridge = RIDGE * normal.trace() / columns as f64;
             (0..columns).for_each(|column| normal[(column, column)] += ridge);
             weights = normal.cholesky()?.solve(&weighted.tr_mul(&surprise)) + &prior;
-            let errors = &explained - &regressors * &weights;
-            of_rows = huber(errors.as_slice());
+            fitted = &regressors * &weights;
+            of_rows = huber((&explained - &fitted).as_slice());
         }
-        Some(weights.as_slice().to_vec())
+        Some(Fit { weights: weights.as_slice().to_vec(), fitted: fitted.as_slice().to_vec() })
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
     fn what_follows_from_the_last_values_is_continued_with_and_without_a_season() {
         let expected = &wave(448, 1_000)[400..];
         for (season, steps) in [(None, 6), (Some(24), 48)] {
-            let forecast = forecast(&wave(400, 1_000), season, SHAPE, steps).expect("a forecast");
+            let forecast = forecast(&wave(400, 1_000), season, SHAPE, steps).expect("a forecast").ahead;
             for (expected, forecast) in expected.iter().zip(&forecast) {
                 assert!((expected - forecast).abs() < 0.2, "{season:?}: {forecast} for {expected}");
             }
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn spikes_do_not_rule() {
         let expected = &wave(412, 1_000)[400..];
-        let forecast = forecast(&wave(400, 53), Some(24), SHAPE, 12).expect("a forecast");
+        let forecast = forecast(&wave(400, 53), Some(24), SHAPE, 12).expect("a forecast").ahead;
         for (expected, forecast) in expected.iter().zip(&forecast) {
             assert!((expected - forecast).abs() < 0.3, "{forecast} for {expected}");
         }
@@ -180,7 +183,7 @@ mod tests {
     fn too_few_values_have_none_and_a_growing_one_is_bounded() {
         assert_eq!(forecast(&wave(50, 1_000), Some(24), SHAPE, 3), None);
         let doubling: Vec<f64> = (0..40).map(|index| 2.0_f64.powi(index) - 3.0).collect();
-        let forecast = forecast(&doubling, None, SHAPE, 30).expect("a forecast");
+        let forecast = forecast(&doubling, None, SHAPE, 30).expect("a forecast").ahead;
         assert!(forecast.iter().all(|value| *value <= 1.5 * doubling[39] + 3.0), "{forecast:?}");
     }
 }
