@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 mod allowance;
+mod boost;
 mod clear;
 mod histogram;
 mod history;
@@ -21,7 +22,7 @@ pub use history::History;
 
 use clear::Step;
 use noise::{Block, Noise};
-use run::Run;
+use run::{Run, Weighing};
 use scale::Scale;
 
 /// Answers of one side in a tick.
@@ -358,8 +359,11 @@ impl Judge {
         let mut block = Block::of(self.scale.bin_allowed(&tick.shadow.latency), seconds, &tick.shadow);
         block.known = tick.pairs.known as f64;
         block.diverged = tick.pairs.diverged as f64;
-        for (_, run) in &mut self.runs {
-            run.observe(&self.scale, &self.noise, &self.policy, &logs, &block);
+        let by = weighing(&self.scale, &self.noise, &self.policy);
+        for (weight, run) in &mut self.runs {
+            // A run calls it by itself once its part does.
+            let enough = by.enough.map(|enough| enough - *weight);
+            run.observe(Weighing { enough, ..by }, tick, &logs, &block);
         }
         self.step.observe(&self.policy, &self.scale, tick, &block);
     }
@@ -367,13 +371,11 @@ impl Judge {
     /// Log evidence that the shadow is worse, a metric each. Below its threshold it is an upper bound: noise isn't asked
     /// before chance alone is ruled out.
     pub fn evidence(&self) -> [f64; 3] {
-        let enough =
-            Metric::ALL.map(|metric| self.policy.threshold(metric)).into_iter().fold(f64::MAX, f64::min);
-        let each: Vec<(f64, [f64; 3])> = self
-            .runs
-            .iter()
-            .map(|(weight, run)| (*weight, run.evidence(&self.scale, &self.noise, &self.policy, enough)))
-            .collect();
+        let by = weighing(&self.scale, &self.noise, &self.policy);
+        let least = by.enough.into_iter().fold(f64::MAX, f64::min);
+        let runs = self.runs.iter();
+        let each: Vec<(f64, [f64; 3])> =
+            runs.map(|(weight, run)| (*weight, run.evidence(by, least))).collect();
         Metric::ALL.map(|metric| run::log_sum_exp(each.iter().map(|(weight, e)| weight + e[metric as usize])))
     }
 
@@ -402,6 +404,10 @@ impl Judge {
             Verdict::Undecided(progress)
         }
     }
+}
+
+fn weighing<'a>(scale: &'a Scale, noise: &'a Noise, policy: &'a JudgePolicy) -> Weighing<'a> {
+    Weighing { scale, noise, policy, enough: Metric::ALL.map(|metric| policy.threshold(metric)) }
 }
 
 #[cfg(test)]

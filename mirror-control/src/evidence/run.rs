@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     JudgePolicy, Metric, Tick,
+    boost::{self, Boost, Counted, Errors, Stakes},
     noise::{Block, Noise, SCALES},
     scale::{Alternative, Scale},
 };
@@ -19,8 +20,12 @@ const RATIO: f64 = 1.8;
 const PAIR_ODDS: [f64; 4] = [1.1, 1.3, 1.8, 3.0];
 /// Part of the stakes on latency that is set on the order of pairs.
 const ON_PAIRS: f64 = 0.05;
+/// Metrics whose last step is boosted. Differences are found while nobody is served by the shadow.
+const BOOSTED: [Metric; 2] = [Metric::Errors, Metric::Latency];
+/// Evidence that is enough is so after rounding, too.
+const ROUNDING: f64 = 1e-9;
 
-fn ratios() -> impl Iterator<Item = f64> {
+pub(super) fn ratios() -> impl Iterator<Item = f64> + Clone {
     (1..=RATIOS).map(|k| RATIO.powi(k))
 }
 
@@ -30,27 +35,49 @@ pub(super) struct Logs([Vec<f64>; 3]);
 
 /// What was set on every way to be worse, and what became of it. The stakes of a metric sum to 1.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Bets(Logs);
+struct Bets {
+    each: Logs,
+    /// What all of a metric were multiplied by beside; logarithms.
+    boost: [f64; 3],
+}
 
 impl Bets {
     fn new(scale: &Scale) -> Self {
         let even = |ways: usize, part: f64| std::iter::repeat_n((part / ways as f64).ln(), ways);
         let latency = even(scale.alternatives.len(), 1.0 - ON_PAIRS).chain(even(PAIR_ODDS.len(), ON_PAIRS));
         let counts = || even(RATIOS as usize, 1.0).collect();
-        Self(Logs([counts(), latency.collect(), counts()]))
+        Self { each: Logs([counts(), latency.collect(), counts()]), boost: [0.0; 3] }
     }
 
     fn add(&mut self, logs: &Logs) {
-        for (bets, logs) in self.0.0.iter_mut().zip(&logs.0) {
+        for (bets, logs) in self.each.0.iter_mut().zip(&logs.0) {
             bets.iter_mut().zip(logs).for_each(|(bet, log)| *bet += log);
         }
     }
 
+    fn logs(&self, metric: Metric, and: Option<&Logs>) -> Vec<f64> {
+        let more = and.map_or(&[][..], |and| &and.0[metric as usize]);
+        let bets = self.each.0[metric as usize].iter().enumerate();
+        bets.map(|(way, bet)| bet + more.get(way).unwrap_or(&0.0)).collect()
+    }
+
     /// The logarithm of what all are worth; without any observation 0.
     fn worth(&self, metric: Metric, and: Option<&Logs>) -> f64 {
-        let more = and.map_or(&[][..], |and| &and.0[metric as usize]);
-        let bets = self.0.0[metric as usize].iter().enumerate();
-        log_sum_exp(bets.map(|(way, bet)| bet + more.get(way).unwrap_or(&0.0)))
+        self.boost[metric as usize] + log_sum_exp(self.logs(metric, and).into_iter())
+    }
+
+    /// What is staked, where it may get to `enough` with a tick.
+    fn near(&self, metric: Metric, and: Option<&Logs>, enough: [f64; 3]) -> Option<Stakes> {
+        Stakes::near(&self.logs(metric, and), self.boost[metric as usize], enough[metric as usize])
+    }
+
+    /// Boosts what is staked, once the tick is in.
+    fn boost(&mut self, metric: Metric, and: Option<&Logs>, boost: Boost, enough: [f64; 3]) {
+        self.boost[metric as usize] += boost.log;
+        let lacking = enough[metric as usize] - self.worth(metric, and);
+        if boost.called && lacking > 0.0 {
+            self.boost[metric as usize] += lacking + ROUNDING;
+        }
     }
 }
 
@@ -173,17 +200,23 @@ fn by_block(scale: &Scale, noise: &Noise, policy: &JudgePolicy, block: &Block) -
 /// wandering gives it at most (as of normal distributions, however the two depend on each other). Without noise that is the
 /// likelihood ratio itself. Where the body wanders more than it is known by counting, a tail is judged without it.
 fn tempered(scale: &Scale, block: &Block, way: &Alternative, wander: f64, body_wander: f64) -> f64 {
-    let (n, body) = (block.timed, &scale.body);
+    let n = block.timed;
+    let (exponent, wandering) = exponent(scale, n, way, wander, body_wander);
+    let expected: f64 = exponent.iter().zip(&scale.share).map(|(s, p)| s.exp() * p).sum();
+    n * (block.mean(&exponent) - expected.ln()) - (n * wandering).powi(2) / 2.0
+}
+
+/// What each of `n` requests adds to the exponent, a bin each, and by how much (standard deviation) its mean wanders at most.
+fn exponent(scale: &Scale, n: f64, way: &Alternative, wander: f64, body_wander: f64) -> (Vec<f64>, f64) {
+    let body = &scale.body;
     let temper = |variance: f64, wander: f64| {
         if variance > 0.0 { variance / (variance + n * wander) } else { 0.0 }
     };
     let (own, of_body) = (temper(way.variance, wander), temper(body.variance, body_wander));
     let follows = if of_body > 0.5 { way.follows * of_body } else { 0.0 };
-    let exponent: Vec<f64> =
-        way.score.iter().zip(&body.score).map(|(score, body)| own * score + follows * body).collect();
-    let expected: f64 = exponent.iter().zip(&scale.share).map(|(s, p)| s.exp() * p).sum();
-    let wandering = own * wander.sqrt() + follows.abs() * body_wander.sqrt();
-    n * (block.mean(&exponent) - expected.ln()) - (n * wandering).powi(2) / 2.0
+    let scores = way.score.iter().zip(&body.score);
+    let exponent = scores.map(|(score, body)| own * score + follows * body).collect();
+    (exponent, own * wander.sqrt() + follows.abs() * body_wander.sqrt())
 }
 
 /// Log likelihood ratio of a count whose rate wanders as a gamma distribution of mean 1 and variance `burst` does (so that the
@@ -196,12 +229,76 @@ pub(super) fn log_ratio_of_counts(count: f64, expected: f64, ratio: f64, burst: 
     count * ratio.ln() + (shape + count) * ((shape + expected) / (shape + expected * ratio)).ln()
 }
 
+/// What a tick is weighed by.
+#[derive(Clone, Copy)]
+pub(super) struct Weighing<'a> {
+    pub(super) scale: &'a Scale,
+    pub(super) noise: &'a Noise,
+    pub(super) policy: &'a JudgePolicy,
+    /// Log evidence from which on a metric is called worse.
+    pub(super) enough: [f64; 3],
+}
+
 /// Evidence under noise that lasts as long as a block.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Track {
     seconds: f64,
     complete: Bets,
     current: Block,
+}
+
+impl Track {
+    fn new(scale: &Scale, minutes: u32) -> Self {
+        let complete = Bets::new(scale);
+        Self { seconds: f64::from(minutes) * 60.0, complete, current: Block::default() }
+    }
+
+    /// What the block says that isn't complete yet.
+    fn so_far(&self, by: Weighing<'_>) -> Option<Logs> {
+        (self.current.seconds > 0.0).then(|| by_block(by.scale, by.noise, by.policy, &self.current))
+    }
+
+    /// Log evidence, a metric each.
+    fn evidence(&self, by: Weighing<'_>) -> [f64; 3] {
+        let current = self.so_far(by);
+        Metric::ALL.map(|metric| self.complete.worth(metric, current.as_ref()))
+    }
+
+    /// Takes a tick in; where the end may be near, with the boosts of errors and latency.
+    fn observe(&mut self, by: Weighing<'_>, tick: &Block, near: bool) {
+        let boosts = near.then(|| self.boosts(by, tick));
+        self.current.add(tick);
+        if self.current.seconds + 1e-6 >= self.seconds {
+            self.complete.add(&by_block(by.scale, by.noise, by.policy, &self.current));
+            self.current = Block::default();
+        }
+        for (metric, boost) in BOOSTED.into_iter().zip(boosts.into_iter().flatten()) {
+            let current = self.so_far(by);
+            self.complete.boost(metric, current.as_ref(), boost, by.enough);
+        }
+    }
+
+    fn boosts(&self, by: Weighing<'_>, tick: &Block) -> [Boost; 2] {
+        let then = by.noise.lasting(self.current.seconds + tick.seconds);
+        let (rate, current) = (by.noise.error_rate + by.policy.error_allowance, self.so_far(by));
+        let counted = |block: &Block| Counted { count: block.errors, expected: block.requests * rate };
+        let errors = boost::errors_in_bursts(
+            &self.complete.each.0[Metric::Errors as usize],
+            self.complete.boost[Metric::Errors as usize],
+            by.enough[Metric::Errors as usize],
+            counted(&self.current),
+            counted(tick),
+            then.bursts(),
+        );
+        let latency = self.complete.near(Metric::Latency, current.as_ref(), by.enough).map(|stakes| {
+            let (n, body) = (self.current.timed + tick.timed, then.body_wander());
+            let ways = by.scale.alternatives.iter().enumerate();
+            let exponents: Vec<Vec<f64>> =
+                ways.map(|(k, way)| exponent(by.scale, n, way, then.wander(k), body).0).collect();
+            boost::latencies_beside_usual(&stakes, by.scale, &exponents, tick)
+        });
+        [errors, latency.unwrap_or_default()]
+    }
 }
 
 /// All evidence since a start.
@@ -213,53 +310,53 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn new(scale: &Scale) -> Self {
-        let track = |minutes: &u32| Track {
-            seconds: f64::from(*minutes) * 60.0,
-            complete: Bets::new(scale),
-            current: Block::default(),
-        };
-        Self { by_tick: Bets::new(scale), tracks: SCALES.iter().map(track).collect() }
+        let tracks = SCALES.iter().map(|minutes| Track::new(scale, *minutes)).collect();
+        Self { by_tick: Bets::new(scale), tracks }
     }
 
-    pub(super) fn observe(
-        &mut self,
-        scale: &Scale,
-        noise: &Noise,
-        policy: &JudgePolicy,
-        logs: &Logs,
-        tick: &Block,
-    ) {
+    /// Takes a tick in: its counts, what they say by chance, and the shadow's in the scale's bins.
+    pub(super) fn observe(&mut self, by: Weighing<'_>, tick: &Tick, logs: &Logs, block: &Block) {
+        let near = BOOSTED
+            .iter()
+            .any(|&metric| self.by_tick.worth(metric, None) + boost::REACH > by.enough[metric as usize]);
+        let boosts = near.then(|| self.boosts(by, tick, block));
         self.by_tick.add(logs);
-        for track in &mut self.tracks {
-            track.current.add(tick);
-            if track.current.seconds + 1e-6 >= track.seconds {
-                track.complete.add(&by_block(scale, noise, policy, &track.current));
-                track.current = Block::default();
-            }
+        for (metric, boost) in BOOSTED.into_iter().zip(boosts.into_iter().flatten()) {
+            self.by_tick.boost(metric, None, boost, by.enough);
         }
+        self.tracks.iter_mut().for_each(|track| track.observe(by, block, near));
     }
 
-    /// Log evidence that the shadow is worse. Noise is only asked where chance alone doesn't explain it: beyond `enough`.
-    pub(super) fn evidence(
-        &self,
-        scale: &Scale,
-        noise: &Noise,
-        policy: &JudgePolicy,
-        enough: f64,
-    ) -> [f64; 3] {
-        let mut least = Metric::ALL.map(|metric| self.by_tick.worth(metric, None));
-        if least.iter().all(|&evidence| evidence < enough) {
-            return least;
+    fn boosts(&self, by: Weighing<'_>, tick: &Tick, block: &Block) -> [Boost; 2] {
+        let (primary, shadow, pairs) = (&tick.primary, &tick.shadow, &tick.pairs);
+        let errors = self.by_tick.near(Metric::Errors, None, by.enough).map(|stakes| {
+            let (hits, others, mine, theirs) = if tick.moved {
+                (shadow.errors, primary.errors, shadow.requests, Some(primary.requests))
+            } else {
+                (pairs.errors_shadow_only, pairs.errors_primary_only, pairs.compared, None)
+            };
+            let errors = Errors { hits, others, mine, theirs };
+            boost::errors_by_chance(&stakes, errors, by.policy.error_allowance)
+        });
+        // Where pairs are compared nobody is served badly, and histograms aren't all that counts.
+        let latency = self.by_tick.near(Metric::Latency, None, by.enough).filter(|_| tick.moved);
+        let latency = latency.map(|stakes| {
+            let theirs = by.scale.bin(&primary.latency);
+            boost::latencies_by_chance(&stakes, by.scale, &block.bins, &theirs)
+        });
+        [errors.unwrap_or_default(), latency.unwrap_or_default()]
+    }
+
+    /// Log evidence that the shadow is worse. Noise is only asked where chance alone doesn't explain it: beyond `least`.
+    pub(super) fn evidence(&self, by: Weighing<'_>, least: f64) -> [f64; 3] {
+        let chance = Metric::ALL.map(|metric| self.by_tick.worth(metric, None));
+        if chance.iter().all(|&evidence| evidence < least) {
+            return chance;
         }
-        for track in &self.tracks {
-            let current =
-                (track.current.seconds > 0.0).then(|| by_block(scale, noise, policy, &track.current));
-            for metric in Metric::ALL {
-                let evidence = track.complete.worth(metric, current.as_ref());
-                least[metric as usize] = least[metric as usize].min(evidence);
-            }
-        }
-        least
+        self.tracks.iter().fold(chance, |evidence, track| {
+            let beside = track.evidence(by);
+            std::array::from_fn(|metric| evidence[metric].min(beside[metric]))
+        })
     }
 }
 

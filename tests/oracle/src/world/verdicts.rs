@@ -24,7 +24,9 @@ impl World {
                 let client = &self.clients[(flow.tuple.saddr - CLIENTS) as usize];
                 client.has_vanished(flow.tuple.sport)
             };
-            flow.state != flow_state::FREE && flow.has(Flow::COUNTED) && !vanished()
+            // Of one that its client broke off behind a hole in its chunks nobody knows whether it was whole.
+            let whole = !flow.parse.scanner.until_close();
+            flow.state != flow_state::FREE && flow.has(Flow::COUNTED) && whole && !vanished()
         };
         let open = self.gateway.flows.iter().filter(waits).count();
         if open != 0 {
