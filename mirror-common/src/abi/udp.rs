@@ -13,8 +13,8 @@ pub const AWAITED_A_PORT: u32 = 2 * 65_536;
 /// So many ports with datagrams have room of their own; more share it.
 const ROOMS: u32 = 8;
 
-/// Elements of [`super::maps::AWAITED`] where so many ports have datagrams. [`super::maps::EXCHANGES`] has as many: each is awaited
-/// by one element at least.
+/// Elements of [`super::maps::AWAITED`] where so many ports have datagrams. [`super::maps::EXCHANGES`] has as many: each is
+/// awaited by one element at least.
 pub const fn awaited(ports: u32) -> u32 {
     match ports {
         0 => 1,

@@ -234,8 +234,8 @@ fn a_mirror_that_gave_a_request_up_is_out_of_sync_when_the_next_one_begins() {
     assert!(!scene.word.member(Side::Shadow));
 }
 
-/// T42: a client that closes while it is answered, and resets as the rest comes, has a whole request at both servers: the one that
-/// has answered has done it, and the other one is followed until it has, too.
+/// T42: a client that closes while it is answered, and resets as the rest comes, has a whole request at both servers: the one
+/// that has answered has done it, and the other one is followed until it has, too.
 #[test]
 fn a_whole_request_whose_client_resets_in_its_answer_is_still_owed() {
     let mut scene = Scene::established(true);

@@ -11,7 +11,8 @@ const REQUESTS: &[&str] = &[
     "PUT /a HTTP/1.1\r\nX-HTTP-Method-Override: PATCH\r\ncontent-length:0\r\n\r\n",
     "GET /a HTTP/1.1\r\nX-Method-Override: PATCH\r\nExpect: x\r\nConnection: keep-alive, close\r\n\r\n",
     "get /a HTTP/1.1\r\nContent-Lengths: 5\r\nUpgrades: x\r\n\r\n",
-    "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n1A;x=y\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nA: b\r\n\r\n",
+    "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n1A;x=y\r\nabcdefghijklm\
+     nopqrstuvwxyz\r\n0\r\nA: b\r\n\r\n",
 ];
 
 const ODD_REQUESTS: &[&str] = &[

@@ -12,6 +12,7 @@ use super::socket::{self, State, Tcp};
 use broken_off::{BreakOff, plan};
 
 mod broken_off;
+mod waits;
 
 /// How long a closed connection is remembered, in microseconds.
 const TIME_WAIT: u64 = 5_000_000;
@@ -187,25 +188,6 @@ impl Client {
         let next = (ready && later.is_none() && breaks.is_none() && more).then_some(self.next_at);
         let probe = self.awaits_end(settings).then_some(self.probe_at);
         [tcp, old, later, next, breaks, probe, self.gives_up()].into_iter().flatten().min()
-    }
-
-    /// Whether it may ask before it is answered. Not behind an upload in chunks: over a hole nobody knows where that ends.
-    fn has_room(&self, settings: &Settings) -> bool {
-        let chunked = self.waiting.back().is_some_and(|waiting| waiting.request.chunk().is_some());
-        self.waiting.len() < settings.pipeline as usize && !chunked
-    }
-
-    /// Whether it waits for the server to end the connection, as it has asked.
-    fn awaits_end(&self, settings: &Settings) -> bool {
-        let open = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && !tcp.closing());
-        let full = settings.client_closes > 0 && self.on_connection >= settings.client_closes;
-        open && full && self.ending == Ending::Asked && self.waiting.is_empty() && self.later.is_empty()
-    }
-
-    /// When it waits no more for the server's FIN.
-    fn gives_up(&self) -> Option<u64> {
-        let waits = self.tcp.as_ref().is_some_and(|tcp| tcp.state == State::Open && tcp.closing());
-        (waits && self.waiting.is_empty() && self.later.is_empty()).then_some(self.next_at + FIN_TIMEOUT)
     }
 
     /// A segment has come.
