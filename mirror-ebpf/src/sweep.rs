@@ -80,9 +80,8 @@ unsafe extern "C" fn visit(index: u32, context: *mut c_void) -> i64 {
     state.open_writes += swept.counted as u32;
     state.unanswered += swept.unanswered as u32;
     let legs = &mut state.legs[service.number() as usize];
-    for side in 0..2 {
-        let number = backend::number(swept.ports[side]) as usize;
-        legs[side][number] += swept.open[side] as u32;
+    for (legs, (port, open)) in legs.iter_mut().zip(swept.ports.into_iter().zip(swept.open)) {
+        legs[backend::number(port) as usize] += open as u32;
     }
     match swept.due {
         Due::Nothing => {}
