@@ -56,7 +56,7 @@ pub struct Exchange {
     pub answer_us: [u32; 2],
     /// [`crate::flow::Writes::begun`] when it was asked.
     pub clock: u32,
-    /// Ports that the question left from, in host order; 0: that side wasn't asked, or is awaited no more.
+    /// Ports that the question left from, in host order; 0: that side wasn't asked.
     pub ports: [u16; 2],
     /// Bytes of each first answer's payload.
     pub lengths: [u16; 2],
