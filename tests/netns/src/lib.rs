@@ -406,6 +406,16 @@ pub fn mostly_answered_by(summary: &Summary, windows: &[(&str, Host)]) -> Result
     Ok(())
 }
 
+/// Which share of the reads of a window the shadow answered.
+///
+/// # Errors
+/// If there is no such window.
+pub fn share(summary: &Summary, window: &str) -> Result<f64> {
+    let window = summary.windows.iter().find(|one| one.name == window).context("no such window")?;
+    let of = |name: &str| window.servers.get(name).map_or(0.0, |server| server.reads.count as f64);
+    Ok(of("shadow") / (of("shadow") + of("primary")).max(1.0))
+}
+
 /// How often something is done: `short` in a test, `long` where `MIRROR_SOAK` is set.
 pub fn rounds(short: u32, long: u32) -> u32 {
     if std::env::var_os("MIRROR_SOAK").is_some() { long } else { short }

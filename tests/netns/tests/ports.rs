@@ -4,14 +4,14 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
-    checker::{Config, Summary, read_journals},
+    checker::{Config, read_journals},
     http_client,
     lists::parse_dump,
     net::{Host, VIP},
     programs::ListsServer,
     proof::prove,
 };
-use netns_tests::{Scene, all_answered};
+use netns_tests::{Scene, all_answered, share};
 
 /// What clients talk to, and where primary and shadow listen.
 const PORT: u16 = 9_000;
@@ -70,13 +70,6 @@ impl Ports {
         ensure!(proof.is_ok() && proof.writes > 0, "{proof:#?}");
         Ok(())
     }
-}
-
-/// Which share of the reads of a window the shadow answered.
-fn share(summary: &Summary, window: &str) -> Result<f64> {
-    let window = summary.windows.iter().find(|one| one.name == window).context("no such window")?;
-    let of = |name: &str| window.servers.get(name).map_or(0.0, |server| server.reads.count as f64);
-    Ok(of("shadow") / (of("shadow") + of("primary")).max(1.0))
 }
 
 #[test]

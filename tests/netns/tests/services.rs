@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
-    checker::{Config, Summary, read_journals},
+    checker::{Config, read_journals},
     gateway::{APP, Gateway},
     http_client,
     lists::parse_dump,
@@ -22,7 +22,7 @@ use lab::{
     programs::{ListsServer, binary},
     proof::prove,
 };
-use netns_tests::{Running, Scene, all_answered, hook, lab_builder};
+use netns_tests::{Running, Scene, all_answered, hook, lab_builder, share};
 
 /// What clients of the second service talk to.
 const VIP2: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -143,13 +143,6 @@ impl Services {
         ensure!(proof.is_ok() && proof.writes > 0, "{proof:#?}");
         Ok(())
     }
-}
-
-/// Which share of the reads of a window the shadow answered.
-fn share(summary: &Summary, window: &str) -> Result<f64> {
-    let window = summary.windows.iter().find(|one| one.name == window).context("no such window")?;
-    let of = |name: &str| window.servers.get(name).map_or(0.0, |server| server.reads.count as f64);
-    Ok(of("shadow") / (of("shadow") + of("primary")).max(1.0))
 }
 
 #[test]
