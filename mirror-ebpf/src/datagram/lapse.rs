@@ -33,13 +33,18 @@ struct Context {
 /// Looks at every answer that is awaited.
 #[inline(always)]
 pub fn lapse() -> Option<()> {
+    walk((&raw const AWAITED).cast_mut().cast(), visit as *mut c_void)
+}
+
+/// Calls back for each element of a map, with a [`Context`].
+#[inline(always)]
+fn walk(map: *mut c_void, callback: *mut c_void) -> Option<()> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a helper without preconditions.
     let now_ns = unsafe { bpf_ktime_get_ns() };
     let mut context = Context { scratch, now_ns };
-    let map = (&raw const AWAITED).cast_mut().cast();
-    // SAFETY: the callback and its context outlive the call.
-    unsafe { bpf_for_each_map_elem(map, visit as *mut c_void, (&raw mut context).cast(), 0) };
+    // SAFETY: the callers' callbacks and this context outlive the call.
+    unsafe { bpf_for_each_map_elem(map, callback, (&raw mut context).cast(), 0) };
     Some(())
 }
 
@@ -49,7 +54,7 @@ unsafe extern "C" fn visit(
     awaited: *const Awaited,
     context: *mut c_void,
 ) -> i64 {
-    // SAFETY: the kernel hands on what `lapse` gave it, which outlives the loop; key and value stay while the callback runs.
+    // SAFETY: the kernel hands on what `walk` gave it, which outlives the loop; key and value stay while the callback runs.
     let (scratch, now_ns, tuple, awaited) = unsafe {
         let context = &*context.cast::<Context>();
         (&mut *context.scratch, context.now_ns, *key, *awaited)
@@ -113,14 +118,7 @@ fn is_awaited(service: &Service, key: &ExchangeKey, exchange: &Exchange) -> bool
 /// that is asked again at that very moment on another CPU may come out with a port that is free already.
 #[inline(always)]
 pub fn forget() -> Option<()> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: a helper without preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    let mut context = Context { scratch, now_ns };
-    let map = (&raw const EXCHANGES).cast_mut().cast();
-    // SAFETY: the callback and its context outlive the call.
-    unsafe { bpf_for_each_map_elem(map, look as *mut c_void, (&raw mut context).cast(), 0) };
-    Some(())
+    walk((&raw const EXCHANGES).cast_mut().cast(), look as *mut c_void)
 }
 
 unsafe extern "C" fn look(
@@ -129,7 +127,7 @@ unsafe extern "C" fn look(
     exchange: *const Exchange,
     context: *mut c_void,
 ) -> i64 {
-    // SAFETY: the kernel hands on what `forget` gave it, which outlives the loop; key and value stay while the callback runs.
+    // SAFETY: the kernel hands on what `walk` gave it, which outlives the loop; key and value stay while the callback runs.
     let (scratch, now_ns, exchange) = unsafe {
         let context = &*context.cast::<Context>();
         (&mut *context.scratch, context.now_ns, *exchange)
