@@ -18,6 +18,7 @@ mod icmp;
 mod leg;
 mod loss;
 mod measure;
+mod offer;
 mod order;
 mod pressure;
 mod redial;
@@ -319,6 +320,11 @@ impl Flow {
     /// The last turn's authority is the other side than the one that the client hears. That one's leg is behind: what it still
     /// owes of earlier turns is absorbed, and it is heard from the first byte of this turn's answer on. Until then nobody is.
     pub const AHEAD: u32 = 1 << 28;
+    /// The last request offers another protocol (RFC 9110, 7.8), and not every leg has answered that: what the client sends next
+    /// may be HTTP, or not.
+    pub const OFFERED: u32 = 1 << 29;
+    /// Every leg has declined such an offer on this connection.
+    pub const DECLINED: u32 = 1 << 30;
 
     /// The leg of a side.
     #[inline(always)]
@@ -422,6 +428,8 @@ impl Reading {
     pub const IN_HEAD: u8 = 16;
     /// Answers: one comes behind another by which the server said that it will close.
     pub const BEHIND_CLOSE: u8 = 32;
+    /// Requests: the last one that is complete here offers another protocol.
+    pub const UPGRADE: u8 = 64;
 }
 
 /// One TCP segment as it came in, numbers in host order.

@@ -105,6 +105,7 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     if walk.behind_close != 0 {
         flags |= Reading::BEHIND_CLOSE;
     }
+    flags |= Reading::UPGRADE * (walk.upgrade & 1) as u8 | Reading::OPAQUE * (walk.upgrade >> 1 & 1) as u8;
     reading.flags = flags;
 }
 

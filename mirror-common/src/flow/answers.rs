@@ -79,7 +79,9 @@ pub(super) fn read<S: Switch>(
         // What nobody hears makes nothing of the connection: where the other one's answer can be told apart, this leg owes its
         // own, and is lost in time.
         let heard = flow.authority as u32 == side as u32;
-        if (heard && (!unasked || goes_on)) || (!unasked && flow.has(Flow::RETURNING)) {
+        let lost = (heard && (!unasked || goes_on)) || (!unasked && flow.has(Flow::RETURNING));
+        // What takes up an offer waits for the other leg's word ([`super::offer`]).
+        if lost && !flow.has(Flow::OFFERED) {
             make_opaque(flow, terms, step);
         }
     }

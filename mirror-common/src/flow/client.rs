@@ -404,7 +404,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
             step.end(Verdict::DeferredRaced);
             return;
         }
-        if reading.begun > 0 {
+        // What takes up an offer needn't look like a request.
+        if reading.begun > 0 || (flow.has(Flow::OFFERED) && flow.parse.scanner.is_boundary()) {
             begun = begin_turn(flow, seg, terms, step);
             if begun < AHEAD {
                 step.verdict = begun;
@@ -457,6 +458,7 @@ fn accept<S: Switch>(flow: &mut Flow, reading: &Reading, terms: &mut Terms<'_, S
     flow.completed = flow.completed.wrapping_add(reading.completed);
     if reading.completed > 0 {
         flow.set(Flow::LAST_ASKED, reading.flags & Reading::CLOSE != 0);
+        flow.set(Flow::OFFERED, reading.flags & Reading::UPGRADE != 0);
     }
     if reading.flags & Reading::OPAQUE != 0 {
         make_opaque(flow, terms, step);

@@ -24,7 +24,7 @@ pub(super) fn finish_write<S: Switch>(
     if !flow.has(Flow::COUNTED) {
         return;
     }
-    if anyway || (wrote(flow, Side::Primary) && wrote(flow, Side::Shadow)) {
+    if anyway || flow.has(Flow::OPAQUE) || (wrote(flow, Side::Primary) && wrote(flow, Side::Shadow)) {
         flow.set(Flow::COUNTED, false);
         terms.switch.end_write();
     }

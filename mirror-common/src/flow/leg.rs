@@ -8,7 +8,7 @@ use super::handshake::{on_dialling, show_syn_ack};
 use super::loss::{Loss, LossReason, check_clock, lose, spared};
 use super::measure::{note_end, note_status, unsummed};
 use super::redial::GAP_MS;
-use super::settled::{end_with_answer, finished, owes_write, take_over, wake};
+use super::settled::{finished, follow_answer, owes_write, take_over, wake};
 use super::to_leg::{ack_leg, leg_ack, note_brought, reset_leg};
 use super::{Emit, Flow, Leg, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
@@ -105,8 +105,8 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         step.to_client.kind = emit::NONE;
     }
     if flow.state == flow_state::OPEN {
-        if flow.parse.scanner.until_close() {
-            end_with_answer(flow);
+        if flow.has(Flow::OFFERED) | flow.parse.scanner.until_close() {
+            follow_answer(flow);
         }
         finish_write(flow, false, terms, step);
         if step.verdict != Verdict::AbsorbedAck as u8 {

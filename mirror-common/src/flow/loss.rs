@@ -8,7 +8,7 @@ use super::pressure::presses;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
-use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state};
+use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state, offer};
 use crate::abi::{Event, Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
@@ -157,6 +157,9 @@ pub(super) fn lose<S: Switch>(
         || !at_boundary(flow)
     {
         flow.leg_mut(side).state = leg_state::NONE;
+    }
+    if flow.has(Flow::OFFERED) {
+        offer::settle(flow);
     }
     finish_write(flow, false, terms, step);
     let shown = whole && !flow.has(Flow::ASK_AGAIN) && flow.client_acked == flow.view_next;

@@ -1,7 +1,7 @@
 //! When a flow may change its authority or its legs, and how.
 
 use super::redial::{must_renew, renew};
-use super::{Flow, Leg, Step, flow_state, leg_state};
+use super::{Flow, Leg, Step, flow_state, leg_state, offer};
 use crate::seq;
 use crate::switch_word::Side;
 
@@ -43,11 +43,22 @@ pub(super) fn at_boundary(flow: &Flow) -> bool {
     flow.client_next == flow.parse.at && flow.parse.scanner.is_boundary()
 }
 
+/// What a request was that only its answers can say. A subprogram of its own, for its many paths.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+pub(super) fn follow_answer(flow: &mut Flow) {
+    if flow.has(Flow::OFFERED) {
+        offer::settle(flow);
+    }
+    if flow.parse.scanner.until_close() {
+        end_with_answer(flow);
+    }
+}
+
 /// A request whose chunks couldn't be followed over a hole ends where the client's bytes do when its answer is whole. What comes
 /// behind that is taken for the next one; where it is the rest of a body that was answered early, it is none, and the connection
-/// opaque. A subprogram of its own, for its many paths.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn end_with_answer(flow: &mut Flow) {
+/// opaque.
+#[inline(always)]
+fn end_with_answer(flow: &mut Flow) {
     let side = flow.authority();
     if flow.leg(side).acked == flow.client_next && answered(flow, side) {
         flow.parse.at = flow.client_next;

@@ -71,6 +71,9 @@ fn begin<S: Switch>(
     if flow.has(Flow::MOVED | Flow::ASK_AGAIN | Flow::AHEAD) {
         return Begun::Wait(Verdict::HeldMoved);
     }
+    if flow.has(Flow::OFFERED) {
+        return Begun::Wait(Verdict::HeldUnsettled);
+    }
     if flow.has(Flow::CLOSING | Flow::LAST_ASKED) {
         if ended(flow) {
             end_with_reset(flow, false, terms, step);
@@ -88,7 +91,7 @@ fn begin<S: Switch>(
     if too_many(flow, reading) {
         return Begun::Wait(Verdict::HeldUnsettled);
     }
-    let writes = reading.class >= Class::Write as u8;
+    let writes = u32::from(reading.class) + offers(flow, reading) >= Class::Write as u32;
     let counts = writes && !flow.has(Flow::COUNTED);
     if counts {
         terms.switch.begin_write();
@@ -132,6 +135,14 @@ fn begin<S: Switch>(
         leg.fed = leg.fed.wrapping_add(reading.begun);
     }
     begun
+}
+
+/// 1 where the last request offers another protocol, and none was declined on its connection: what would take it up may be
+/// anything, so that a read becomes a write, the authority's to answer. A number, for the kernel's verifier follows each branch.
+#[inline(always)]
+fn offers(flow: &Flow, reading: &Reading) -> u32 {
+    let (offers, declined) = (u32::from(reading.flags / Reading::UPGRADE), flow.flags / Flow::DECLINED);
+    offers & !declined & 1
 }
 
 /// Whether nobody will ever do another request of this connection: its server has closed it, the client has all that it said, and

@@ -78,6 +78,8 @@ mod flag {
     pub(super) const OLD: u16 = 1 << 5;
     pub(super) const CLOSE: u16 = 1 << 6;
     pub(super) const KEEP_ALIVE: u16 = 1 << 7;
+    /// Upgrade was there.
+    pub(super) const UPGRADE: u16 = 1 << 8;
 }
 
 /// What is kept of a stream between its segments.
@@ -235,6 +237,9 @@ pub struct Walk {
     pub close: u32,
     /// 1 when a final answer's head ends here behind one of the same server's that said so here.
     pub behind_close: u32,
+    /// Requests: bit 0, the last one that is complete here offers another protocol (RFC 9110, 7.8); bit 1, one begins here behind
+    /// one that does: what follows is HTTP only if the server declines. Bits, for the kernel's verifier follows each branch.
+    pub upgrade: u32,
 }
 
 impl Default for Walk {
@@ -272,6 +277,7 @@ impl Walk {
             statuses: Statuses(0),
             close: 0,
             behind_close: 0,
+            upgrade: 0,
         }
     }
 
@@ -309,6 +315,7 @@ impl Walk {
         self.statuses = Statuses(0);
         self.close = 0;
         self.behind_close = 0;
+        self.upgrade = 0;
     }
 
     /// What the walk needs next.
@@ -382,6 +389,21 @@ impl Walk {
         self.scanner.is_opaque()
     }
 
+    /// Whether what follows can't be told apart: the framing is lost, or a request begins here behind an offer of another
+    /// protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.opaque() || self.upgrade & 2 != 0
+    }
+
+    /// Whether the last request that is complete here offers another protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn offers(&self) -> bool {
+        self.upgrade & 1 != 0
+    }
+
     /// Whether the answer under way ends with its connection.
     #[inline(always)]
     #[must_use]
@@ -395,7 +417,7 @@ impl Walk {
     #[inline(always)]
     #[must_use]
     pub fn class_number(&self) -> u8 {
-        if self.opaque() {
+        if self.lost() {
             Class::Session as u8
         } else if self.in_head() {
             (self.completed_class as u8).max(Class::Write as u8)

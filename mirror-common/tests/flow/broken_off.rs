@@ -284,20 +284,20 @@ fn an_upload_in_chunks_that_is_reset_is_owed_where_it_is_whole() {
 /// P1: what an opaque connection asks for isn't known. Where its client resets it, the mirror must have what the authority has.
 #[test]
 fn of_an_opaque_connection_that_is_reset_the_mirror_must_have_what_the_authority_has() {
-    let upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\n\r\n";
+    let connect = b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n";
     for (acked, fin, remains) in [
         ([0, 0], false, true),
-        ([upgrade.len(), 0], false, false),
-        ([0, upgrade.len()], false, true),
-        ([upgrade.len(); 2], false, true),
-        ([upgrade.len() + 1, upgrade.len()], true, true),
-        ([upgrade.len() + 1, 0], true, false),
+        ([connect.len(), 0], false, false),
+        ([0, connect.len()], false, true),
+        ([connect.len(); 2], false, true),
+        ([connect.len() + 1, connect.len()], true, true),
+        ([connect.len() + 1, 0], true, false),
     ] {
         let mut scene = Scene::established(true);
-        scene.client(0, upgrade, 0);
+        scene.client(0, connect, 0);
         assert!(scene.flow.has(Flow::OPAQUE) && scene.writes == 0);
         if fin {
-            scene.client_says(FIN, upgrade.len(), 0);
+            scene.client_says(FIN, connect.len(), 0);
         }
         for side in Side::BOTH {
             scene.says(side, tcp::ACK, 0, acked[side as usize]);

@@ -8,6 +8,7 @@ mod fins;
 mod hostile;
 mod late;
 mod measure;
+mod offers;
 mod order;
 mod pressure;
 mod resets;
@@ -229,10 +230,11 @@ fn read(kind: Kind, parse: &Parse, base: u32, heads: u64, seq: u32, payload: &[u
     let at = seq.wrapping_add(payload.len() as u32).wrapping_add(walk.rest());
     let mut flags = Reading::DONE;
     for (flag, on) in [
-        (Reading::OPAQUE, walk.opaque()),
+        (Reading::OPAQUE, walk.lost()),
         (Reading::CLOSE, walk.close != 0),
         (Reading::IN_HEAD, walk.in_head()),
         (Reading::BEHIND_CLOSE, walk.behind_close != 0),
+        (Reading::UPGRADE, walk.offers()),
     ] {
         flags |= if on { flag } else { 0 };
     }

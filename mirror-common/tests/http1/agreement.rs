@@ -22,11 +22,10 @@ fn by_httparse(bytes: &[u8]) -> Option<(usize, bool, u32)> {
     let read = matches!(request.method?, "GET" | "HEAD")
         && request.path?.starts_with('/')
         && ascii
-        && lengths.is_empty()
+        && body == 0
         && !request.headers.iter().any(|field| odd.contains(&&*hyphened(field.name)));
     let framed = lengths.len() < 2
         && named(request.headers, "transfer-encoding").next().is_none()
-        && named(request.headers, "upgrade").next().is_none()
         && request.method? != "CONNECT";
     framed.then_some((length, read, body))
 }
@@ -161,7 +160,7 @@ fn mutated(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>
 fn is_choice(text: &str) -> bool {
     text.lines().skip(1).any(|line| {
         let name = line.split(':').next().unwrap_or_default();
-        matches!(&*hyphened(name), "transfer-encoding" | "upgrade" | "content-length")
+        matches!(&*hyphened(name), "transfer-encoding" | "content-length")
     })
 }
 

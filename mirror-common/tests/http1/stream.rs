@@ -45,6 +45,8 @@ pub(crate) enum Event {
     Answer(u16, bool),
     Answered,
     Interim,
+    /// A request whose head ended offers another protocol.
+    Offers,
     UntilClose,
     Opaque,
 }
@@ -68,6 +70,9 @@ pub(crate) fn events(kind: Kind, bytes: &[u8], heads: u64) -> Vec<(usize, Event)
         if walk.completed == 1 {
             let class = walk.class().expect("a class");
             note(Event::Request(class, walk.heads == 1, walk.rest(), walk.close == 1));
+        }
+        if walk.offers() {
+            note(Event::Offers);
         }
         if walk.last_status != 0 {
             note(Event::Answer(walk.last_status, walk.close == 1));
@@ -136,7 +141,7 @@ fn check_segment(walk: &Walk, from: usize, here: &[&(usize, Event)]) {
     assert_eq!(walk.answered, count(|event| matches!(event, Event::Answered)), "answered");
     assert_eq!(walk.interim, count(|event| matches!(event, Event::Interim)), "interim");
     let statuses = [
-        count(|event| matches!(event, Event::Interim)),
+        count(|event| matches!(event, Event::Interim | Event::Answer(..200, _))),
         count(|event| matches!(event, Event::Answer(200..300, _))),
         count(|event| matches!(event, Event::Answer(300..400, _))),
         count(|event| matches!(event, Event::Answer(400..500, _))),
@@ -162,7 +167,10 @@ fn check_segment(walk: &Walk, from: usize, here: &[&(usize, Event)]) {
             .iter()
             .filter_map(|(_, event)| if let Event::Request(class, ..) = event { Some(*class) } else { None });
         let open = walk.in_head().then_some(Class::Write);
-        let lost = walk.opaque().then_some(Class::Session);
+        let offer = here.iter().position(|(_, event)| *event == Event::Offers);
+        let behind_offer = offer.is_some_and(|n| here[n..].iter().any(|(_, event)| *event == Event::Begun));
+        assert_eq!(walk.lost(), walk.opaque() || behind_offer, "lost");
+        let lost = walk.lost().then_some(Class::Session);
         assert_eq!(walk.class(), classes.chain(open).chain(lost).max(), "class");
     }
     let statuses: Vec<_> = here

@@ -120,6 +120,10 @@ pub(super) struct Connection {
     outstanding: VecDeque<bool>,
     /// A head that began in an earlier segment is under way.
     split: bool,
+    /// The last request offers another protocol.
+    offered: bool,
+    /// An offer was declined.
+    declined: bool,
     /// It isn't read any more.
     unread: bool,
     reset: bool,
@@ -141,6 +145,8 @@ impl Connection {
             server: Stream::default(),
             outstanding: VecDeque::new(),
             split: false,
+            offered: false,
+            declined: false,
             unread: true,
             reset: false,
             last: now,
@@ -223,10 +229,12 @@ impl Connection {
             self.outstanding.push_back(walk.heads >> n & 1 != 0);
         }
         if walk.completed > 0 {
+            self.offered = walk.offers();
             let alone = walk.completed == 1 && !walk.in_head();
             let class = if walk.in_head() { None } else { walk.class() };
             match class {
                 Some(Class::Write) => seen.writes(walk.completed),
+                _ if walk.offers() && !self.declined => seen.keep(Kept::Offers, walk.completed),
                 _ if self.split => seen.keep(Kept::Split, walk.completed),
                 _ if !alone => seen.keep(Kept::Joined, walk.completed),
                 _ if !settled => seen.keep(Kept::Unanswered, 1),
@@ -243,8 +251,10 @@ impl Connection {
         self.server.scanner = walk.scanner();
         self.server.at = seq.wrapping_add(payload.len() as u32).wrapping_add(walk.rest());
         if walk.opaque() {
-            return self.lose(Unread::Answer, seen);
+            let why = if self.offered { Unread::Upgrade } else { Unread::Answer };
+            return self.lose(why, seen);
         }
+        self.declined |= self.offered && walk.answered > 0;
         let answered = (walk.answered as usize).min(self.outstanding.len());
         self.outstanding.drain(..answered);
     }

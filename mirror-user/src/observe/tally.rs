@@ -14,6 +14,8 @@ pub enum Kept {
     Joined,
     /// Its head came in several segments: until its end is there, it counts as a write.
     Split,
+    /// It offers another protocol (Upgrade), and no server has declined one on its connection yet.
+    Offers,
 }
 
 impl Kept {
@@ -24,6 +26,9 @@ impl Kept {
             Self::Unanswered => "sent before the last answer was over and acknowledged (pipelining)",
             Self::Joined => "several requests in one segment (pipelining)",
             Self::Split => "head in several segments: large cookies, small segments",
+            Self::Offers => {
+                "a connection's first offer of another protocol (Upgrade: h2c of Java's HttpClient)"
+            }
         }
     }
 }
@@ -38,7 +43,7 @@ pub enum Unread {
     Tls,
     /// HTTP/2 in clear.
     Http2,
-    /// Upgrade (WebSocket) or CONNECT.
+    /// An Upgrade that the server took up (WebSocket), or CONNECT.
     Upgrade,
     /// A request body in another transfer coding than chunked alone.
     Coding,
@@ -58,7 +63,7 @@ impl Unread {
             Self::Tls
         } else if text.starts_with("pri * http/2") {
             Self::Http2
-        } else if text.starts_with("connect ") || text.contains("\r\nupgrade:") {
+        } else if text.starts_with("connect ") {
             Self::Upgrade
         } else if text.contains("\r\ntransfer-encoding:") {
             Self::Coding

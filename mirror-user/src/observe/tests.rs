@@ -204,7 +204,7 @@ fn what_can_not_be_framed_is_told_by_its_kind() {
     let opaque = [
         ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", Unread::Tls),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Unread::Http2),
-        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", Unread::Upgrade),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Unread::Upgrade),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", Unread::Coding),
         ("GET  / HTTP/1.1\r\nHost : a\r\n\r\n", Unread::Request),
     ];
@@ -219,6 +219,22 @@ fn what_can_not_be_framed_is_told_by_its_kind() {
     passing.ask(GET);
     passing.answer("220 ready\r\n");
     assert_eq!(*passing.unread(), BTreeMap::from([(Unread::Answer, 1)]));
+}
+
+#[test]
+fn an_offer_of_another_protocol_is_kept_until_one_was_declined() {
+    let offer = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n";
+    let mut passing = Passing::new();
+    for _ in 0..2 {
+        passing.ask(offer);
+        passing.answer(OK);
+    }
+    assert_eq!(passing.seen(), (1, 0, vec![(Kept::Offers, 1)]));
+    let mut passing = Passing::new();
+    passing.ask(offer);
+    passing.answer("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n");
+    passing.ask(GET);
+    assert_eq!(*passing.unread(), BTreeMap::from([(Unread::Upgrade, 1)]));
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl Walk {
         }
         self.last_begin = begin;
         self.begun += 1;
+        self.upgrade = (self.upgrade | self.upgrade << 1) & 2;
         // Methods are case-sensitive: one that begins with a small letter is none of those that are known.
         self.scanner.candidates = if byte & 0x20 == 0 { word::METHODS } else { 0 };
         self.match_letter(letter);
@@ -91,12 +92,12 @@ impl Walk {
             if underscored {
                 return;
             }
-        } else if name & word::UPGRADE != 0
-            || (underscored && name & (word::CONTENT_LENGTH | word::TRANSFER_ENCODING) != 0)
-        {
+        } else if underscored && name & (word::CONTENT_LENGTH | word::TRANSFER_ENCODING) != 0 {
             return self.lose();
         } else if name & word::ODD != 0 {
             self.scanner.flags |= flag::ODD;
+        } else if name & word::UPGRADE != 0 {
+            self.scanner.flags |= flag::UPGRADE;
         }
         if name & word::CONTENT_LENGTH != 0 {
             self.begin_length();
@@ -194,7 +195,8 @@ impl Walk {
     #[inline(always)]
     fn end_request_head(&mut self) {
         let flags = self.scanner.flags;
-        let plain = flags & (flag::READ | flag::ODD | flag::LENGTH | flag::CODED) == flag::READ;
+        // A length of 0 is no body: Java's HttpClient says it with each GET (JDK-8283544).
+        let plain = flags & (flag::READ | flag::ODD | flag::CODED) == flag::READ && self.scanner.length == 0;
         let class = if plain { Class::Read } else { Class::Write } as u32;
         self.completed_class = self.completed_class.max(class);
         if flags & flag::HEAD != 0 {
@@ -202,6 +204,7 @@ impl Walk {
         }
         self.completed += 1;
         self.close = self.closes() as u32;
+        self.upgrade |= (flags & flag::UPGRADE != 0) as u32;
         if flags & flag::CODED != 0 {
             self.begin_chunks();
         } else {
@@ -215,10 +218,16 @@ impl Walk {
         let status = self.scanner.status;
         let has_body = self.scanner.flags & flag::CODED != 0 || self.scanner.length != 0;
         let interim = status < 200;
-        if status == SWITCHING_PROTOCOLS || (has_body && (interim || status == NO_CONTENT)) {
+        if has_body && (interim || status == NO_CONTENT) {
             return self.lose();
         }
         self.statuses.add(status);
+        if status == SWITCHING_PROTOCOLS {
+            // The last answer that can be told apart.
+            self.note_answer(status, 0);
+            self.end_answer();
+            return self.lose();
+        }
         if interim {
             self.interim += 1;
             return;

@@ -452,7 +452,9 @@ impl Client {
         let id = u64::from(self.addr) << 32 | u64::from(self.issued);
         self.issued += 1;
         let body = if kind == Kind::Append { http::body(settings.body, rng) } else { Vec::new() };
-        let request = Request { id, key: self.key, kind, body, last: false };
+        // Whoever asks ahead doesn't offer another protocol for what is on the way.
+        let offers = settings.pipeline == 1 && rng.u32(..8) < settings.offers;
+        let request = Request { id, key: self.key, kind, body, last: false, offers };
         Waiting { request, expected: self.list, since: now }
     }
 

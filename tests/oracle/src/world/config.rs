@@ -73,6 +73,8 @@ pub struct Settings {
     pub sack: [bool; 3],
     /// Retransmission timeout, in microseconds.
     pub rto: u64,
+    /// Requests among 8 that offer another protocol.
+    pub offers: u32,
     /// Whether writes of several connections keep their order.
     pub ordered: bool,
 }
@@ -124,6 +126,7 @@ impl Settings {
             rto: 200_000 + 6 * longest,
             sack: [0; 3].map(|_| rng.u32(..5) > 0),
             ordered: rng.u32(..3) == 0,
+            offers: one_of(rng, &[0, 0, 1, 8]),
             broken_off: one_of(rng, &[0, 0, 3, 15]),
             breaks_off: rng.bool(),
             patience: [0; 2].map(|_| one_of(rng, &[15_000_000, 17_000_000, 17_000_300])),

@@ -206,11 +206,12 @@ impl Gateway {
             statuses: walk.statuses,
             class: walk.class_number(),
             flags: Reading::DONE
-                | flag(walk.opaque(), Reading::OPAQUE)
+                | flag(walk.lost(), Reading::OPAQUE)
                 | flag(walk.until_close(), Reading::UNTIL_CLOSE)
                 | flag(walk.close != 0, Reading::CLOSE)
                 | flag(walk.in_head(), Reading::IN_HEAD)
-                | flag(walk.behind_close != 0, Reading::BEHIND_CLOSE),
+                | flag(walk.behind_close != 0, Reading::BEHIND_CLOSE)
+                | flag(walk.offers(), Reading::UPGRADE),
             status: walk.last_status,
             first_status: walk.first_status,
             body_at: packet.seq.wrapping_add(walk.first_body),

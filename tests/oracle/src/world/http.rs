@@ -28,6 +28,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The client asks no more on this connection.
     pub last: bool,
+    /// It offers another protocol, which no server takes up.
+    pub offers: bool,
 }
 
 impl Request {
@@ -43,6 +45,9 @@ impl Request {
             format!("{method} /{} HTTP/1.1\r\nhost: lists\r\nx-id: {}\r\n", self.key, self.id).into_bytes();
         if self.last {
             bytes.extend_from_slice(b"connection: close\r\n");
+        }
+        if self.offers {
+            bytes.extend_from_slice(b"upgrade: h2c\r\n");
         }
         match (self.kind, self.chunk()) {
             (Kind::Append, Some(size)) => {
@@ -230,7 +235,8 @@ pub fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, String> {
             return Ok(None);
         };
         let last = head.field("connection") == Some("close");
-        let request = Request { id: head.number("x-id")?, key, kind, body, last };
+        let offers = head.field("upgrade").is_some();
+        let request = Request { id: head.number("x-id")?, key, kind, body, last, offers };
         (request, head.length + length)
     };
     bytes.drain(..length);

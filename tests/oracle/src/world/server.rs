@@ -232,6 +232,11 @@ impl Server {
                     }
                 }
             }
+            let offered = connection.work.as_ref().is_some_and(|(request, _)| request.offers);
+            if offered && !connection.input.is_empty() {
+                // There are servers that drop it.
+                self.wrong.get_or_insert("bytes behind an offer that isn't answered".into());
+            }
             let Some((request, _)) = connection.work.take_if(|(_, at)| *at <= now) else { return };
             connection.served += 1;
             connection.last = now;
