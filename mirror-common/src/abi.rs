@@ -14,7 +14,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 11;
+pub const ABI_VERSION: u32 = 12;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -97,8 +97,10 @@ impl Service {
     pub const DURABLE: u32 = 2;
     /// The text of prefixes is kept in [`maps::PREFIXES`].
     pub const CAPTURES: u32 = 4;
-    /// A write waits while another connection lags ([`crate::flow::Flow::LAGS`]).
+    /// A write waits while another connection lags ([`crate::flow::Flow::LAGS`]), and a read stays with the authority.
     pub const ORDERED: u32 = 8;
+    /// Where another connection of the same client does.
+    pub const ORDERED_BY_CLIENT: u32 = 32;
     /// Its address is the primary's own, and the gateway a router on the way there: connections that are older than the
     /// datapath are the kernel's to forward.
     pub const TRANSPARENT: u32 = 16;
@@ -137,7 +139,7 @@ impl Service {
     const NUMBER_AT: u32 = 16;
 }
 
-/// One application: element of [`maps::APPS`], 72 bytes.
+/// One application's words, but for its clients': 72 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -165,6 +167,35 @@ pub struct App {
     pub lagging: u64,
     /// When a write waited for its order the last time, in milliseconds modulo 2^32; 0: never. Writer: datapath.
     pub waited_ms: u64,
+}
+
+/// Connections of one client, or of the few that share its element: 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Lag {
+    /// As [`App::lagging`].
+    pub lagging: u64,
+    /// As [`App::waited_ms`].
+    pub waited_ms: u64,
+}
+
+/// Clients that are told apart in the order of their requests. A power of two.
+pub const LAGS: u32 = 4_096;
+
+/// One application: element of [`maps::APPS`], 65,608 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppWords {
+    /// What all connections share.
+    pub app: App,
+    /// What those of a client share: [`crate::flow::Group::element`]. Writer: datapath, atomic adds.
+    pub lags: [Lag; LAGS as usize],
+}
+
+impl Default for AppWords {
+    fn default() -> Self {
+        Self { app: App::default(), lags: [Lag::default(); LAGS as usize] }
+    }
 }
 
 impl App {
@@ -445,7 +476,7 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Service {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for super::App {}
+    unsafe impl aya::Pod for super::AppWords {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Config {}
     // SAFETY: as above.

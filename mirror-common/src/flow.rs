@@ -40,7 +40,7 @@ pub use loss::LossReason;
 pub use measure::{Compared, Measured, may_compare, outcome, pair, to_sum, unanswered};
 pub use redial::{Dialled, on_dialled};
 pub use step::{Emit, Step, emit};
-pub use terms::{Switch, Terms, Writes};
+pub use terms::{Group, Switch, Terms, Writes};
 
 use crate::abi::Tuple;
 use crate::protocol::http1::{Scanner, status::Statuses};

@@ -176,7 +176,7 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
     if step.events & Step::OUT_OF_SYNC != 0 {
         if let Some(words) = APPS.get_ptr_mut(app) {
             // SAFETY: one aligned word, for people to read.
-            unsafe { (*words).out_of_sync_reason = u64::from(LossReason::number(reason)) };
+            unsafe { (*words).app.out_of_sync_reason = u64::from(LossReason::number(reason)) };
         }
         event(EventKind::OutOfSync, app, slot, generation, side, reason);
     }

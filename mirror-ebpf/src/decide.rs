@@ -2,10 +2,10 @@
 
 use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use mirror_common::{
-    abi::{App, Service, Tuple, nat},
+    abi::{App, AppWords, Service, Tuple, nat},
     flow::{
-        Due, Flow, Quote, Step, Switch, Terms, Writes, leg_state, on_client, on_client_error, on_client_syn,
-        on_dialled, on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
+        Due, Flow, Group, Quote, Step, Switch, Terms, Writes, leg_state, on_client, on_client_error,
+        on_client_syn, on_dialled, on_leg, on_leg_error, on_sweep, open, tcp, unanswered,
     },
     switch_word::{Freeze, Side, SwitchWord},
     verdict::Verdict,
@@ -16,6 +16,7 @@ use crate::{atomic, maps, maps::Scratch, packet::Packet};
 /// An application's words.
 pub struct Words {
     word: *mut u64,
+    /// The beginning of its [`AppWords`].
     app: *mut App,
     now_ns: u64,
 }
@@ -24,7 +25,31 @@ impl Words {
     /// Those of an application; `None` where the index fits no map.
     #[inline(always)]
     pub fn of(app: u32, now_ns: u64) -> Option<Words> {
-        Some(Words { word: maps::SWITCH.get_ptr_mut(app)?, app: maps::APPS.get_ptr_mut(app)?, now_ns })
+        Some(Words { word: maps::SWITCH.get_ptr_mut(app)?, app: maps::APPS.get_ptr_mut(app)?.cast(), now_ns })
+    }
+
+    /// Where a group's connections that lag are counted.
+    #[inline(always)]
+    fn lagging_of(&self, of: Group) -> *mut u64 {
+        // SAFETY: within the map's value: a group's element is less than there are.
+        unsafe {
+            match of.element() {
+                None => &raw mut (*self.app).lagging,
+                Some(n) => &raw mut (*self.app.cast::<AppWords>()).lags[n].lagging,
+            }
+        }
+    }
+
+    /// Where it is noted when a group's request waited.
+    #[inline(always)]
+    fn waited_of(&self, of: Group) -> *mut u64 {
+        // SAFETY: as above.
+        unsafe {
+            match of.element() {
+                None => &raw mut (*self.app).waited_ms,
+                Some(n) => &raw mut (*self.app.cast::<AppWords>()).lags[n].waited_ms,
+            }
+        }
     }
 }
 
@@ -54,33 +79,38 @@ impl Switch for Words {
     }
 
     #[inline(always)]
-    fn begin_lag(&mut self) {
+    fn begin_lag(&mut self, client: Group) {
         // SAFETY: as above.
-        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, 1) };
+        unsafe {
+            atomic::add(self.lagging_of(client), 1);
+            atomic::fetch_add(self.lagging_of(Group::ALL), 1);
+        }
     }
 
     #[inline(always)]
-    fn end_lag(&mut self) -> bool {
+    fn end_lag(&mut self, client: Group, of: Group) -> bool {
         // SAFETY: as above.
-        unsafe { atomic::fetch_add(&raw mut (*self.app).lagging, u64::MAX) == 1 }
+        let [client_was, all_were] =
+            unsafe { [client, Group::ALL].map(|group| atomic::fetch_add(self.lagging_of(group), u64::MAX)) };
+        (if of == Group::ALL { all_were } else { client_was }) == 1
     }
 
     #[inline(always)]
-    fn lagging(&mut self) -> u32 {
+    fn lagging(&mut self, of: Group) -> u32 {
         // SAFETY: as above.
-        unsafe { atomic::load(&raw const (*self.app).lagging) as u32 }
+        unsafe { atomic::load(self.lagging_of(of)) as u32 }
     }
 
     #[inline(always)]
-    fn wait(&mut self, now_ms: u32) {
+    fn wait(&mut self, of: Group, now_ms: u32) {
         // SAFETY: one aligned word, of which any writer's value is as good as another's.
-        unsafe { (&raw mut (*self.app).waited_ms).write_volatile(u64::from(now_ms)) };
+        unsafe { self.waited_of(of).write_volatile(u64::from(now_ms)) };
     }
 
     #[inline(always)]
-    fn waited_ms(&mut self) -> u32 {
+    fn waited_ms(&mut self, of: Group) -> u32 {
         // SAFETY: as above.
-        unsafe { atomic::load(&raw const (*self.app).waited_ms) as u32 }
+        unsafe { atomic::load(self.waited_of(of)) as u32 }
     }
 
     #[inline(always)]
@@ -349,7 +379,7 @@ pub fn restart(target: Target, words: Words) -> Option<[u32; 2]> {
                 words.end_write();
             }
             if flow_ref.flags & Flow::LAGS != 0 {
-                words.end_lag();
+                words.end_lag(Group::client(flow_ref.tuple.saddr), Group::ALL);
             }
             flow_ref.flags = 0;
             forget(flow_ref);

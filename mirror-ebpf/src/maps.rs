@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use mirror_common::{
     abi::{
-        App, BLOCK, Carried, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS,
+        AppWords, BLOCK, Carried, Config, DEFAULT_FLOWS, EVENT_RING_BYTES, MAX_APPS, MAX_DEVICES, MAX_PEERS,
         MAX_PREFIXES, MAX_SERVICES, Prefix, Recorded, Service, ServiceKey, SweepState, TURN_RING_BYTES,
         Tuple,
         backend::Pool,
@@ -33,7 +33,7 @@ pub static ABI: Array<u32, 1> = Array::new();
 /// Writer: the datapath (atomic adds) and the daemon (the deadline, before it freezes). An array: never freed;
 /// mmapable: a write by syscall would lose the datapath's counts.
 #[btf_map]
-pub static APPS: Array<App, { MAX_APPS as usize }, 1024> = Array::new();
+pub static APPS: Array<AppWords, { MAX_APPS as usize }, 1024> = Array::new();
 
 /// Writer: the daemon and the datapath, by compare-and-swap alone. Mmapable, so that the daemon can swap too.
 #[btf_map]

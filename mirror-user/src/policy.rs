@@ -95,7 +95,7 @@ pub struct Policy {
     /// Whether a weight chooses by request or by client, where those are of IPv4.
     #[serde(default)]
     pub weight_by: WeightBy,
-    /// Whose order the writes keep on the mirror.
+    /// Whose order the requests of several connections keep beside the mirror.
     #[serde(default)]
     pub order: Order,
     /// How a migration goes by itself.
@@ -151,15 +151,18 @@ pub enum WeightBy {
     Client,
 }
 
-/// Whose order the writes keep on the mirror.
+/// Whose order the requests of several connections keep beside the mirror.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Each connection's; where a write may overtake another connection's answered one, it is counted.
     #[default]
     Connection,
-    /// The whole application's: a write waits, held, while the mirror owes the answer of another connection's answered one.
-    /// Writes then go at the mirror's pace.
+    /// Each client's, by its address: while the mirror owes the answer of a write that another connection of the same client has
+    /// seen answered, a read stays with the authority, and a write waits, held. For browsers, and clients with several
+    /// connections: each reads what it wrote.
+    Client,
+    /// The whole application's: the same beside any connection. Writes then go at the mirror's pace, and reads move in between.
     Service,
 }
 

@@ -2,7 +2,7 @@
 
 /// Array of one `u32`: [`super::ABI_VERSION`].
 pub const ABI: &str = "ABI";
-/// Array of [`super::App`], one an application.
+/// Array of [`super::AppWords`], one an application.
 pub const APPS: &str = "APPS";
 /// Array of `u64`, one an application, mmapable: the switch word.
 pub const SWITCH: &str = "SWITCH";

@@ -7,7 +7,7 @@ use super::loss::check_clock;
 use super::redial::{ask_dial, may_dial};
 use super::settled::{take_over, wake};
 use super::to_leg::{ack_leg, note_brought, packet};
-use super::turn::{AHEAD, KEPT, begin_turn};
+use super::turn::{AHEAD, IN_ORDER, KEPT, begin_turn};
 use super::{Emit, Flow, Reading, Segment, Step, Switch, Terms, emit, flow_state, leg_state, sack, tcp};
 use crate::seq;
 use crate::switch_word::Side;
@@ -407,7 +407,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         // What takes up an offer needn't look like a request.
         if reading.begun > 0 || (flow.has(Flow::OFFERED) && flow.parse.scanner.is_boundary()) {
             begun = begin_turn(flow, seg, terms, step);
-            if begun < AHEAD {
+            if begun < IN_ORDER {
                 step.verdict = begun;
                 if flow.state == flow_state::OPEN {
                     flow.set(Flow::HELD, true);
@@ -443,6 +443,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         match begun {
             KEPT => step.end(Verdict::KeptUnsettled),
             AHEAD => step.end(Verdict::MirroredAhead),
+            IN_ORDER => step.end(Verdict::KeptOrder),
             _ => {}
         }
     }

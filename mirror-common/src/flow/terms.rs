@@ -1,6 +1,6 @@
 //! What a transition needs besides the flow and the segment: the application's shared words, and the service.
 
-use crate::abi::Service;
+use crate::abi::{LAGS, Service};
 use crate::switch_word::{Side, SwitchWord};
 
 /// An application's writes: between two readings with the same number begun, of which the first has none open, no write was
@@ -13,6 +13,36 @@ pub struct Writes {
     pub open: u32,
 }
 
+/// Connections among which order is kept: one client's, or all of the application's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group(u32);
+
+impl Group {
+    /// All.
+    pub const ALL: Self = Self(LAGS);
+
+    /// Those of a client's address, and of the few that share its element.
+    #[inline(always)]
+    #[must_use]
+    pub const fn client(address: u32) -> Self {
+        // Fibonacci hashing: addresses of one network differ in their last bytes.
+        Self(address.wrapping_mul(0x9e37_79b1) >> (32 - LAGS.trailing_zeros()))
+    }
+
+    /// Its element of [`crate::abi::AppWords::lags`]; `None`: all, which [`crate::abi::App`] counts.
+    #[inline(always)]
+    #[must_use]
+    pub const fn element(self) -> Option<usize> {
+        if self.0 == LAGS { None } else { Some(self.0 as usize & (LAGS as usize - 1)) }
+    }
+
+    /// The group within which a service's requests keep their order.
+    #[inline(always)]
+    pub(super) const fn of(service: &Service, client: Group) -> Self {
+        if service.flags & Service::ORDERED_BY_CLIENT != 0 { client } else { Self::ALL }
+    }
+}
+
 /// The application's shared words, as the datapath reaches them.
 ///
 /// `begin_write` before `word`: a full barrier lies between, so that "no open write" read after a freeze is final.
@@ -21,16 +51,16 @@ pub trait Switch {
     fn begin_write(&mut self);
     /// Takes it back, or says that it is finished on every member.
     fn end_write(&mut self);
-    /// Counts a connection that lags ([`super::Flow::LAGS`]).
-    fn begin_lag(&mut self);
-    /// Takes it back. Returns whether it was the last one.
-    fn end_lag(&mut self) -> bool;
-    /// How many lag.
-    fn lagging(&mut self) -> u32;
-    /// A write waits for its order, at a time in milliseconds.
-    fn wait(&mut self, now_ms: u32);
+    /// Counts a connection of a client's that lags ([`super::Flow::LAGS`]).
+    fn begin_lag(&mut self, client: Group);
+    /// Takes it back. Returns whether it was the last one of a group.
+    fn end_lag(&mut self, client: Group, of: Group) -> bool;
+    /// How many of a group lag.
+    fn lagging(&mut self, of: Group) -> u32;
+    /// A request waits for its order in a group, at a time in milliseconds.
+    fn wait(&mut self, of: Group, now_ms: u32);
     /// When one did the last time; 0: never.
-    fn waited_ms(&mut self) -> u32;
+    fn waited_ms(&mut self, of: Group) -> u32;
     /// The switch word; a freeze whose deadline has passed is ended first.
     fn word(&mut self) -> SwitchWord;
     /// The application's writes.

@@ -2,7 +2,7 @@
 
 use super::loss::end_with_reset;
 use super::measure;
-use super::order::{overtakes, waits};
+use super::order::{OVERTAKES, STAYS, WAITS, order};
 use super::redial::{ask_dial, renew};
 use super::settled::{Change, at_boundary, change};
 use super::to_leg::end_leg;
@@ -21,6 +21,8 @@ enum Begun {
     Kept,
     /// As chosen, though that leg is behind ([`Flow::AHEAD`]).
     Ahead,
+    /// A read, by the authority, for the sake of its order.
+    InOrder,
     /// Not yet, or never.
     Wait(Verdict),
 }
@@ -38,8 +40,10 @@ const BEHIND_HOLE: u32 = 16;
 const AS_CHOSEN: u8 = 0xff;
 /// [`begin_turn`]: under the same authority as before.
 pub(super) const KEPT: u8 = 0xfe;
-/// [`begin_turn`]: as chosen, ahead of what that leg owes. What is less is a verdict's number.
+/// [`begin_turn`]: as chosen, ahead of what that leg owes.
 pub(super) const AHEAD: u8 = 0xfd;
+/// [`begin_turn`]: a read, by the authority, for the sake of its order. What is less is a verdict's number.
+pub(super) const IN_ORDER: u8 = 0xfc;
 
 /// A turn begins, or must wait, or its connection is over: then the verdict's number is returned. A subprogram of its own, as its
 /// frame is large.
@@ -55,6 +59,7 @@ pub(super) fn begin_turn<S: Switch>(
         Begun::Yes => AS_CHOSEN,
         Begun::Kept => KEPT,
         Begun::Ahead => AHEAD,
+        Begun::InOrder => IN_ORDER,
         Begun::Wait(verdict) => verdict as u8,
     }
 }
@@ -97,13 +102,13 @@ fn begin<S: Switch>(
         terms.switch.begin_write();
     }
     let word = terms.switch.word();
-    let overtakes = writes && overtakes(flow, word, terms);
+    let order = order(flow, writes, word.member(word.authority().other()), terms);
     let begun = if writes && word.frozen() {
         Begun::Wait(Verdict::HeldFrozen)
-    } else if writes && waits(flow, overtakes, terms) {
+    } else if order == WAITS {
         Begun::Wait(Verdict::HeldOrder)
     } else {
-        choose(flow, seg, data_end, word, writes, terms, step)
+        choose(flow, seg, data_end, word, writes, order == STAYS, terms, step)
     };
     if let Begun::Wait(_) = begun {
         if counts {
@@ -125,7 +130,7 @@ fn begin<S: Switch>(
     if writes {
         flow.write_turn = flow.turns;
     }
-    if overtakes {
+    if order == OVERTAKES {
         step.events |= Step::OVERTAKES;
     }
     let under_way = terms.switch.writes();
@@ -185,14 +190,20 @@ fn answers_end(flow: &Flow) -> u32 {
     }
 }
 
-/// Who answers the turn that begins; the other leg is made ready for it.
+/// Who answers the turn that begins; the other leg is made ready for it. `stays`: a read that the mirror may be behind for, the
+/// authority's to answer.
 #[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one caller, of which it is a part; records cost the kernel's small stack"
+)]
 fn choose<S: Switch>(
     flow: &mut Flow,
     seg: &Segment,
     data_end: u32,
     word: SwitchWord,
     writes: bool,
+    stays: bool,
     terms: &Terms<'_, S>,
     step: &mut Step,
 ) -> Begun {
@@ -204,14 +215,15 @@ fn choose<S: Switch>(
     let last =
         limit > 0 && flow.leg(other).state != leg_state::NONE && fed.wrapping_add(seg.reading.begun) >= limit;
     let full = last && fed > 0 && fed.wrapping_add(seg.reading.begun) > limit;
-    let wanted = if writes { me } else { reader(flow, seg, data_end, word, last) };
-    let mut begun = Begun::Yes;
+    let chosen = if writes { me } else { reader(flow, seg, data_end, word, last) };
+    let wanted = if stays { me } else { chosen };
+    let mut begun = if wanted as u8 == chosen as u8 { Begun::Yes } else { Begun::InOrder };
     if wanted as u8 != flow.authority {
         match change(flow, wanted) {
             Change::Settled(proof) => flow.set_authority(wanted, proof),
             // A side that is out of sync answers nothing any more, and a connection from before a join may have no leg yet
             // where the authority has gone since.
-            _ if writes || !word.member(flow.authority()) => {
+            _ if writes || stays || !word.member(flow.authority()) => {
                 take_in(flow, wanted, word, terms.service);
                 ask_dial(flow, wanted, seg.now_ms, step);
                 return Begun::Wait(Verdict::HeldUnsettled);

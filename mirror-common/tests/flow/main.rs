@@ -15,12 +15,14 @@ mod resets;
 mod sack;
 mod windows;
 
+use std::collections::BTreeMap;
+
 use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     checksum,
     flow::{
-        Dialled, Due, Flow, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit, leg_state,
-        on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp, to_sum,
+        Dialled, Due, Flow, Group, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit,
+        leg_state, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -31,8 +33,11 @@ use mirror_common::{
 mod closing;
 
 /// The words of an application: open writes, the switch word, doubts, writes begun; connections that lag, and when a write
-/// waited for that.
-struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32, &'a mut (u32, u32));
+/// waited for that, by group.
+struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32, &'a mut Order);
+
+/// Connections that lag, and when one waited, by group.
+type Order = BTreeMap<Option<usize>, (u32, u32)>;
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
@@ -45,21 +50,23 @@ impl Switch for Words<'_> {
     fn end_write(&mut self) {
         *self.0 -= 1;
     }
-    fn begin_lag(&mut self) {
-        self.4.0 += 1;
+    fn begin_lag(&mut self, client: Group) {
+        self.4.entry(client.element()).or_default().0 += 1;
+        self.4.entry(None).or_default().0 += 1;
     }
-    fn end_lag(&mut self) -> bool {
-        self.4.0 -= 1;
-        self.4.0 == 0
+    fn end_lag(&mut self, client: Group, of: Group) -> bool {
+        self.4.entry(client.element()).or_default().0 -= 1;
+        self.4.entry(None).or_default().0 -= 1;
+        self.lagging(of) == 0
     }
-    fn lagging(&mut self) -> u32 {
-        self.4.0
+    fn lagging(&mut self, of: Group) -> u32 {
+        self.4.entry(of.element()).or_default().0
     }
-    fn wait(&mut self, now_ms: u32) {
-        self.4.1 = now_ms;
+    fn wait(&mut self, of: Group, now_ms: u32) {
+        self.4.entry(of.element()).or_default().1 = now_ms;
     }
-    fn waited_ms(&mut self) -> u32 {
-        self.4.1
+    fn waited_ms(&mut self, of: Group) -> u32 {
+        self.4.entry(of.element()).or_default().1
     }
     fn word(&mut self) -> SwitchWord {
         *self.1
@@ -85,7 +92,7 @@ struct Scene {
     word: SwitchWord,
     doubts: u64,
     begun: u32,
-    order: (u32, u32),
+    order: Order,
     now_ms: u32,
 }
 
@@ -115,7 +122,7 @@ impl Scene {
             word,
             doubts: 0,
             begun: 0,
-            order: (0, 0),
+            order: Order::new(),
             now_ms: 1_000,
         };
         let opening =

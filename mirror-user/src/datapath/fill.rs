@@ -218,7 +218,8 @@ fn flags(policy: &Policy, service: &policy::Service) -> u32 {
     policy.divergence.flags()
         | of(policy.has_shadow(), Service::SHADOWED)
         | of(policy.durable, Service::DURABLE)
-        | of(policy.order == Order::Service, Service::ORDERED)
+        | of(policy.order != Order::Connection, Service::ORDERED)
+        | of(policy.order == Order::Client, Service::ORDERED_BY_CLIENT)
         | of(service.affinity == Affinity::Client, Service::BY_CLIENT)
 }
 

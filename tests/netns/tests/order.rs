@@ -1,4 +1,4 @@
-//! Order across connections: a client writes on one, is answered, and writes on another, where it is faster on the shadow.
+//! Order across connections: a client writes on one, is answered, and asks on another, where it is faster on the shadow.
 
 use std::{
     io::{Read, Write},
@@ -17,9 +17,8 @@ use netns_tests::{SOON, Scene, all_answered, lab_builder, rounds};
 /// sends it again.
 const LATE: Duration = Duration::from_millis(100);
 
-/// One request on an open connection, and its answer.
-fn ask(stream: &mut TcpStream, method: &str, body: &str) -> Result<()> {
-    // A read says no length: it would count as a write.
+/// One request on an open connection, and its answer's body.
+fn ask(stream: &mut TcpStream, method: &str, body: &str) -> Result<String> {
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let text = format!("{method} /lists/k HTTP/1.1\r\nHost: shop\r\n{length}\r\n{body}");
     stream.write_all(text.as_bytes())?;
@@ -37,39 +36,71 @@ fn ask(stream: &mut TcpStream, method: &str, body: &str) -> Result<()> {
         });
         if rest.len() >= length.context("an answer without a length")? {
             ensure!(head.starts_with("HTTP/1.1 200"), "{text}");
-            return Ok(());
+            return Ok(rest.to_owned());
         }
     }
 }
 
-/// `first` on one connection, `second` on another as soon as that is answered. Returns the list on each side, and the status.
-fn write_on_two(more: &str) -> Result<([Vec<String>; 2], Scene)> {
-    // 20 ms away.
+/// A shadow 20 ms away, and two connections with two legs. A write of `first` takes [`LATE`] longer to get there.
+fn two_connections(more: &str) -> Result<(Scene, [TcpStream; 2])> {
     let lab = lab_builder()?.link(Host::Shadow, LinkSpec::wire(Impairment::round_trip(20_000))).up()?;
     // Room for the late one, and for a busy machine.
     let scene = Scene::on(lab, &format!("stall = \"3s\"\n{more}"), "", &[])?.joined()?;
-    scene.lab.host(Host::Client).run(|| {
+    let connections = scene.lab.host(Host::Client).run(|| {
         let open = || -> Result<TcpStream> {
             let mut stream = TcpStream::connect(SocketAddr::from((VIP, SERVICE_PORT)))?;
             stream.set_read_timeout(Some(SOON))?;
             ask(&mut stream, "GET", "")?;
             Ok(stream)
         };
-        let (mut one, mut other) = (open()?, open()?);
-        scene.wait_status("both have two legs", |status| status["two_legs"] == 2)?;
-        scene.lab.wire(Host::Shadow)?.set_filter(|direction, frame| {
-            let first = direction == Direction::ToHost && frame.windows(5).any(|bytes| bytes == b"first");
-            if first { Fate::Late(LATE) } else { Fate::Dice }
-        });
-        ask(&mut one, "POST", "first")?;
-        ask(&mut other, "POST", "second")
+        anyhow::Ok([open()?, open()?])
     })??;
+    scene.wait_status("both have two legs", |status| status["two_legs"] == 2)?;
+    scene.lab.wire(Host::Shadow)?.set_filter(|direction, frame| {
+        let first = direction == Direction::ToHost && frame.windows(5).any(|bytes| bytes == b"first");
+        if first { Fate::Late(LATE) } else { Fate::Dice }
+    });
+    Ok((scene, connections))
+}
+
+/// `first` on one connection, `second` on another as soon as that is answered. Returns the list on each side.
+fn write_on_two(more: &str) -> Result<([Vec<String>; 2], Scene)> {
+    let (scene, [mut one, mut other]) = two_connections(more)?;
+    ask(&mut one, "POST", "first")?;
+    ask(&mut other, "POST", "second")?;
     scene
         .wait_status("nothing is under way", |status| status["open_writes"] == 0 && status["lagging"] == 0)?;
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["in_sync"] == true, "{status}");
     let list = |host| -> Result<Vec<String>> { Ok(scene.lists(host)?.remove("k").unwrap_or_default()) };
     Ok(([list(Host::Primary)?, list(Host::Shadow)?], scene))
+}
+
+/// `first` on one connection, and what a read on another finds as soon as that is answered, though every read is the shadow's.
+fn read_on_another(more: &str) -> Result<(String, Scene)> {
+    let (scene, [mut one, mut other]) = two_connections(more)?;
+    scene.ctl(&["weight", "shop", "100"])?;
+    ask(&mut one, "POST", "first")?;
+    let found = ask(&mut other, "GET", "")?;
+    scene.wait_status("nothing lags", |status| status["lagging"] == 0)?;
+    let later = ask(&mut other, "GET", "")?;
+    ensure!(later.contains("first"), "{later}");
+    Ok((found, scene))
+}
+
+/// H8: a client reads what it wrote, on whichever of its connections.
+#[test]
+fn where_the_clients_order_is_kept_a_read_finds_what_it_wrote() -> Result<()> {
+    for order in ["client", "service"] {
+        let (found, scene) = read_on_another(&format!("order = \"{order}\""))?;
+        ensure!(found.contains("first"), "{order}: {found}");
+        let kept = scene.gateway.count("KeptOrder")?;
+        ensure!(kept >= 1, "{order}: {found:?} {:?}", scene.ctl(&["counters"])?);
+    }
+    let (found, scene) = read_on_another("")?;
+    ensure!(!found.contains("first"), "the shadow had it already: {found}");
+    ensure!(scene.gateway.count("KeptOrder")? == 0, "nobody asked for that");
+    Ok(())
 }
 
 #[test]

@@ -46,6 +46,7 @@ const ENDS: &[Verdict] = &[
     Verdict::BeyondHead,
     Verdict::AskedAgain,
     Verdict::HeldDialling,
+    Verdict::KeptOrder,
     Verdict::KeptUnsettled,
     Verdict::PartForwarded,
     Verdict::SynAckWithoutSack,

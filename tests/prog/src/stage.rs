@@ -19,7 +19,7 @@ use aya::{
 };
 use lab::net::{Host, Lab, LabBuilder, Neighbours, SERVICE_PORT, VIP};
 use mirror_common::{
-    abi::{self, App, Config, Endpoint, Entry, Service, ServiceKey, Tuple, maps},
+    abi::{self, App, AppWords, Config, Endpoint, Entry, Service, ServiceKey, Tuple, maps},
     flow::Flow,
     switch_word::{Side, SwitchWord},
     verdict::Verdict,
@@ -269,7 +269,7 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_app(&mut self, app: App) -> Result<()> {
-        self.set(maps::APPS, 0, app)
+        self.set(maps::APPS, 0, AppWords { app, ..self.get(maps::APPS, 0)? })
     }
 
     /// The application's words.
@@ -277,7 +277,7 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses.
     pub fn app(&self) -> Result<App> {
-        self.get(maps::APPS, 0)
+        Ok(self.get::<AppWords>(maps::APPS, 0)?.app)
     }
 
     /// A slot.

@@ -7,8 +7,8 @@ use mirror_common::{
     abi::{Endpoint, Entry, Service, Tuple, nat},
     checksum,
     flow::{
-        Dialled, Due, Emit, Flow, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state, on_client,
-        on_client_syn, on_dialled, on_leg, on_sweep, open, sweep, tcp, to_sum,
+        Dialled, Due, Emit, Flow, Group, Opening, Parse, Reading, Segment, Step, Terms, emit, flow_state,
+        on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, sweep, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
     seq,
@@ -391,7 +391,8 @@ impl Gateway {
             let mut words = Words { application: &mut self.application, now_us };
             mirror_common::flow::Switch::end_write(&mut words);
             if lags {
-                mirror_common::flow::Switch::end_lag(&mut words);
+                let client = Group::client(tuple.saddr);
+                mirror_common::flow::Switch::end_lag(&mut words, client, Group::ALL);
             }
         }
         self.tuples.remove(&tuple);

@@ -1,8 +1,8 @@
 //! The application's shared words, as the transition functions reach them.
 
 use mirror_common::{
-    abi::App,
-    flow::{Switch, Writes},
+    abi::{App, LAGS, Lag},
+    flow::{Group, Switch, Writes},
     switch_word::{Freeze, Side, SwitchWord},
 };
 
@@ -12,6 +12,8 @@ pub struct Application {
     pub word: SwitchWord,
     /// Open writes and the freeze's deadline (nanoseconds).
     pub app: App,
+    /// Connections that lag, by client.
+    pub lags: Vec<Lag>,
     /// A side fell out of sync: since the last look.
     pub fell_out: Option<Side>,
     /// Freezes that the datapath ended.
@@ -28,6 +30,7 @@ impl Application {
         Application {
             word: SwitchWord::initial(),
             app: App::default(),
+            lags: vec![Lag::default(); LAGS as usize],
             fell_out: None,
             thawed: 0,
             flipped: 0,
@@ -73,6 +76,15 @@ pub struct Words<'a> {
     pub now_us: u64,
 }
 
+impl Words<'_> {
+    fn lagging_of(&mut self, of: Group) -> &mut u64 {
+        match of.element() {
+            None => &mut self.application.app.lagging,
+            Some(n) => &mut self.application.lags[n].lagging,
+        }
+    }
+}
+
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
         self.application.app.open_writes = self.application.app.open_writes.wrapping_add(1);
@@ -88,25 +100,32 @@ impl Switch for Words<'_> {
         self.application.app.open_writes = self.application.app.open_writes.wrapping_sub(1);
     }
 
-    fn begin_lag(&mut self) {
-        self.application.app.lagging += 1;
+    fn begin_lag(&mut self, client: Group) {
+        *self.lagging_of(client) += 1;
+        *self.lagging_of(Group::ALL) += 1;
     }
 
-    fn end_lag(&mut self) -> bool {
-        self.application.app.lagging = self.application.app.lagging.wrapping_sub(1);
-        self.application.app.lagging == 0
+    fn end_lag(&mut self, client: Group, of: Group) -> bool {
+        for group in [client, Group::ALL] {
+            let lagging = self.lagging_of(group);
+            *lagging = lagging.wrapping_sub(1);
+        }
+        self.lagging(of) == 0
     }
 
-    fn lagging(&mut self) -> u32 {
-        self.application.app.lagging as u32
+    fn lagging(&mut self, of: Group) -> u32 {
+        *self.lagging_of(of) as u32
     }
 
-    fn wait(&mut self, now_ms: u32) {
-        self.application.app.waited_ms = u64::from(now_ms);
+    fn wait(&mut self, of: Group, now_ms: u32) {
+        match of.element() {
+            None => self.application.app.waited_ms = u64::from(now_ms),
+            Some(n) => self.application.lags[n].waited_ms = u64::from(now_ms),
+        }
     }
 
-    fn waited_ms(&mut self) -> u32 {
-        self.application.app.waited_ms as u32
+    fn waited_ms(&mut self, of: Group) -> u32 {
+        of.element().map_or(self.application.app.waited_ms, |n| self.application.lags[n].waited_ms) as u32
     }
 
     fn word(&mut self) -> SwitchWord {

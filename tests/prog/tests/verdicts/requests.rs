@@ -36,6 +36,11 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::HeldMoved, "what comes behind an unanswered moved read is held", held_moved),
     (Verdict::HeldCapped, "a request beyond the leg's limit waits for its answers", held_capped),
     (Verdict::HeldOrder, "a write waits while the mirror owes another connection's answered one", held_order),
+    (
+        Verdict::KeptOrder,
+        "a read stays with the authority while the mirror owes another connection's answered write",
+        kept_order,
+    ),
     (Verdict::HeldDialling, "a request goes on; its copy waits for the leg that is dialled", held_dialling),
     (Verdict::DeferredHoldFull, "without a TAP nothing is held", hold_full),
     (Verdict::DeferredOrder, "a request behind a hole comes again", order),
@@ -215,6 +220,20 @@ fn held_order(stage: &mut Stage) -> Result<Seen> {
     ensure!(!one.flow(stage)?.has(Flow::LAGS), "answered on both");
     let after = other.says(stage, WRITE)?;
     ensure!(after.verdicts.contains(&Verdict::Mirrored), "{after:?}");
+    Ok(seen)
+}
+
+/// H8: of a service whose requests are ordered.
+fn kept_order(stage: &mut Stage) -> Result<Seen> {
+    stage.set_app(App::default())?;
+    stage.set_service(|service| service.flags |= Service::ORDERED)?;
+    let (one, other) = (open(stage)?, open(stage)?);
+    one.says(stage, WRITE)?;
+    one.answers(stage, Side::Primary, prog_tests::talk::ANSWER)?;
+    stage.set_word(joined().with_weight(10_000))?;
+    let seen = other.says(stage, READ)?;
+    ensure!(other.flow(stage)?.authority() == Side::Primary, "the primary answers");
+    one.answers(stage, Side::Shadow, prog_tests::talk::ANSWER)?;
     Ok(seen)
 }
 
