@@ -107,7 +107,7 @@ verdicts! {
     51 IcmpTranslated     Emit "an ICMP error about a packet of a flow: sent on to the end that sent it, in its numbers"
     52 IcmpAbsorbed       Drop "an ICMP error about a packet that isn't under way, or of the path of a leg without authority"
     53 SynAckWithoutSack  Emit "another leg's SYN-ACK, without SACK though the client permits it: it becomes the ACK"
-    54 HeldOrder          Hold "a request that must wait for another connection's write on the other side (`order`): held"
+    54 HeldOrder          Hold "a write that must wait for another connection's on the other side (`order`): held"
     55 MirroredAhead      Emit "a read, sent to both legs: the one that will answer it is behind, and heard from that answer on"
     56 TailForwarded      Emit "the end of a segment whose beginning nobody hears: an answer that came with earlier ones"
     57 BrokenOff          Emit "a move waited for a request that its client hadn't sent whole (`unsettled = \"reset\"`): reset"
