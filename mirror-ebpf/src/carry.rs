@@ -16,7 +16,7 @@ use crate::{
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
     route::{FOUND, NO_NEIGHBOUR, route},
-    six,
+    six, time,
 };
 
 /// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
@@ -274,6 +274,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
 /// RFC 9293, 3.10.7.1: the reset for a segment of no connection, back to where it came from.
 #[inline(never)]
 pub fn reset_back(skb: Skb, scratch: &mut Scratch) -> i32 {
+    time::coarse(scratch);
     let t = scratch.tuple;
     scratch.out = Tuple { saddr: t.daddr, daddr: t.saddr, sport: t.dport, dport: t.sport };
     let seg = &scratch.seg;

@@ -179,7 +179,7 @@ pub static SILENCE: HashMap<ServiceKey, Silence, { MAX_SERVICES as usize }> = Ha
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
 pub struct Scratch {
-    /// When the program was called, in nanoseconds.
+    /// When the program was called, in nanoseconds; see [`crate::time`].
     pub now_ns: u64,
     pub walk: Walk,
     pub target: Target,

@@ -125,7 +125,7 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
 /// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
 /// of TCP's own, the tuple's addresses are known.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
         return Err(Verdict::NotIpv4);
     }
@@ -157,15 +157,12 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     scratch.tuple.sport = header.sport;
     scratch.tuple.dport = header.dport;
     scratch.tcp_len = tcp_len;
-    let ms = (now_ns / 1_000_000) as u32;
     let seg = &mut scratch.seg;
     seg.seq = u32::from_be(header.seq);
     seg.ack = u32::from_be(header.ack);
     seg.flags = header.flags;
     seg.window = u16::from_be(header.window);
     seg.payload = total - 20 - tcp_len;
-    seg.now_ms = if ms == 0 { 1 } else { ms };
-    seg.now_us = (now_ns / 1_000) as u32;
     seg.mss = 0;
     seg.scale = Segment::NO_SCALE;
     seg.permits_sack = 0;

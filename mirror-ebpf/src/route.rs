@@ -19,7 +19,7 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
 /// How long an answer is used, in nanoseconds.
-const FRESH_NS: u64 = 4_000_000;
+const FRESH_NS: i64 = 4_000_000;
 
 /// Answers that a CPU keeps. A power of two.
 pub const KEPT: u32 = 256;
@@ -65,7 +65,9 @@ pub fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     // SAFETY: per-CPU, bottom halves are off.
     let kept = unsafe { &mut *kept };
     let same = kept.saddr == saddr && kept.daddr == daddr && kept.came_by == came_by;
-    if same && scratch.now_ns.wrapping_sub(kept.at_ns) < FRESH_NS && packet.fits(kept.fits) {
+    // The clock may have been read less exactly than then.
+    let fresh = (scratch.now_ns.wrapping_sub(kept.at_ns) as i64) < FRESH_NS;
+    if same && fresh && packet.fits(kept.fits) {
         return Route { found: FOUND, device: kept.device, macs: kept.macs };
     }
     let route = ask(packet, scratch);

@@ -9,6 +9,9 @@ use crate::switch_word::Side;
 /// A flow has one byte for the time: units of 256 ms, modulo a minute.
 const UNIT: u32 = 8;
 
+/// From so many units on the clock is behind, by a second at most. No budget is as long.
+const BEHIND: u8 = 252;
+
 /// Whether a leg without authority has held the client's request back for as long as `budget_ms`; 0: it may for ever.
 #[inline(always)]
 pub(super) fn presses(flow: &mut Flow, side: Side, now_ms: u32, budget_ms: u32) -> bool {
@@ -21,7 +24,9 @@ pub(super) fn presses(flow: &mut Flow, side: Side, now_ms: u32, budget_ms: u32) 
     if flow.pressed_since == 0 {
         flow.pressed_since = now;
     }
-    u32::from(now.wrapping_sub(flow.pressed_since)) << UNIT >= budget_ms
+    let units = now.wrapping_sub(flow.pressed_since);
+    // A clock that is read less exactly, or by another CPU, may be behind the one that it was set by.
+    units < BEHIND && u32::from(units) << UNIT >= budget_ms
 }
 
 /// Whether the other leg has bytes of a request that isn't whole, or of what can't be told apart, and this one hasn't: the client

@@ -121,7 +121,7 @@ pub(crate) fn in_lab<T: Send>(
         lab.host(Host::Gateway).check(&mut command)?;
     }
     lab.host(Host::Gateway).run(|| {
-        let mut stage = Stage::load(hook)?;
+        let mut stage = Stage::load(hook, &object("mirror.o")?, true)?;
         work(&mut stage)
     })?
 }
@@ -149,7 +149,15 @@ pub fn index(device: &str) -> Result<u32> {
 }
 
 impl Stage {
-    fn load(hook: Hook) -> Result<Self> {
+    /// The same programs of another object, with maps of their own and behind no device: for runs beside this stage's.
+    ///
+    /// # Errors
+    /// If they can't be loaded.
+    pub fn beside(&self, object: &[u8]) -> Result<Self> {
+        Self::load(self.hook, object, false)
+    }
+
+    fn load(hook: Hook, object: &[u8], attached: bool) -> Result<Self> {
         let mut bpf = aya::EbpfLoader::new()
             .map_max_entries(maps::FLOWS, FLOWS)
             .map_max_entries(maps::SLOTS, FLOWS)
@@ -158,7 +166,7 @@ impl Stage {
             .map_max_entries(maps::CLIENT_ALIASES, CLIENTS6)
             .map_max_entries(maps::FREE_CLIENTS, CLIENTS6)
             .map_max_entries(maps::AWAITED, AWAITED)
-            .load(&object("mirror.o")?)?;
+            .load(object)?;
         let hosts = [Host::Primary, Host::Shadow, Host::Client];
         let mut devices = [0; 3];
         for (to, host) in devices.iter_mut().zip(hosts) {
@@ -169,7 +177,7 @@ impl Stage {
             program.load().with_context(|| format!("load {name}"))?;
         }
         let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-        for host in hosts {
+        for host in hosts.iter().filter(|_| attached) {
             tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
         }
         if hook == Hook::Xdp {
@@ -180,7 +188,7 @@ impl Stage {
             }
             let xdp: &mut Xdp = bpf.program_mut("mirror_xdp").context("mirror_xdp")?.try_into()?;
             xdp.load().context("load mirror_xdp")?;
-            for host in hosts {
+            for host in hosts.iter().filter(|_| attached) {
                 xdp.attach(host.gateway_device(), XdpMode::Driver)?;
             }
         }
