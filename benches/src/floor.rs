@@ -15,13 +15,14 @@ use prog_tests::{
 use serde::Serialize;
 
 /// The programs of floor.o, and what each of them does.
-const CALLS: [(&str, &str); 12] = [
+const CALLS: [(&str, &str); 13] = [
     ("nothing", "nothing"),
     ("clock", "clock"),
     ("coarse_clock", "clock that stands still between ticks"),
     ("hash_once", "one look-up in a hash"),
     ("hash_twice", "two look-ups in a hash"),
     ("arrays", "an element of an array, and one of a CPU's own"),
+    ("lock", "a lock taken and given back"),
     ("load_headers", "54 bytes of headers read by a helper"),
     ("store_headers", "50 bytes of headers written by a helper"),
     ("checksum", "a correction of the checksum by a helper"),

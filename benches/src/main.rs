@@ -48,7 +48,7 @@ struct Args {
     /// Run each path through the programs of this object, too, in turn
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
-    /// Of the paths through the programs only those whose name has this in it
+    /// Of the paths through the programs only those whose name begins so
     #[arg(long, value_name = "NAME", default_value = "")]
     path: String,
 }

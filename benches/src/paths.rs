@@ -26,6 +26,9 @@ const FULL: usize = 1_448;
 /// The same over IPv6, whose header has 20 bytes more.
 const FULL6: usize = FULL - 20;
 
+/// Runs of one object before the other's turn: each finds caches and branch predictors as the other one left them.
+const BLOCK: usize = 50;
+
 /// What one path costs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Path {
@@ -39,7 +42,7 @@ pub(crate) struct Path {
     pub(crate) low_ns: u64,
     /// Upper quartile.
     pub(crate) high_ns: u64,
-    /// Median of the object from before, run by run beside it.
+    /// Median of the object from before, in turn with it.
     pub(crate) before_ns: Option<u64>,
     /// Ratio of the lower quartiles.
     pub(crate) to_before: Option<f64>,
@@ -249,15 +252,15 @@ impl Beside {
 /// What is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent<'a> {
-    /// Runs of each path.
+    /// Runs of each path, at least.
     pub(crate) count: usize,
-    /// What has this in its name.
+    /// What has a name that begins so.
     pub(crate) only: &'a str,
     /// An object from before.
     pub(crate) before: Option<&'a [u8]>,
 }
 
-/// Measures the paths at one hook; beside it, run by run, those of an object from before.
+/// Measures the paths at one hook; beside it, in turn, those of an object from before.
 ///
 /// # Errors
 /// If the lab can't be built or the programs can't be run.
@@ -268,16 +271,20 @@ pub(crate) fn measure(hook: Hook, extent: Extent<'_>) -> Result<Vec<Path>> {
         let set = Set::of(stage, hook)?;
         let mut old = before.map(|object| Beside::of(stage, object)).transpose()?;
         let mut paths = Vec::new();
-        for (number, case) in set.cases.iter().enumerate().filter(|(_, case)| case.name.contains(only)) {
+        for (number, case) in set.cases.iter().enumerate().filter(|(_, case)| case.name.starts_with(only)) {
             set.set_word(stage, number)?;
             let (mut runs, mut olds) = (Vec::with_capacity(count), Vec::new());
             if let Some(Beside { stage, set }) = &mut old {
                 set.set_word(stage, number)?;
             }
-            for _ in 0..count {
-                runs.push(set.run(stage, number)?);
+            for _ in 0..count.div_ceil(BLOCK) {
+                for _ in 0..BLOCK {
+                    runs.push(set.run(stage, number)?);
+                }
                 if let Some(Beside { stage, set }) = &mut old {
-                    olds.push(set.run(stage, number)?);
+                    for _ in 0..BLOCK {
+                        olds.push(set.run(stage, number)?);
+                    }
                 }
             }
             let mut path = summary(name_of(hook), case.name, nothing, runs);

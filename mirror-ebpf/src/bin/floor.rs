@@ -7,7 +7,7 @@ use aya_ebpf::{
     bindings::{BPF_F_PSEUDO_HDR, TC_ACT_OK},
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::{
-        bpf_ktime_get_ns,
+        self, bpf_ktime_get_ns,
         generated::{
             bpf_clone_redirect, bpf_ktime_get_coarse_ns, bpf_l4_csum_replace, bpf_redirect,
             bpf_skb_change_proto, bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -16,6 +16,7 @@ use aya_ebpf::{
     macros::{btf_map, classifier},
     programs::TcContext,
 };
+use mirror_common::flow::bpf_spin_lock;
 
 /// Keys as long as addresses and ports of a TCP segment, in 32-bit words.
 type Key = [u32; 3];
@@ -45,6 +46,17 @@ fn found(first: u32) -> bool {
     }
     HASH.insert(&key, &1, 0).is_ok()
 }
+
+/// A value with a lock. The kernel finds the lock by its type's name.
+#[repr(C)]
+pub struct Locked {
+    lock: bpf_spin_lock,
+    word: u32,
+}
+
+/// Writer and reader: the programs.
+#[btf_map]
+pub static LOCKED: Array<Locked, 1> = Array::new();
 
 /// Nothing: what the others are compared with.
 #[classifier]
@@ -84,6 +96,19 @@ pub fn arrays(_ctx: TcContext) -> i32 {
     let (Some(one), Some(other)) = (ARRAY.get_ptr_mut(1), PER_CPU.get_ptr_mut(0)) else { return 2 };
     // SAFETY: nobody else has them while a program of these runs.
     unsafe { (*one == u64::MAX || (*other)[0] == u32::MAX) as i32 }
+}
+
+/// A lock taken and given back.
+#[classifier]
+pub fn lock(_ctx: TcContext) -> i32 {
+    let Some(locked) = LOCKED.get_ptr_mut(0) else { return 2 };
+    // SAFETY: a value of an array lives as long as the map.
+    unsafe {
+        helpers::bpf_spin_lock((&raw mut (*locked).lock).cast());
+        (*locked).word += 1;
+        helpers::bpf_spin_unlock((&raw mut (*locked).lock).cast());
+    }
+    TC_ACT_OK
 }
 
 /// Headers of 54 bytes, by the helper.
