@@ -21,6 +21,8 @@ mod six;
 mod sweep;
 mod time;
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
     macros::{classifier, xdp},
@@ -134,6 +136,7 @@ fn decided(frame: Frame, scratch: &mut Scratch) -> Option<&'static Service> {
     packet::blocks(frame, scratch).ok()?;
     let service = decide(frame, scratch, target)?;
     if scratch.step.dial != 0 {
+        cold_path();
         dial_apart(scratch, target, service);
     }
     tell(scratch, service.app, target);
@@ -159,6 +162,7 @@ fn judge(skb: Skb, scratch: &mut Scratch) -> Result<&'static Service, Verdict> {
     packet::blocks(skb, scratch)?;
     let service = decide(skb, scratch, target).ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {
+        cold_path();
         again(scratch, target, service)?;
     }
     tell(scratch, service.app, target);
@@ -289,9 +293,13 @@ fn dial(scratch: &mut Scratch, target: Target, service: &Service) {
 fn finish(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     count::number(u32::from(scratch.step.verdict));
     match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
-        Some(Action::Hold) => carry::hold(),
+        Some(Action::Hold) => {
+            cold_path();
+            carry::hold()
+        }
         Some(Action::Emit | Action::Drop) => {
             if scratch.step.hold_copy != 0 {
+                cold_path();
                 carry::hold_copy(skb);
             }
             carry::carry(skb, scratch, service, false)

@@ -13,7 +13,7 @@ mod six;
 mod skb;
 mod sum;
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, hint::cold_path};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
@@ -74,6 +74,7 @@ pub trait Packet: Copy {
     fn headers(self, to: &mut Header) -> bool {
         let (data, end) = self.linear();
         if data + HEADERS as usize > end {
+            cold_path();
             // SAFETY: it has room for as many.
             return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
         }
@@ -148,6 +149,7 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict>
     scratch.tuple.saddr = header.saddr;
     scratch.tuple.daddr = header.daddr;
     if crate::six::forged(packet, scratch) {
+        cold_path();
         return Err(Verdict::NoService);
     }
     let header = &scratch.header;
@@ -155,15 +157,18 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict>
         return Err(Verdict::NotTcp);
     }
     if header.version != Header::PLAIN_IPV4 {
+        cold_path();
         return Err(Verdict::IpOptions);
     }
     // Only a first fragment has ports, and none is whole.
     if header.is_fragment() {
+        cold_path();
         return Err(Verdict::Fragment);
     }
     let total = u32::from(u16::from_be(header.total));
     let tcp_len = header.tcp_len();
     if tcp_len < 20 || total < 20 + tcp_len || total + ETH > packet.length() {
+        cold_path();
         return Err(Verdict::Malformed);
     }
     scratch.tuple.sport = header.sport;
@@ -185,6 +190,7 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict>
     if !P::HANDSHAKES || !seg.is(tcp::SYN) || tcp_len == 20 {
         return Ok(());
     }
+    cold_path();
     if !options(packet, scratch)? {
         return Err(Verdict::SynWithoutOptions);
     }
@@ -277,8 +283,11 @@ fn syn_options(e: &Emit) -> [u32; 3] {
 /// [`Packet::write`], which then takes the second difference alone.
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
-    if scratch.loaded == 0 && !(packet.is_ipv4() && reload(packet, scratch)) {
-        return false;
+    if scratch.loaded == 0 {
+        cold_path();
+        if !packet.is_ipv4() || !reload(packet, scratch) {
+            return false;
+        }
     }
     scratch.loaded = 0;
     let e = scratch.emit;

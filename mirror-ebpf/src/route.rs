@@ -4,7 +4,7 @@
 //! said, by all that it was asked for, for [`FRESH_NS`]: a new route or neighbour is known as soon as other CPUs would know it
 //! by a system call, and long before TCP sends again. That there is none is never kept.
 
-use core::mem::MaybeUninit;
+use core::{hint::cold_path, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::generated::bpf_fib_lookup as fib_lookup};
 
@@ -70,6 +70,7 @@ pub fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     if same && fresh && packet.fits(kept.fits) {
         return Route { found: FOUND, device: kept.device, macs: kept.macs };
     }
+    cold_path();
     let route = ask(packet, scratch);
     if route.found == FOUND {
         let Route { device, macs, .. } = route;
