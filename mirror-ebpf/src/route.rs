@@ -18,7 +18,7 @@ use crate::{
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// How long an answer is used, in nanoseconds.
+/// How long an answer is used, in nanoseconds; by a clock that may stand still for a tick ([`crate::time`]).
 const FRESH_NS: i64 = 4_000_000;
 
 /// Answers that a CPU keeps. A power of two.

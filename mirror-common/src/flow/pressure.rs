@@ -41,3 +41,21 @@ fn holds_back(flow: &Flow, side: Side) -> bool {
         && flow.answerer() as u32 != side as u32
         && (flow.has(Flow::OPAQUE) || !at_boundary(flow))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Leg;
+    use super::*;
+
+    /// C8: a clock that is behind the one by which the flow's was set is no minute gone by.
+    #[test]
+    fn a_leg_holds_back_for_its_budget_and_not_by_a_clock_that_was_behind() {
+        let leg = |acked| Leg { state: leg_state::OPEN, acked, ..Leg::default() };
+        let mut flow = Flow { flags: Flow::OPAQUE, legs: [leg(10), leg(9)], ..Flow::default() };
+        let mut at = |now_ms| presses(&mut flow, Side::Shadow, now_ms, 60_000);
+        assert!(!at(2_560));
+        assert!(!at(2_559));
+        assert!(!at(2_560 + 60_000 - 256));
+        assert!(at(2_560 + 60_160));
+    }
+}
