@@ -62,7 +62,8 @@ pub(crate) fn measure(count: usize) -> Result<Vec<Call>> {
         let mut runs = vec![Vec::with_capacity(count); CALLS.len()];
         for _ in 0..count {
             for ((program, _), runs) in CALLS.iter().zip(&mut runs) {
-                let program: &SchedClassifier = bpf.program(program).context("no such program")?.try_into()?;
+                let program: &SchedClassifier =
+                    bpf.program(program).context("no such program")?.try_into()?;
                 let (data_in, ctx_in) = (Some(frame.as_slice()), Some(context.as_slice()));
                 let options = TestRunOptions { data_in, ctx_in, ..TestRunOptions::default() };
                 runs.push(program.test_run(options)?.duration.as_nanos() as u64);

@@ -69,7 +69,13 @@ fn ratios(rounds: &Rounds) -> Value {
 }
 
 /// Everything as one object.
-pub(crate) fn json(rounds: &Rounds, paths: &[Path], floor: &[Call], programs: &Value, bytes_a_flow: usize) -> Value {
+pub(crate) fn json(
+    rounds: &Rounds,
+    paths: &[Path],
+    floor: &[Call],
+    programs: &Value,
+    bytes_a_flow: usize,
+) -> Value {
     let mut loads = Vec::new();
     for ((forwarder, kind), all) in rounds {
         loads.push(json!({ "forwarder": forwarder.name(), "kind": kind, "rounds": all }));
@@ -129,7 +135,9 @@ pub(crate) fn bare_table(rounds: &Rounds) -> String {
 
 /// The paths as a table in Markdown.
 pub(crate) fn path_table(paths: &[Path]) -> String {
-    let mut text = String::from("| path | hook | ns, median | quartiles | before | to before |\n|---|---|--:|--:|--:|--:|\n");
+    let mut text = String::from(
+        "| path | hook | ns, median | quartiles | before | to before |\n|---|---|--:|--:|--:|--:|\n",
+    );
     for path in paths {
         let before = path.before_ns.map_or(String::new(), |ns| ns.to_string());
         let ratio = path.to_before.map_or(String::new(), |ratio| format!("{ratio:.2}"));

@@ -212,12 +212,7 @@ fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) 
 
 /// Claims slot, ports and entries for a new connection: `scratch.opening` is filled. An error is the verdict.
 #[inline(always)]
-pub fn make(
-    scratch: &mut Scratch,
-    service: &Service,
-    second: bool,
-    me: Side,
-) -> Result<Target, Verdict> {
+pub fn make(scratch: &mut Scratch, service: &Service, second: bool, me: Side) -> Result<Target, Verdict> {
     let slot = match SLOTS.pop() {
         Ok(Some(slot)) => slot,
         _ => {

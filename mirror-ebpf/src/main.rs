@@ -171,11 +171,7 @@ fn judge(skb: Skb, scratch: &mut Scratch) -> Result<&'static Service, Verdict> {
 
 /// Reads what a flow's segment says, and decides. `None`: the flow's service is no more, and nothing was changed.
 #[inline(always)]
-fn decide<P: Packet>(
-    packet: P,
-    scratch: &mut Scratch,
-    target: Target,
-) -> Option<&'static Service> {
+fn decide<P: Packet>(packet: P, scratch: &mut Scratch, target: Target) -> Option<&'static Service> {
     // SAFETY: a hint: the client's addresses are compared under the lock.
     let (vip, port) = unsafe { ((*target.flow).tuple.daddr, (*target.flow).tuple.dport) };
     let service = lookup::service(vip, port)?;

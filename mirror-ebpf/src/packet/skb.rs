@@ -5,15 +5,15 @@ use core::ffi::c_void;
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::generated::{bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
     programs::TcContext,
 };
 
 use mirror_common::checksum;
 
-use super::{
-    Difference, HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6,
-};
+use super::{Difference, HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6};
 
 /// An skb.
 #[derive(Clone, Copy)]
