@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
 use mirror_common::{
     abi::{maps, six::Client},
@@ -181,19 +181,32 @@ fn name_of(hook: Hook) -> &'static str {
     }
 }
 
-/// Nanoseconds of a run that looks at one word of a packet and ends.
-fn nothing(count: usize) -> Result<u64> {
+/// Nanoseconds of a run at a hook that looks at one word of a packet and ends.
+fn nothing(hook: Hook, count: usize) -> Result<u64> {
     let mut bare = Ebpf::load(&object("bare.o")?)?;
-    let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
-    program.load()?;
     let frame = [0_u8; 64];
     let mut runs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-        runs.push(program.test_run(options)?.duration.as_nanos() as u64);
+    let options = || TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+    match hook {
+        Hook::Tc => {
+            let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
+            program.load()?;
+            for _ in 0..count {
+                runs.push(program.test_run(options())?.duration);
+            }
+        }
+        Hook::Xdp => {
+            let program: &mut Xdp = bare.program_mut("bare_xdp").context("bare_xdp")?.try_into()?;
+            program.load()?;
+            // As the gateway's own is, so that the kernel calls both in the same way.
+            program.attach("lo", XdpMode::Skb)?;
+            for _ in 0..count {
+                runs.push(program.test_run(options())?.duration);
+            }
+        }
     }
     runs.sort_unstable();
-    Ok(runs[count / 2])
+    Ok(runs[count / 2].as_nanos() as u64)
 }
 
 /// A stage, and its paths.
@@ -267,7 +280,7 @@ pub(crate) struct Extent<'a> {
 pub(crate) fn measure(hook: Hook, extent: Extent<'_>) -> Result<Vec<Path>> {
     let Extent { count, only, before } = extent;
     on_stage(hook, |stage| {
-        let nothing = nothing(count)?;
+        let nothing = nothing(hook, count)?;
         let set = Set::of(stage, hook)?;
         let mut old = before.map(|object| Beside::of(stage, object)).transpose()?;
         let mut paths = Vec::new();

@@ -62,6 +62,7 @@ fn so_does_that_of_a_super_packet(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// T19: by its value, and where that doesn't tell, by what the kernel makes of it.
 #[test]
 fn a_checksum_is_corrected_as_what_it_is() -> Result<()> {
     on_stage(Hook::Tc, |stage| {
