@@ -43,8 +43,8 @@ impl BuildArgs {
     }
 }
 
-/// Builds target/bpf/mirror.o and returns its path; beside it lie bare.o and floor.o, the benches' yardsticks. A file is touched only
-/// if its content has changed, so that what embeds it isn't built again for nothing.
+/// Builds target/bpf/mirror.o and returns its path; beside it lie bare.o and floor.o, the benches' yardsticks. A file is
+/// touched only if its content has changed, so that what embeds it isn't built again for nothing.
 ///
 /// # Errors
 /// When there is no toolchain, or the compiler or linker fails.

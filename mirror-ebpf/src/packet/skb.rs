@@ -83,8 +83,8 @@ impl Skb {
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, follow) == 0 }
     }
 
-    /// A sum that a device has made of the whole packet follows its TCP checksum, where that changes with the pseudo-header, which
-    /// isn't in the packet. (What changes within the packet comes to nothing, together with a checksum.)
+    /// A sum that a device has made of the whole packet follows its TCP checksum, where that changes with the pseudo-header,
+    /// which isn't in the packet. (What changes within the packet comes to nothing, together with a checksum.)
     #[inline(always)]
     fn follow(self, pseudo: u16) {
         // SAFETY: a helper without preconditions. It does nothing where there is no such sum.
