@@ -3,6 +3,7 @@
 //! bodies where links lose frames.
 #![forbid(unsafe_code)]
 
+mod floor;
 mod forwarders;
 mod load;
 mod paths;
@@ -44,6 +45,12 @@ struct Args {
     /// Leave the loads out
     #[arg(long)]
     programs_only: bool,
+    /// Run each path through the programs of this object, too, in turn
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
+    /// Of the paths through the programs only those whose name begins so
+    #[arg(long, value_name = "NAME", default_value = "")]
+    path: String,
 }
 
 /// A bench of its own.
@@ -97,9 +104,13 @@ fn main() -> Result<()> {
     }
     let programs = programs()?;
     println!("bytes a flow, in all maps: {BYTES_A_FLOW}\n");
-    let mut paths = paths::measure(Hook::Tc, args.runs as usize)?;
-    paths.extend(paths::measure(Hook::Xdp, args.runs as usize)?);
+    let before = args.before.as_ref().map(std::fs::read).transpose().context("the object from before")?;
+    let extent = paths::Extent { count: args.runs as usize, only: &args.path, before: before.as_deref() };
+    let mut paths = paths::measure(Hook::Tc, extent)?;
+    paths.extend(paths::measure(Hook::Xdp, extent)?);
     println!("{}", report::path_table(&paths));
+    let floor = floor::measure(args.runs as usize)?;
+    println!("{}", report::floor_table(&floor));
     let mut rounds = load::Rounds::new();
     if !args.programs_only {
         let duration = Duration::from_secs(args.seconds);
@@ -118,7 +129,7 @@ fn main() -> Result<()> {
         println!("{}\n{}", report::load_table(&rounds), report::bare_table(&rounds));
     }
     if let Some(file) = &args.json {
-        let object = report::json(&rounds, &paths, &programs, BYTES_A_FLOW);
+        let object = report::json(&rounds, &paths, &floor, &programs, BYTES_A_FLOW);
         std::fs::write(file, serde_json::to_string_pretty(&object)?)
             .with_context(|| format!("can't write {}", file.display()))?;
     }

@@ -6,11 +6,11 @@
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf,
-    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, XdpMode},
 };
 use mirror_common::{
     abi::{maps, six::Client},
-    flow::{flow_state, tcp},
+    flow::{Flow, flow_state, tcp},
     switch_word::{Phase, Side, SwitchWord},
 };
 use prog_tests::{
@@ -26,6 +26,9 @@ const FULL: usize = 1_448;
 /// The same over IPv6, whose header has 20 bytes more.
 const FULL6: usize = FULL - 20;
 
+/// Runs of one object before the other's turn: each finds caches and branch predictors as the other one left them.
+const BLOCK: usize = 50;
+
 /// What one path costs.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Path {
@@ -39,6 +42,10 @@ pub(crate) struct Path {
     pub(crate) low_ns: u64,
     /// Upper quartile.
     pub(crate) high_ns: u64,
+    /// Median of the object from before, in turn with it.
+    pub(crate) before_ns: Option<u64>,
+    /// Ratio of the lower quartiles.
+    pub(crate) to_before: Option<f64>,
 }
 
 fn joined() -> SwitchWord {
@@ -163,7 +170,8 @@ fn run(stage: &Stage, case: &Case) -> Result<u64> {
 fn summary(hook: &'static str, name: &'static str, nothing: u64, mut runs: Vec<u64>) -> Path {
     runs.sort_unstable();
     let at = |share: usize| runs[runs.len() * share / 4].saturating_sub(nothing);
-    Path { hook, name, median_ns: at(2), low_ns: at(1), high_ns: at(3) }
+    let (before_ns, to_before) = (None, None);
+    Path { hook, name, median_ns: at(2), low_ns: at(1), high_ns: at(3), before_ns, to_before }
 }
 
 fn name_of(hook: Hook) -> &'static str {
@@ -173,48 +181,132 @@ fn name_of(hook: Hook) -> &'static str {
     }
 }
 
-/// Nanoseconds of a run that looks at one word of a packet and ends.
-fn nothing(count: usize) -> Result<u64> {
+/// Nanoseconds of a run at a hook that looks at one word of a packet and ends.
+fn nothing(hook: Hook, count: usize) -> Result<u64> {
     let mut bare = Ebpf::load(&object("bare.o")?)?;
-    let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
-    program.load()?;
     let frame = [0_u8; 64];
     let mut runs = Vec::with_capacity(count);
-    for _ in 0..count {
-        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
-        runs.push(program.test_run(options)?.duration.as_nanos() as u64);
+    let options = || TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+    match hook {
+        Hook::Tc => {
+            let program: &mut SchedClassifier = bare.program_mut("bare_tc").context("bare_tc")?.try_into()?;
+            program.load()?;
+            for _ in 0..count {
+                runs.push(program.test_run(options())?.duration);
+            }
+        }
+        Hook::Xdp => {
+            let program: &mut Xdp = bare.program_mut("bare_xdp").context("bare_xdp")?.try_into()?;
+            program.load()?;
+            // As the gateway's own is, so that the kernel calls both in the same way.
+            program.attach("lo", XdpMode::Skb)?;
+            for _ in 0..count {
+                runs.push(program.test_run(options())?.duration);
+            }
+        }
     }
     runs.sort_unstable();
-    Ok(runs[count / 2])
+    Ok(runs[count / 2].as_nanos() as u64)
 }
 
-/// Measures every path at one hook, `count` times.
-///
-/// # Errors
-/// If the lab can't be built or the programs can't be run.
-pub(crate) fn measure(hook: Hook, count: usize) -> Result<Vec<Path>> {
-    on_stage(hook, |stage| {
-        let nothing = nothing(count)?;
+/// A stage, and its paths.
+struct Set {
+    cases: Vec<Case>,
+    /// Of the cases: so many from the first on are under a word for one leg, the others under one for two.
+    ones: usize,
+    states: Vec<Option<Flow>>,
+}
+
+impl Set {
+    fn of(stage: &mut Stage, hook: Hook) -> Result<Self> {
         let mut cases = vec![not_ours(stage)?];
         cases.extend(one_leg(stage)?);
         if hook == Hook::Tc {
             cases.extend(one_leg_of_ipv6(stage)?);
         }
-        let word_one = SwitchWord::initial();
         let ones = cases.len();
         cases.extend(two_legs(stage)?);
+        let states = cases.iter().map(|case| case.slot.map(|slot| stage.flow(slot)).transpose());
+        let states = states.collect::<Result<_>>()?;
+        Ok(Self { cases, ones, states })
+    }
+
+    fn set_word(&self, stage: &mut Stage, number: usize) -> Result<()> {
+        stage.set_word(if number < self.ones { SwitchWord::initial() } else { joined() })
+    }
+
+    /// One run, from the state that the case begins with.
+    fn run(&self, stage: &mut Stage, number: usize) -> Result<u64> {
+        let case = &self.cases[number];
+        if let (Some(slot), Some(state)) = (case.slot, self.states[number]) {
+            stage.set_flow(slot, |flow| *flow = state)?;
+        }
+        run(stage, case)
+    }
+}
+
+/// The programs of an object from before, with connections of their own.
+struct Beside {
+    stage: Stage,
+    set: Set,
+}
+
+impl Beside {
+    /// No device has these programs: their connections are opened by runs at TC, whose maps are XDP's, too.
+    fn of(stage: &Stage, object: &[u8]) -> Result<Self> {
+        let mut stage = stage.beside(object)?;
+        let hook = std::mem::replace(&mut stage.hook, Hook::Tc);
+        let set = Set::of(&mut stage, hook)?;
+        stage.hook = hook;
+        Ok(Self { stage, set })
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent<'a> {
+    /// Runs of each path, at least.
+    pub(crate) count: usize,
+    /// What has a name that begins so.
+    pub(crate) only: &'a str,
+    /// An object from before.
+    pub(crate) before: Option<&'a [u8]>,
+}
+
+/// Measures the paths at one hook; beside it, in turn, those of an object from before.
+///
+/// # Errors
+/// If the lab can't be built or the programs can't be run.
+pub(crate) fn measure(hook: Hook, extent: Extent<'_>) -> Result<Vec<Path>> {
+    let Extent { count, only, before } = extent;
+    on_stage(hook, |stage| {
+        let nothing = nothing(hook, count)?;
+        let set = Set::of(stage, hook)?;
+        let mut old = before.map(|object| Beside::of(stage, object)).transpose()?;
         let mut paths = Vec::new();
-        for (number, case) in cases.iter().enumerate() {
-            stage.set_word(if number < ones { word_one } else { joined() })?;
-            let state = case.slot.map(|slot| stage.flow(slot)).transpose()?;
-            let mut runs = Vec::with_capacity(count);
-            for _ in 0..count {
-                if let (Some(slot), Some(state)) = (case.slot, state) {
-                    stage.set_flow(slot, |flow| *flow = state)?;
-                }
-                runs.push(run(stage, case)?);
+        for (number, case) in set.cases.iter().enumerate().filter(|(_, case)| case.name.starts_with(only)) {
+            set.set_word(stage, number)?;
+            let (mut runs, mut olds) = (Vec::with_capacity(count), Vec::new());
+            if let Some(Beside { stage, set }) = &mut old {
+                set.set_word(stage, number)?;
             }
-            paths.push(summary(name_of(hook), case.name, nothing, runs));
+            for _ in 0..count.div_ceil(BLOCK) {
+                for _ in 0..BLOCK {
+                    runs.push(set.run(stage, number)?);
+                }
+                if let Some(Beside { stage, set }) = &mut old {
+                    for _ in 0..BLOCK {
+                        olds.push(set.run(stage, number)?);
+                    }
+                }
+            }
+            let mut path = summary(name_of(hook), case.name, nothing, runs);
+            if !olds.is_empty() {
+                let was = summary(name_of(hook), case.name, nothing, olds);
+                path.before_ns = Some(was.median_ns);
+                path.to_before = Some(path.low_ns as f64 / was.low_ns.max(1) as f64);
+            }
+            paths.push(path);
         }
         stage.drain(maps::SLOTS)?;
         Ok(paths)

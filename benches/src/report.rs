@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    floor::Call,
     forwarders::{Forwarder, Hook},
     load::{Kind, Measured, Rounds},
     paths::Path,
@@ -68,7 +69,13 @@ fn ratios(rounds: &Rounds) -> Value {
 }
 
 /// Everything as one object.
-pub(crate) fn json(rounds: &Rounds, paths: &[Path], programs: &Value, bytes_a_flow: usize) -> Value {
+pub(crate) fn json(
+    rounds: &Rounds,
+    paths: &[Path],
+    floor: &[Call],
+    programs: &Value,
+    bytes_a_flow: usize,
+) -> Value {
     let mut loads = Vec::new();
     for ((forwarder, kind), all) in rounds {
         loads.push(json!({ "forwarder": forwarder.name(), "kind": kind, "rounds": all }));
@@ -77,6 +84,7 @@ pub(crate) fn json(rounds: &Rounds, paths: &[Path], programs: &Value, bytes_a_fl
         "ratios": ratios(rounds),
         "loads": loads,
         "paths": paths,
+        "floor": floor,
         "programs": programs,
         "bytes_a_flow": bytes_a_flow,
     })
@@ -127,13 +135,26 @@ pub(crate) fn bare_table(rounds: &Rounds) -> String {
 
 /// The paths as a table in Markdown.
 pub(crate) fn path_table(paths: &[Path]) -> String {
-    let mut text = String::from("| path | hook | ns, median | quartiles |\n|---|---|--:|--:|\n");
+    let mut text = String::from(
+        "| path | hook | ns, median | quartiles | before | to before |\n|---|---|--:|--:|--:|--:|\n",
+    );
     for path in paths {
+        let before = path.before_ns.map_or(String::new(), |ns| ns.to_string());
+        let ratio = path.to_before.map_or(String::new(), |ratio| format!("{ratio:.2}"));
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {}–{} |",
+            "| {} | {} | {} | {}–{} | {before} | {ratio} |",
             path.name, path.hook, path.median_ns, path.low_ns, path.high_ns
         );
+    }
+    text
+}
+
+/// What the kernel's calls cost, as a table in Markdown.
+pub(crate) fn floor_table(floor: &[Call]) -> String {
+    let mut text = String::from("| the kernel's part, alone | ns, median | quartiles |\n|---|--:|--:|\n");
+    for call in floor {
+        let _ = writeln!(text, "| {} | {} | {}–{} |", call.name, call.median_ns, call.low_ns, call.high_ns);
     }
     text
 }

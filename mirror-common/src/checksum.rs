@@ -10,10 +10,10 @@ pub const fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum of a 32-bit word as it lies in memory.
+/// The sum of a 32-bit word as it lies in memory: its halves needn't be added before the sum is folded (RFC 1071, 2 (B)).
 #[inline(always)]
 pub const fn word(x: u32) -> u64 {
-    (x & 0xffff) as u64 + (x >> 16) as u64
+    x as u64
 }
 
 /// What `from` becoming `to` adds to a sum. Add it to a running difference.

@@ -1,6 +1,8 @@
 //! Carries a step out: what is to be forwarded first, then what is made from the packet by cutting it; the last one takes
 //! the packet itself, every other a clone. A copy that fails is counted; its bytes stay owed.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, xdp_action},
     helpers::generated::{bpf_clone_redirect, bpf_redirect, bpf_redirect_neigh},
@@ -16,7 +18,7 @@ use crate::{
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
     route::{FOUND, NO_NEIGHBOUR, route},
-    six,
+    six, time,
 };
 
 /// One packet of a step, and where to, into `scratch.{emit,out}`. `index`: 0, 1 the legs, 2 the client.
@@ -68,6 +70,7 @@ pub fn send_as(
     rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
 ) -> i32 {
     if is_alias(scratch.out.daddr) && !six::resolve(scratch) {
+        cold_path();
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
@@ -75,12 +78,14 @@ pub fn send_as(
     let waits = route.found == NO_NEIGHBOUR && last;
     let goes = route.found == FOUND || waits;
     if !goes || !rewrite(scratch, route.macs) {
+        cold_path();
         count::verdict(Verdict::EmitFailed);
         return TC_ACT_SHOT;
     }
     // SAFETY: helpers without preconditions; without parameters, the kernel looks the neighbour up, and asks for it.
     unsafe {
         if waits {
+            cold_path();
             return bpf_redirect_neigh(route.device, core::ptr::null_mut(), 0, 0) as i32;
         }
         if last {
@@ -210,8 +215,11 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
     let mut action = TC_ACT_SHOT;
     let cut = cut_of(&scratch.step);
     let cuts = cut.kind == emit::CUT;
-    if cuts && !prepare_cut(skb, scratch, &cut) {
-        return TC_ACT_SHOT;
+    if cuts {
+        cold_path();
+        if !prepare_cut(skb, scratch, &cut) {
+            return TC_ACT_SHOT;
+        }
     }
     if !keep && let Some(index) = only(all) {
         if all < 0b1000 && !cuts && !keep_sack(skb, scratch, index) {
@@ -274,6 +282,7 @@ pub fn express(frame: Frame, scratch: &mut Scratch, service: &Service) -> u32 {
 /// RFC 9293, 3.10.7.1: the reset for a segment of no connection, back to where it came from.
 #[inline(never)]
 pub fn reset_back(skb: Skb, scratch: &mut Scratch) -> i32 {
+    time::coarse(scratch);
     let t = scratch.tuple;
     scratch.out = Tuple { saddr: t.daddr, daddr: t.saddr, sport: t.dport, dport: t.sport };
     let seg = &scratch.seg;

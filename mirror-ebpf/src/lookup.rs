@@ -212,13 +212,7 @@ fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) 
 
 /// Claims slot, ports and entries for a new connection: `scratch.opening` is filled. An error is the verdict.
 #[inline(always)]
-pub fn make(
-    scratch: &mut Scratch,
-    service: &Service,
-    second: bool,
-    me: Side,
-    now_ns: u64,
-) -> Result<Target, Verdict> {
+pub fn make(scratch: &mut Scratch, service: &Service, second: bool, me: Side) -> Result<Target, Verdict> {
     let slot = match SLOTS.pop() {
         Ok(Some(slot)) => slot,
         _ => {
@@ -251,7 +245,7 @@ pub fn make(
         // By the client's own number none must be shifted.
         let own = port & nat::CLIENTS != 0;
         scratch.opening.iss[side as usize] =
-            if own { scratch.seg.seq } else { first_number(service, side, port, now_ns) };
+            if own { scratch.seg.seq } else { first_number(service, side, port, scratch.now_ns) };
     }
     count_slot(slot, 1);
     Ok(Target { flow, slot, generation, from: 2 })
@@ -259,14 +253,14 @@ pub fn make(
 
 /// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
 #[inline(always)]
-pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target, now_ns: u64) -> bool {
+pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target) -> bool {
     // SAFETY: a hint: who else dials the leg meanwhile is found out under the lock.
     let last = unsafe { (*target.flow).legs[side as usize & 1].port };
     let entry = Entry::new(target.slot, target.generation, side);
     let port = claim(service, side, &scratch.client, entry, last);
     scratch.dialled.side = side;
     scratch.dialled.port = port;
-    scratch.dialled.iss = first_number(service, side, port, now_ns);
+    scratch.dialled.iss = first_number(service, side, port, scratch.now_ns);
     port != 0
 }
 

@@ -19,10 +19,12 @@ mod route;
 mod say;
 mod six;
 mod sweep;
+mod time;
+
+use core::hint::cold_path;
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
-    helpers::bpf_ktime_get_ns,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -46,16 +48,16 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_OK };
     // SAFETY: per-CPU, bottom halves are off.
     let scratch = unsafe { &mut *scratch };
-    // SAFETY: a helper without preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    scratch.now_ns = now_ns;
     scratch.loaded = 0;
     scratch.aliased = 0;
     scratch.fresh = 0;
     say::begin(scratch);
     let judged = match handover::take(skb, scratch) {
-        Ok(true) => lookup::of_client(scratch).ok_or(Verdict::HandoverFailed),
-        Ok(false) => judge(skb, scratch, now_ns),
+        Ok(true) => {
+            time::coarse(scratch);
+            lookup::of_client(scratch).ok_or(Verdict::HandoverFailed)
+        }
+        Ok(false) => judge(skb, scratch),
         Err(verdict) => Err(verdict),
     };
     match judged {
@@ -72,6 +74,7 @@ pub fn mirror_tc(ctx: TcContext) -> i32 {
 fn flowless(skb: Skb, scratch: &mut Scratch, verdict: Verdict) -> i32 {
     // A datagram may be shorter than the headers of TCP.
     if verdict == Verdict::NotTcp || verdict == Verdict::Runt {
+        time::exact(scratch);
         let action = datagram::mirror_datagram(skb.context().cast(), scratch);
         if action != datagram::NOT_OURS {
             return action;
@@ -99,11 +102,8 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return xdp_action::XDP_PASS };
     // SAFETY: per-CPU, bottom halves are off.
     let scratch = unsafe { &mut *scratch };
-    // SAFETY: a helper without preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    scratch.now_ns = now_ns;
     scratch.aliased = 0;
-    let Some(service) = decided(frame, scratch, now_ns) else {
+    let Some(service) = decided(frame, scratch) else {
         return match !frame.has_metadata() || frame.set_metadata(0) {
             true => xdp_action::XDP_PASS,
             false => xdp_action::XDP_DROP,
@@ -127,15 +127,17 @@ pub fn mirror_xdp(ctx: XdpContext) -> u32 {
 
 /// The service of a frame's flow; all is decided then. `None`: no state was changed, and the frame is TC's.
 #[inline(always)]
-fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static Service> {
-    if !frame.has_metadata() || packet::parse(frame, scratch, now_ns).is_err() || scratch.seg.is(tcp::SYN) {
+fn decided(frame: Frame, scratch: &mut Scratch) -> Option<&'static Service> {
+    if !frame.has_metadata() || packet::parse(frame, scratch).is_err() || scratch.seg.is(tcp::SYN) {
         return None;
     }
     let target = lookup::target(&scratch.tuple)?;
+    time::of_segment(scratch);
     packet::blocks(frame, scratch).ok()?;
-    let service = decide(frame, scratch, target, now_ns)?;
+    let service = decide(frame, scratch, target)?;
     if scratch.step.dial != 0 {
-        dial_apart(scratch, target, service, now_ns);
+        cold_path();
+        dial_apart(scratch, target, service);
     }
     tell(scratch, service.app, target);
     Some(service)
@@ -143,23 +145,25 @@ fn decided(frame: Frame, scratch: &mut Scratch, now_ns: u64) -> Option<&'static 
 
 /// Finds the flow and decides. `scratch.step` holds what leaves; an error is a verdict of a packet without a flow.
 #[inline(always)]
-fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<&'static Service, Verdict> {
+fn judge(skb: Skb, scratch: &mut Scratch) -> Result<&'static Service, Verdict> {
     if skb.is_ipv6() {
         six::take(skb, scratch)?;
     }
-    packet::parse(skb, scratch, now_ns).map_err(|verdict| {
+    packet::parse(skb, scratch).map_err(|verdict| {
         // The kernel would put it together, and reset a connection that it doesn't know.
         let ours = verdict == Verdict::Fragment && lookup::is_service(scratch.tuple.daddr);
         if ours { Verdict::FragmentDropped } else { verdict }
     })?;
     let Some(target) = lookup::target(&scratch.tuple) else {
-        stranger(scratch, now_ns)?;
+        stranger(scratch)?;
         return lookup::of_client(scratch).ok_or(Verdict::NoService);
     };
+    time::of_segment(scratch);
     packet::blocks(skb, scratch)?;
-    let service = decide(skb, scratch, target, now_ns).ok_or(Verdict::NoService)?;
+    let service = decide(skb, scratch, target).ok_or(Verdict::NoService)?;
     if scratch.step.dial != 0 {
-        again(scratch, target, service, now_ns)?;
+        cold_path();
+        again(scratch, target, service)?;
     }
     tell(scratch, service.app, target);
     Ok(service)
@@ -167,16 +171,11 @@ fn judge(skb: Skb, scratch: &mut Scratch, now_ns: u64) -> Result<&'static Servic
 
 /// Reads what a flow's segment says, and decides. `None`: the flow's service is no more, and nothing was changed.
 #[inline(always)]
-fn decide<P: Packet>(
-    packet: P,
-    scratch: &mut Scratch,
-    target: Target,
-    now_ns: u64,
-) -> Option<&'static Service> {
+fn decide<P: Packet>(packet: P, scratch: &mut Scratch, target: Target) -> Option<&'static Service> {
     // SAFETY: a hint: the client's addresses are compared under the lock.
     let (vip, port) = unsafe { ((*target.flow).tuple.daddr, (*target.flow).tuple.dport) };
     let service = lookup::service(vip, port)?;
-    let words = Words::of(service.app, now_ns)?;
+    let words = Words::of(service.app, scratch.now_ns)?;
     if scratch.seg.payload > 0 && scratch.seg.flags & (tcp::SYN | tcp::RST) == 0 {
         classify::classify(packet, scratch, target.flow, target.from, service);
     }
@@ -204,7 +203,7 @@ fn tell_apart(scratch: &Scratch, app: u32, target: Target) {
 
 /// A packet without an entry: a new connection, a dead leg's, or none of ours.
 #[inline(never)]
-fn stranger(scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+fn stranger(scratch: &mut Scratch) -> Result<(), Verdict> {
     let tuple = scratch.tuple;
     let rst = scratch.seg.is(tcp::RST);
     let Some(service) = lookup::service(tuple.daddr, tuple.dport) else {
@@ -214,14 +213,15 @@ fn stranger(scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
             (true, true) => Verdict::StaleSlot,
         });
     };
+    time::of_segment(scratch);
     if scratch.seg.flags & (tcp::SYN | tcp::ACK | tcp::RST) != tcp::SYN {
-        return Err(match (older(service, now_ns), rst) {
+        return Err(match (older(service, scratch.now_ns), rst) {
             (true, _) => Verdict::Older,
             (false, true) => Verdict::StaleSlot,
             (false, false) => Verdict::NoFlow,
         });
     }
-    create(scratch, service, now_ns)
+    create(scratch, service)
 }
 
 /// Whether a segment without a connection may be of one that is older than the datapath, and is the kernel's to forward:
@@ -238,49 +238,46 @@ fn older(service: &Service, now_ns: u64) -> bool {
 
 /// A new connection.
 #[inline(always)]
-fn create(scratch: &mut Scratch, service: &'static Service, now_ns: u64) -> Result<(), Verdict> {
+fn create(scratch: &mut Scratch, service: &'static Service) -> Result<(), Verdict> {
     use mirror_common::flow::Switch;
-    let mut words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
+    let mut words = Words::of(service.app, scratch.now_ns).ok_or(Verdict::NoService)?;
     let word = words.word();
     let me: Side = word.authority();
     let second = service.flags & Service::SHADOWED != 0 && word.member(me.other());
-    let target = lookup::make(scratch, service, second, me, now_ns)?;
+    let target = lookup::make(scratch, service, second, me)?;
     decide::begin(scratch, target.flow, service, words);
     Ok(())
 }
 
 /// What needs more than the flow's own state: a leg that is dialled, or an old connection that makes room.
 #[inline(never)]
-fn again(
-    scratch: &mut Scratch,
-    target: Target,
-    service: &'static Service,
-    now_ns: u64,
-) -> Result<(), Verdict> {
+fn again(scratch: &mut Scratch, target: Target, service: &'static Service) -> Result<(), Verdict> {
     if scratch.step.dial != 0xff {
-        dial(scratch, target, service, now_ns);
+        dial(scratch, target, service);
         return Ok(());
     }
-    let words = Words::of(service.app, now_ns).ok_or(Verdict::NoService)?;
+    let words = Words::of(service.app, scratch.now_ns).ok_or(Verdict::NoService)?;
     let Some(ports) = decide::restart(target, words) else { return Err(Verdict::StaleSlot) };
     let client = scratch.client;
     lookup::unmake(&client, service, ports, target.slot);
-    create(scratch, service, now_ns).inspect_err(|_| six::release(client.saddr))
+    create(scratch, service).inspect_err(|_| six::release(client.saddr))
 }
 
 /// [`dial`] with a stack of its own.
 #[inline(never)]
-fn dial_apart(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
-    dial(scratch, target, service, now_ns);
+fn dial_apart(scratch: &mut Scratch, target: Target, service: &Service) {
+    dial(scratch, target, service);
 }
 
 /// Gets the leg that a step asks for a port, and its SYN into the step.
 #[inline(always)]
-fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
+fn dial(scratch: &mut Scratch, target: Target, service: &Service) {
+    // First numbers rise with it.
+    time::exact(scratch);
     let side = u32::from(scratch.step.dial).wrapping_sub(1) & 1;
     scratch.step.dial = 0;
-    let Some(words) = Words::of(service.app, now_ns) else { return };
-    if lookup::make_leg(scratch, service, side, target, now_ns) {
+    let Some(words) = Words::of(service.app, scratch.now_ns) else { return };
+    if lookup::make_leg(scratch, service, side, target) {
         let spare = decide::dialled(scratch, target, service, words);
         let client = scratch.client;
         lookup::release(service, side, &client, spare);
@@ -292,9 +289,13 @@ fn dial(scratch: &mut Scratch, target: Target, service: &Service, now_ns: u64) {
 fn finish(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     count::number(u32::from(scratch.step.verdict));
     match Verdict::from_number(scratch.step.verdict).map(Verdict::action) {
-        Some(Action::Hold) => carry::hold(),
+        Some(Action::Hold) => {
+            cold_path();
+            carry::hold()
+        }
         Some(Action::Emit | Action::Drop) => {
             if scratch.step.hold_copy != 0 {
+                cold_path();
                 carry::hold_copy(skb);
             }
             carry::carry(skb, scratch, service, false)

@@ -179,34 +179,39 @@ pub static SILENCE: HashMap<ServiceKey, Silence, { MAX_SERVICES as usize }> = Ha
 /// the verifier's paths. Never used past a redirect.
 #[repr(C)]
 pub struct Scratch {
-    /// When the program was called, in nanoseconds.
+    // First what every packet needs: in as few lines of the cache as it takes.
+    /// When the packet at hand came, in nanoseconds; see [`crate::time`].
     pub now_ns: u64,
+    /// Not 0: `header` is of the packet at hand, as it is now.
+    pub loaded: u32,
+    /// Not 0: its addresses may be aliases.
+    pub aliased: u32,
+    /// The alias that was made for it; 0: none.
+    pub fresh: u32,
+    /// TCP header length, in bytes.
+    pub tcp_len: u32,
+    /// The packet's headers.
+    pub header: Header,
+    /// The packet's own addresses and ports.
+    pub tuple: Tuple,
+    /// The flow's client's.
+    pub client: Tuple,
+    /// Where the packet that is being made goes, ...
+    pub out: Tuple,
+    /// ... and what it is.
+    pub emit: Emit,
+    pub seg: Segment,
+    pub step: Step,
     pub walk: Walk,
     pub target: Target,
     pub prefix: Prefix,
     /// Bytes of the request that `target` may look at.
     pub target_bytes: u32,
-    pub seg: Segment,
-    pub step: Step,
     pub opening: Opening,
     pub dialled: Dialled,
-    /// The packet's own addresses and ports.
-    pub tuple: Tuple,
-    /// The flow's client's.
-    pub client: Tuple,
-    /// The packet that is being made, ...
-    pub emit: Emit,
-    /// ... and where it goes.
-    pub out: Tuple,
     pub options: Options,
-    /// TCP header length, in bytes.
-    pub tcp_len: u32,
     /// The folded sum of what is kept behind the headers of a packet that is cut.
     pub cut_sum: u32,
-    /// Not 0: `header` is of the packet at hand, as it is now.
-    pub loaded: u32,
-    /// The packet's headers.
-    pub header: Header,
     /// Its headers as an IPv6 packet: as it came, or as it leaves.
     pub header6: Header6,
     /// A client's and the service's end, as they are looked up.
@@ -215,10 +220,6 @@ pub struct Scratch {
     pub quote: Quote,
     /// ... and the one that is made of it, where IPv6 is on either side.
     pub error: Words,
-    /// Not 0: its addresses may be aliases.
-    pub aliased: u32,
-    /// The alias that was made for it; 0: none.
-    pub fresh: u32,
     /// What the datagram at hand says as a DNS message, ...
     pub message: Message,
     /// ... and the bytes of its payload.

@@ -13,10 +13,11 @@ mod six;
 mod skb;
 mod sum;
 
-use core::{arch::asm, ffi::c_void};
+use core::{arch::asm, ffi::c_void, hint::cold_path};
 
 use aya_ebpf::helpers::generated::bpf_loop;
 use mirror_common::{
+    abi::Tuple,
     checksum,
     flow::{Emit, Segment, emit, tcp},
     options,
@@ -73,18 +74,19 @@ pub trait Packet: Copy {
     fn headers(self, to: &mut Header) -> bool {
         let (data, end) = self.linear();
         if data + HEADERS as usize > end {
+            cold_path();
             // SAFETY: it has room for as many.
             return unsafe { self.load_raw(0, to.bytes(), HEADERS) };
         }
         // SAFETY: within the packet; it has room for as many.
-        unsafe { Header::copy(data as *const u16, to.bytes().cast()) };
+        unsafe { to.read(data as *const u8) };
         true
     }
     /// Cuts or stretches it to `len` bytes.
     fn resize(self, len: u32) -> bool;
-    /// Writes the headers back: all up to the TCP checksum; the checksum, changed by two differences, of which `pseudo` is
-    /// the pseudo-header's; and `rest` bytes behind it (0, 2, 6, 10 or 14).
-    fn write(self, header: &mut Header, plain: u16, pseudo: u16, rest: u32) -> bool;
+    /// Writes the headers back, the TCP checksum changed by what happened to what it sums, and so many bytes of options (0, 4,
+    /// 8 or 12).
+    fn write(self, header: &mut Header, difference: Difference, options: u32) -> bool;
     /// Overwrites `len` bytes from `offset` on, and changes the TCP checksum by their difference.
     ///
     /// # Safety
@@ -106,6 +108,17 @@ pub trait Packet: Copy {
     }
 }
 
+/// What is added to what a TCP checksum sums.
+#[derive(Clone, Copy)]
+pub struct Difference {
+    /// Folded, of header and payload.
+    pub plain: u16,
+    /// Folded, of the pseudo-header.
+    pub pseudo: u16,
+    /// The checksum may have been left to a device: then the field has no more than the pseudo-header's sum.
+    pub may_be_left: bool,
+}
+
 /// Hides a bound from LLVM, which would otherwise drop the check that the verifier needs to see.
 #[inline(always)]
 pub fn opaque(mut n: u32) -> u32 {
@@ -125,7 +138,7 @@ fn reload<P: Packet>(packet: P, scratch: &mut Scratch) -> bool {
 /// Reads the headers, and a SYN's options, into `scratch.{header,tuple,seg,tcp_len,options}`. An error is the verdict; with one
 /// of TCP's own, the tuple's addresses are known.
 #[inline(always)]
-pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result<(), Verdict> {
+pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch) -> Result<(), Verdict> {
     if !packet.is_ipv4() {
         return Err(Verdict::NotIpv4);
     }
@@ -136,6 +149,7 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     scratch.tuple.saddr = header.saddr;
     scratch.tuple.daddr = header.daddr;
     if crate::six::forged(packet, scratch) {
+        cold_path();
         return Err(Verdict::NoService);
     }
     let header = &scratch.header;
@@ -143,29 +157,29 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
         return Err(Verdict::NotTcp);
     }
     if header.version != Header::PLAIN_IPV4 {
+        cold_path();
         return Err(Verdict::IpOptions);
     }
     // Only a first fragment has ports, and none is whole.
     if header.is_fragment() {
+        cold_path();
         return Err(Verdict::Fragment);
     }
     let total = u32::from(u16::from_be(header.total));
     let tcp_len = header.tcp_len();
     if tcp_len < 20 || total < 20 + tcp_len || total + ETH > packet.length() {
+        cold_path();
         return Err(Verdict::Malformed);
     }
     scratch.tuple.sport = header.sport;
     scratch.tuple.dport = header.dport;
     scratch.tcp_len = tcp_len;
-    let ms = (now_ns / 1_000_000) as u32;
     let seg = &mut scratch.seg;
     seg.seq = u32::from_be(header.seq);
     seg.ack = u32::from_be(header.ack);
     seg.flags = header.flags;
     seg.window = u16::from_be(header.window);
     seg.payload = total - 20 - tcp_len;
-    seg.now_ms = if ms == 0 { 1 } else { ms };
-    seg.now_us = (now_ns / 1_000) as u32;
     seg.mss = 0;
     seg.scale = Segment::NO_SCALE;
     seg.permits_sack = 0;
@@ -176,6 +190,7 @@ pub fn parse<P: Packet>(packet: P, scratch: &mut Scratch, now_ns: u64) -> Result
     if !P::HANDSHAKES || !seg.is(tcp::SYN) || tcp_len == 20 {
         return Ok(());
     }
+    cold_path();
     if !options(packet, scratch)? {
         return Err(Verdict::SynWithoutOptions);
     }
@@ -263,69 +278,86 @@ fn syn_options(e: &Emit) -> [u32; 3] {
 
 /// Rewrites the packet at hand into what `scratch.emit` asks for, towards `scratch.out` and `macs`.
 ///
-/// Whether an skb's checksum is complete or was left to the device can't be seen; [`Packet::write`] knows: of the two
-/// differences it takes the second alone where only the pseudo-header's sum is in the field.
+/// Whether an skb's checksum is complete or was left to the device can't be seen. But where it was left, the field has the sum of
+/// the pseudo-header, with the length or without; the few complete ones that come to the same are told apart by
+/// [`Packet::write`], which then takes the second difference alone.
 #[inline(always)]
 pub fn rewrite<P: Packet>(packet: P, scratch: &mut Scratch, macs: Macs) -> bool {
-    if scratch.loaded == 0 && !(packet.is_ipv4() && reload(packet, scratch)) {
-        return false;
+    if scratch.loaded == 0 {
+        cold_path();
+        if !packet.is_ipv4() || !reload(packet, scratch) {
+            return false;
+        }
     }
     scratch.loaded = 0;
     let e = scratch.emit;
     let cut = P::HANDSHAKES && e.kind == emit::CUT;
     let made = !cut && e.kind != emit::FORWARD;
-    let option_len: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
+    let options: u32 = if !P::HANDSHAKES || e.kind != emit::SYN {
         0
     } else {
         4 + if e.permits_sack != 0 { 4 } else { 0 } + if e.scale == Segment::NO_SCALE { 0 } else { 4 }
     };
-    let kept = if cut { behind_headers(&scratch.header, u32::from(e.mss)) } else { option_len };
+    let kept = if cut { behind_headers(&scratch.header, u32::from(e.mss)) } else { options };
     if (made || cut) && !packet.resize(HEADERS + kept) {
         return false;
     }
     let out = scratch.out;
+    if !made && !cut {
+        let difference = forwarded(&mut scratch.header, &e, &out, macs);
+        return packet.write(&mut scratch.header, difference, options);
+    }
     let cut_sum = if cut { scratch.cut_sum } else { 0 };
     let header = &mut scratch.header;
     let old_len = u16::from_be(header.total).wrapping_sub(20);
     let old_pseudo = header.pseudo_sum(old_len);
-    let old_tcp = if made || cut {
-        // Header and payload together, out of the field.
-        u64::from(!header.sum) + u64::from(!checksum::fold(old_pseudo))
-    } else {
-        header.tcp_sum()
-    };
-    let mut ip = checksum::diff32(header.saddr, out.saddr) + checksum::diff32(header.daddr, out.daddr);
-    header.macs = macs;
-    header.saddr = out.saddr;
-    header.daddr = out.daddr;
-    header.sport = out.sport;
-    header.dport = out.dport;
-    header.seq = e.seq.to_be();
-    header.ack = e.ack.to_be();
-    header.window = e.window.to_be();
-    let mut new_len = old_len;
-    if e.flags != 0 {
-        header.flags = e.flags;
-    }
-    if made || cut {
-        new_len = 20 + kept as u16;
-        let total = (20 + new_len).to_be();
-        ip += checksum::diff16(header.total, total);
-        header.total = total;
-    }
+    // Header and payload together, out of the field.
+    let old_tcp = u64::from(!header.sum) + u64::from(!checksum::fold(old_pseudo));
+    let Difference { may_be_left, .. } = forwarded(header, &e, &out, macs);
+    let new_len = 20 + kept as u16;
+    let total = (20 + new_len).to_be();
+    header.ip_sum = checksum::update(header.ip_sum, checksum::diff16(header.total, total));
+    header.total = total;
     let mut options_sum = 0;
     if made {
-        header.offset = ((20 + option_len as u8) / 4) << 4;
+        header.offset = ((20 + options as u8) / 4) << 4;
         header.urgent = 0;
         header.options = [0; 3];
-        if option_len > 0 {
+        if options > 0 {
             header.options = syn_options(&e);
             options_sum = header.options_sum();
         }
     }
-    header.ip_sum = checksum::update(header.ip_sum, ip);
     let plain = header.tcp_sum() + options_sum + u64::from(cut_sum) + u64::from(!checksum::fold(old_tcp));
     let pseudo = header.pseudo_sum(new_len) + u64::from(!checksum::fold(old_pseudo));
-    let rest = if made { 2 + option_len } else { 0 };
-    packet.write(&mut scratch.header, checksum::fold(plain), checksum::fold(pseudo), rest)
+    let (plain, pseudo) = (checksum::fold(plain), checksum::fold(pseudo));
+    packet.write(&mut scratch.header, Difference { plain, pseudo, may_be_left }, options)
+}
+
+/// Makes of the headers at hand those of the same packet towards `out` and `macs`, with the numbers of `e`.
+#[inline(always)]
+fn forwarded(header: &mut Header, e: &Emit, out: &Tuple, macs: Macs) -> Difference {
+    let may_be_left = header.may_be_left();
+    let pseudo = checksum::diff32(header.saddr, out.saddr) + checksum::diff32(header.daddr, out.daddr);
+    header.ip_sum = checksum::update(header.ip_sum, pseudo);
+    header.macs = macs;
+    header.saddr = out.saddr;
+    header.daddr = out.daddr;
+    let (seq, ack, window) = (e.seq.to_be(), e.ack.to_be(), e.window.to_be());
+    let mut plain = checksum::diff16(header.sport, out.sport)
+        + checksum::diff16(header.dport, out.dport)
+        + checksum::diff32(header.seq, seq)
+        + checksum::diff32(header.ack, ack)
+        + checksum::diff16(header.window, window);
+    header.sport = out.sport;
+    header.dport = out.dport;
+    header.seq = seq;
+    header.ack = ack;
+    header.window = window;
+    if e.flags != 0 {
+        let [was, becomes] = [header.flags, e.flags].map(|flags| u16::from_ne_bytes([0, flags]));
+        plain += checksum::diff16(was, becomes);
+        header.flags = e.flags;
+    }
+    Difference { plain: checksum::fold(plain), pseudo: checksum::fold(pseudo), may_be_left }
 }

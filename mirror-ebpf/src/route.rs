@@ -4,7 +4,7 @@
 //! said, by all that it was asked for, for [`FRESH_NS`]: a new route or neighbour is known as soon as other CPUs would know it
 //! by a system call, and long before TCP sends again. That there is none is never kept.
 
-use core::mem::MaybeUninit;
+use core::{hint::cold_path, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::generated::bpf_fib_lookup as fib_lookup};
 
@@ -18,8 +18,8 @@ use crate::{
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// How long an answer is used, in nanoseconds.
-const FRESH_NS: u64 = 4_000_000;
+/// How long an answer is used, in nanoseconds; by a clock that may stand still for a tick ([`crate::time`]).
+const FRESH_NS: i64 = 4_000_000;
 
 /// Answers that a CPU keeps. A power of two.
 pub const KEPT: u32 = 256;
@@ -65,9 +65,12 @@ pub fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     // SAFETY: per-CPU, bottom halves are off.
     let kept = unsafe { &mut *kept };
     let same = kept.saddr == saddr && kept.daddr == daddr && kept.came_by == came_by;
-    if same && scratch.now_ns.wrapping_sub(kept.at_ns) < FRESH_NS && packet.fits(kept.fits) {
+    // The clock may have been read less exactly than then.
+    let fresh = (scratch.now_ns.wrapping_sub(kept.at_ns) as i64) < FRESH_NS;
+    if same && fresh && packet.fits(kept.fits) {
         return Route { found: FOUND, device: kept.device, macs: kept.macs };
     }
+    cold_path();
     let route = ask(packet, scratch);
     if route.found == FOUND {
         let Route { device, macs, .. } = route;

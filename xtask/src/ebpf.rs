@@ -43,8 +43,8 @@ impl BuildArgs {
     }
 }
 
-/// Builds target/bpf/mirror.o and returns its path; beside it lies bare.o, the benches' yardstick. A file is touched only
-/// if its content has changed, so that what embeds it isn't built again for nothing.
+/// Builds target/bpf/mirror.o and returns its path; beside it lie bare.o and floor.o, the benches' yardsticks. A file is
+/// touched only if its content has changed, so that what embeds it isn't built again for nothing.
 ///
 /// # Errors
 /// When there is no toolchain, or the compiler or linker fails.
@@ -55,7 +55,9 @@ pub(crate) fn build(args: &BuildArgs) -> Result<PathBuf> {
     let built = build_dir().join(TARGET).join("release");
     let object = bpf_dir().join("mirror.o");
     install(&built.join("mirror"), &object)?;
-    install(&built.join("bare"), &bpf_dir().join("bare.o"))?;
+    for yardstick in ["bare", "floor"] {
+        install(&built.join(yardstick), &bpf_dir().join(format!("{yardstick}.o")))?;
+    }
     let size = fs::metadata(&object)?.len();
     eprintln!(
         "{}: {} KiB in {:.1} s, by {}",

@@ -1,5 +1,7 @@
 //! On a client's segment: turned back, held, routed, sent on.
 
+use core::hint::cold_path;
+
 use super::broken_off::{break_off, went_on};
 use super::close::{client_reset, finish_write};
 use super::handshake::{SYN_AGAIN_MS, syn};
@@ -28,6 +30,7 @@ pub fn on_client<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_
     step.sack.open(&seg.sack);
     let verdict = taken(flow, seg, terms, step);
     if flow.has(Flow::GIVEN_UP) {
+        cold_path();
         step.events = went_on(flow, terms, step);
     }
     // By itself, and last: the verifier follows it from every state that it is come to in.
@@ -46,6 +49,7 @@ fn taken<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, st
 #[inline(always)]
 fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, step: &mut Step) {
     if flow.state == flow_state::ENDED {
+        cold_path();
         flow.set(Flow::TOLD_ONCE, false);
         if !seg.is(tcp::RST) {
             reset_client(seg, step);
@@ -54,6 +58,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         return;
     }
     if seg.is(tcp::RST) {
+        cold_path();
         client_reset(flow, seg, terms, step);
         return;
     }
@@ -62,12 +67,14 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
         && flow.state == flow_state::OPEN
         && !seq::lt(flow.shown_edge.wrapping_add(EDGE_SLACK), end);
     if !sane {
+        cold_path();
         step.end(Verdict::OutOfWindow);
         return;
     }
     flow.last_ms = seg.now_ms;
     let acked_long_ago = seq::lt(seg.ack, flow.client_acked.wrapping_sub(OLD_ACK));
     if seq::lt(flow.view_next, seg.ack) || acked_long_ago || seg.is(tcp::SYN) {
+        cold_path();
         // An acknowledgement of what was never sent, or older than any that could still be on its way, or a SYN: RFC 5961, 4
         // and 5. The leg's server couldn't tell: what goes there carries the acknowledgement that is known.
         ack_client(flow, step);
@@ -84,6 +91,7 @@ fn by_kind<S: Switch>(flow: &mut Flow, seg: &Segment, terms: &mut Terms<'_, S>, 
     flow.client_window = seg.window;
     let fin = seg.is(tcp::FIN);
     if seg.payload <= 1 && !fin && seg.seq == flow.shown.wrapping_sub(1) {
+        cold_path();
         probe(flow, seg, step);
     } else if end == seg.seq {
         pure_ack(flow, seg, step);
@@ -249,6 +257,7 @@ fn pure_ack(flow: &mut Flow, seg: &Segment, step: &mut Step) {
         let stale =
             leg.state == leg_state::DIALLING && seq::since(seg.now_ms, leg.dialled_ms) >= SYN_AGAIN_MS;
         if stale && step.to_leg[other as usize].kind == emit::NONE {
+            cold_path();
             flow.leg_mut(other).dialled_ms = seg.now_ms;
             step.to_leg[other as usize] = syn(flow, other);
         }

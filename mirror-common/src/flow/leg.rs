@@ -1,5 +1,7 @@
 //! On a server's segment: shown, absorbed, or turned into what the client may know.
 
+use core::hint::cold_path;
+
 use super::answers::{Read, read};
 use super::broken_off::{break_off, forsake, incomplete, owes_last_alone};
 use super::client::{ack_client, least_edge, raise_edge, raise_shown, shown_window};
@@ -47,6 +49,7 @@ fn by_state<S: Switch>(
         leg_state::DIALLING => on_dialling(flow, side, seg, terms, step),
         leg_state::OPEN => on_open(flow, side, seg, terms, step),
         _ => {
+            cold_path();
             if !seg.is(tcp::RST) {
                 reset_leg(flow, side, seg, step);
             }
@@ -62,10 +65,12 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
     let far = seg.seq.wrapping_sub(flow.leg(side).rcv_nxt.wrapping_sub(NEAR));
     let reach = flow.leg(side).sent_max.wrapping_sub(flow.leg(side).rcv_nxt).wrapping_add(2 * NEAR);
     if far > reach {
+        cold_path();
         step.end(Verdict::OutOfWindow);
         return;
     }
     if seg.is(tcp::RST) {
+        cold_path();
         // What we expect lies between what was acknowledged and a window beyond what was seen (RFC 5961, 3).
         let believed = cfg!(feature = "plant-rst-anywhere");
         if !believed
@@ -87,6 +92,7 @@ fn on_open<S: Switch>(flow: &mut Flow, side: Side, seg: &Segment, terms: &mut Te
         return;
     }
     if seg.is(tcp::SYN) {
+        cold_path();
         syn_ack_again(flow, side, seg, step);
         return;
     }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use mirror_common::checksum;
 
-use super::{HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
+use super::{Difference, HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM};
 
 /// A frame.
 #[derive(Clone, Copy)]
@@ -123,15 +123,16 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut Header, plain: u16, pseudo: u16, _rest: u32) -> bool {
-        header.sum = checksum::update(header.sum, u64::from(plain) + u64::from(pseudo));
+    fn write(self, header: &mut Header, difference: Difference, _options: u32) -> bool {
+        let both = u64::from(difference.plain) + u64::from(difference.pseudo);
+        header.sum = checksum::update(header.sum, both);
         let (data, end) = (self.data(), self.end());
         if data + HEADERS as usize > end {
             // SAFETY: the headers were loaded from there; `header` has as many bytes.
             return unsafe { bpf_xdp_store_bytes(self.0, 0, header.bytes().cast(), HEADERS) == 0 };
         }
-        // SAFETY: within the frame; `header` has as many bytes.
-        unsafe { Header::copy(header.bytes().cast(), data as *mut u16) };
+        // SAFETY: within the frame, whose headers were read.
+        unsafe { header.write(data as *mut u8) };
         true
     }
 

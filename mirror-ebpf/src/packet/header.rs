@@ -1,5 +1,7 @@
 //! The headers of a packet as they lie in it, each field where a word may be.
 
+use core::arch::asm;
+
 use mirror_common::checksum;
 
 /// Hardware addresses of a packet that leaves: its receiver's and ours, as they lie in memory.
@@ -68,6 +70,33 @@ const _: () = assert!(core::mem::offset_of!(Header, options) == 2 + super::HEADE
 const _: () =
     assert!(core::mem::offset_of!(Header, sport) + size_of::<Icmp>() == 2 + super::HEADERS as usize);
 
+/// Copies a word of so many bits that lies at an offset of both. It may be read and written there. A packet begins at an even
+/// address, and no more is known of it: the compiler would go byte by byte, where any machine that we run on goes by words.
+macro_rules! copy {
+    ($name:ident, $type:literal) => {
+        #[inline(always)]
+        unsafe fn $name<const AT: usize>(from: *const u8, to: *mut u8) {
+            let mut _word: u64;
+            // SAFETY: the caller's promise.
+            unsafe {
+                asm!(
+                    concat!("{word} = *(", $type, " *)({from} + {at})"),
+                    concat!("*(", $type, " *)({to} + {at}) = {word}"),
+                    word = out(reg) _word,
+                    from = in(reg) from,
+                    to = in(reg) to,
+                    at = const AT,
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+    };
+}
+
+copy!(copy64, "u64");
+copy!(copy32, "u32");
+copy!(copy16, "u16");
+
 impl Header {
     /// [`Header::version`] of IPv4 without options.
     pub const PLAIN_IPV4: u8 = 0x45;
@@ -80,15 +109,51 @@ impl Header {
         unsafe { (&raw mut *self).cast::<u8>().add(first) }
     }
 
-    /// Copies the bytes of three headers, by pairs: a packet begins at an even address, and no more is known of it.
+    /// Reads three headers. No load reaches over the edge of a field that is looked at by itself: that would have to wait for the
+    /// store.
     ///
     /// # Safety
-    /// So many may be read from `from` and written to `to`.
+    /// So many bytes may be read.
     #[inline(always)]
-    pub unsafe fn copy(from: *const u16, to: *mut u16) {
-        for pair in 0..super::HEADERS as usize / 2 {
-            // SAFETY: the caller's promise.
-            unsafe { to.add(pair).write_volatile(from.add(pair).read_volatile()) };
+    pub unsafe fn read(&mut self, from: *const u8) {
+        let to = self.bytes();
+        // SAFETY: the caller's promise; both have as many bytes.
+        unsafe {
+            copy64::<0>(from, to);
+            copy32::<8>(from, to);
+            copy16::<12>(from, to);
+            copy64::<14>(from, to);
+            copy32::<22>(from, to);
+            copy64::<26>(from, to);
+            copy32::<34>(from, to);
+            copy64::<38>(from, to);
+            copy64::<46>(from, to);
+        }
+    }
+
+    /// Writes of three headers what [`super::rewrite`] changes.
+    ///
+    /// # Safety
+    /// So many bytes may be written, and lie there already.
+    #[inline(always)]
+    pub unsafe fn write(&mut self, to: *mut u8) {
+        let from = self.bytes().cast_const();
+        // SAFETY: as above.
+        unsafe {
+            copy64::<0>(from, to);
+            copy32::<8>(from, to);
+            copy16::<16>(from, to);
+            copy16::<24>(from, to);
+            copy32::<26>(from, to);
+            copy32::<30>(from, to);
+            copy16::<34>(from, to);
+            copy16::<36>(from, to);
+            copy32::<38>(from, to);
+            copy32::<42>(from, to);
+            copy16::<46>(from, to);
+            copy16::<48>(from, to);
+            copy16::<50>(from, to);
+            copy16::<52>(from, to);
         }
     }
 
@@ -142,6 +207,16 @@ impl Header {
             + checksum::word(self.daddr)
             + u64::from(tcp_bytes.to_be())
             + u64::from(6_u16.to_be())
+    }
+
+    /// Whether TCP's checksum may have been left to a device. Then the field has the pseudo-header's sum, or the same without the
+    /// length.
+    #[inline(always)]
+    pub fn may_be_left(&self) -> bool {
+        let length = u16::from_be(self.total).wrapping_sub(20);
+        let field = checksum::digest(self.sum);
+        field == checksum::digest(checksum::fold(self.pseudo_sum(length)))
+            || field == checksum::digest(checksum::fold(self.pseudo_sum(0)))
     }
 
     /// The same bytes behind the ports of a datagram.

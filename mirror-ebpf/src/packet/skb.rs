@@ -5,11 +5,15 @@ use core::ffi::c_void;
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
-    helpers::generated::{bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes},
+    helpers::generated::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
     programs::TcContext,
 };
 
-use super::{Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6};
+use mirror_common::checksum;
+
+use super::{Difference, HEADERS, Header, PROTOCOL_IPV4, Packet, TCP_CHECKSUM, opaque, six::PROTOCOL_IPV6};
 
 /// An skb.
 #[derive(Clone, Copy)]
@@ -77,6 +81,45 @@ impl Skb {
         let follow = u64::from(BPF_F_RECOMPUTE_CSUM);
         // SAFETY: the caller's promise.
         unsafe { bpf_skb_store_bytes(self.0, offset, from.cast(), len, follow) == 0 }
+    }
+
+    /// A sum that a device has made of the whole packet follows its TCP checksum, where that changes with the pseudo-header,
+    /// which isn't in the packet. (What changes within the packet comes to nothing, together with a checksum.)
+    #[inline(always)]
+    fn follow(self, pseudo: u16) {
+        // SAFETY: a helper without preconditions. It does nothing where there is no such sum.
+        unsafe { bpf_csum_update(self.0, !u32::from(pseudo)) };
+    }
+
+    /// Corrects `header.sum` where it may have been left to a device. A difference in the header tells: the kernel changes a
+    /// complete checksum by it, and only that.
+    #[inline(always)]
+    fn correct(self, header: &mut Header, difference: Difference) -> bool {
+        let Difference { plain, pseudo, .. } = difference;
+        let none = checksum::digest(plain) == 0;
+        let (by, flags) = if none { (pseudo, u64::from(BPF_F_PSEUDO_HDR)) } else { (plain, 0) };
+        // SAFETY: a helper that looks at the offset by itself.
+        if unsafe { bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(by), flags) } != 0 {
+            return false;
+        }
+        let was = header.sum;
+        let (data, end) = self.linear();
+        // It reaches beyond the field now: the helper saw to that.
+        if data + TCP_CHECKSUM as usize + 2 > end {
+            return false;
+        }
+        // SAFETY: within the packet.
+        header.sum = unsafe { ((data + TCP_CHECKSUM as usize) as *const u16).read() };
+        if none {
+            return true;
+        }
+        if header.sum == was {
+            header.sum = checksum::fold(u64::from(was) + u64::from(pseudo));
+        } else {
+            header.sum = checksum::update(header.sum, u64::from(pseudo));
+            self.follow(pseudo);
+        }
+        true
     }
 
     /// Overwrites `len` bytes (1 to `MAX`) from `offset` on; the checksum stays. False where the packet is shorter.
@@ -148,24 +191,25 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn write(self, header: &mut Header, plain: u16, pseudo: u16, rest: u32) -> bool {
-        let bytes = header.bytes();
-        let pseudo_flag = u64::from(BPF_F_PSEUDO_HDR);
-        // SAFETY: offsets and lengths lie within the packet, whose headers were loaded; `header` has more bytes.
+    fn write(self, header: &mut Header, difference: Difference, options: u32) -> bool {
+        if difference.may_be_left || self.is_super_packet() {
+            if !self.correct(header, difference) {
+                return false;
+            }
+        } else {
+            let both = u64::from(difference.plain) + u64::from(difference.pseudo);
+            header.sum = checksum::update(header.sum, both);
+            self.follow(difference.pseudo);
+        }
+        // SAFETY: `header` has as many bytes; the packet was made as long.
         unsafe {
-            let mut failed = bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(plain), 0);
-            failed |= bpf_l4_csum_replace(self.0, TCP_CHECKSUM, 0, u64::from(pseudo), pseudo_flag);
-            failed |= bpf_skb_store_bytes(self.0, 0, bytes.cast(), TCP_CHECKSUM, 0);
-            let from = bytes.add(TCP_CHECKSUM as usize + 2).cast();
-            let at = TCP_CHECKSUM + 2;
-            failed |= match rest {
-                0 => 0,
-                2 => bpf_skb_store_bytes(self.0, at, from, 2, 0),
-                6 => bpf_skb_store_bytes(self.0, at, from, 6, 0),
-                10 => bpf_skb_store_bytes(self.0, at, from, 10, 0),
-                _ => bpf_skb_store_bytes(self.0, at, from, 14, 0),
-            };
-            failed == 0
+            let from = header.bytes();
+            match options {
+                0 => self.store(0, from, HEADERS),
+                4 => self.store(0, from, HEADERS + 4),
+                8 => self.store(0, from, HEADERS + 8),
+                _ => self.store(0, from, HEADERS + 12),
+            }
         }
     }
 

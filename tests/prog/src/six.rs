@@ -71,7 +71,7 @@ impl Stage {
         }
         for host in Host::ENDS {
             let (device, mac) = (host.gateway_device(), host.mac(false));
-            ip(&format!("addr add {}/64 dev {device} nodad", on_link(host, 1)))?;
+            ip(&format!("addr replace {}/64 dev {device} nodad", on_link(host, 1)))?;
             ip(&format!("neigh replace {} lladdr {mac} dev {device} nud permanent", silent6(host)))?;
         }
         for free in 0..CLIENTS6 {

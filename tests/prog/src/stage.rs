@@ -7,6 +7,7 @@
 
 mod access;
 mod pools;
+mod run;
 mod sweep;
 
 use std::{net::Ipv4Addr, process::Command};
@@ -15,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     maps::{DevMapHash, HashMap, MapData, PerCpuArray},
-    programs::{SchedClassifier, TcAttachType, TestRun as _, TestRunOptions, Xdp, XdpMode},
+    programs::{SchedClassifier, TcAttachType, Xdp, XdpMode},
 };
 use lab::net::{Host, Lab, LabBuilder, Neighbours, SERVICE_PORT, VIP};
 use mirror_common::{
@@ -25,7 +26,7 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-use crate::live::{self, passing};
+use crate::live::passing;
 
 /// Where a packet is put in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +122,7 @@ pub(crate) fn in_lab<T: Send>(
         lab.host(Host::Gateway).check(&mut command)?;
     }
     lab.host(Host::Gateway).run(|| {
-        let mut stage = Stage::load(hook)?;
+        let mut stage = Stage::load(hook, &object("mirror.o")?, true)?;
         work(&mut stage)
     })?
 }
@@ -149,7 +150,15 @@ pub fn index(device: &str) -> Result<u32> {
 }
 
 impl Stage {
-    fn load(hook: Hook) -> Result<Self> {
+    /// The same programs of another object, with maps of their own and behind none of its devices: for runs beside this stage's.
+    ///
+    /// # Errors
+    /// If they can't be loaded.
+    pub fn beside(&self, object: &[u8]) -> Result<Self> {
+        Self::load(self.hook, object, false)
+    }
+
+    fn load(hook: Hook, object: &[u8], attached: bool) -> Result<Self> {
         let mut bpf = aya::EbpfLoader::new()
             .map_max_entries(maps::FLOWS, FLOWS)
             .map_max_entries(maps::SLOTS, FLOWS)
@@ -158,7 +167,7 @@ impl Stage {
             .map_max_entries(maps::CLIENT_ALIASES, CLIENTS6)
             .map_max_entries(maps::FREE_CLIENTS, CLIENTS6)
             .map_max_entries(maps::AWAITED, AWAITED)
-            .load(&object("mirror.o")?)?;
+            .load(object)?;
         let hosts = [Host::Primary, Host::Shadow, Host::Client];
         let mut devices = [0; 3];
         for (to, host) in devices.iter_mut().zip(hosts) {
@@ -169,7 +178,7 @@ impl Stage {
             program.load().with_context(|| format!("load {name}"))?;
         }
         let tc: &mut SchedClassifier = bpf.program_mut("mirror_tc").context("mirror_tc")?.try_into()?;
-        for host in hosts {
+        for host in hosts.iter().filter(|_| attached) {
             tc.attach(host.gateway_device(), TcAttachType::Ingress)?;
         }
         if hook == Hook::Xdp {
@@ -180,8 +189,12 @@ impl Stage {
             }
             let xdp: &mut Xdp = bpf.program_mut("mirror_xdp").context("mirror_xdp")?.try_into()?;
             xdp.load().context("load mirror_xdp")?;
-            for host in hosts {
+            for host in hosts.iter().filter(|_| attached) {
                 xdp.attach(host.gateway_device(), XdpMode::Driver)?;
+            }
+            if !attached {
+                // What is attached somewhere the kernel calls directly (Linux, kernel/bpf/dispatcher.c), runs included.
+                xdp.attach("lo", XdpMode::Skb)?;
             }
         }
         let counted = vec![0; Verdict::ALL.len()];
@@ -404,66 +417,6 @@ impl Stage {
             }
         };
         Ok(Seen { verdicts: self.counts()?, action, frame })
-    }
-
-    /// Runs a TC program `repeat` times. Returns what it did last, the packet, and the nanoseconds of one run.
-    ///
-    /// # Errors
-    /// If the kernel refuses to run the program.
-    pub fn run_tc(&self, name: &str, device: u32, frame: &[u8], repeat: u32) -> Result<(u32, Vec<u8>, u64)> {
-        // `struct __sk_buff` up to `ifindex`.
-        let mut context = [0_u8; 44];
-        context[40..].copy_from_slice(&device.to_ne_bytes());
-        let program: &SchedClassifier = self.bpf.program(name).context("no such program")?.try_into()?;
-        let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&context),
-            repeat,
-            ..TestRunOptions::default()
-        };
-        let result = program.test_run(options).with_context(|| format!("run {name}"))?;
-        out.truncate(result.data_size_out as usize);
-        Ok((result.return_value, out, result.duration.as_nanos() as u64))
-    }
-
-    /// Lets a frame that has metadata (its first `meta` bytes) come in at a device whose XDP program touches neither.
-    ///
-    /// # Errors
-    /// If the kernel refuses to run the program.
-    pub fn pass_live(&mut self, device: u32, frame: &[u8], meta: u32) -> Result<Vec<Verdict>> {
-        self.counts()?;
-        let program = self.passing.program("bare_xdp").context("no bare_xdp")?.try_into()?;
-        live::run(program, live::context(device, frame, meta), frame, 1)?;
-        self.counts()
-    }
-
-    /// Runs the XDP program `repeat` times with a frame that really goes where the program says; the first `meta` bytes
-    /// are its metadata.
-    ///
-    /// # Errors
-    /// If the kernel refuses to run the program.
-    pub fn run_live(&self, device: u32, frame: &[u8], meta: u32, repeat: u32) -> Result<()> {
-        let program = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
-        live::run(program, live::context(device, frame, meta), frame, repeat)
-    }
-
-    /// Runs the XDP program `repeat` times without letting anything go. Returns action and nanoseconds of one run.
-    ///
-    /// # Errors
-    /// If the kernel refuses to run the program.
-    pub fn run_xdp(&self, device: u32, frame: &[u8], repeat: u32) -> Result<(u32, u64)> {
-        let program: &Xdp = self.bpf.program("mirror_xdp").context("no mirror_xdp")?.try_into()?;
-        let context = live::context(device, frame, 0);
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            ctx_in: Some(&context),
-            repeat,
-            ..TestRunOptions::default()
-        };
-        let result = program.test_run(options).context("run mirror_xdp")?;
-        Ok((result.return_value, result.duration.as_nanos() as u64))
     }
 
     /// The device towards a side's server (0, 1) or the client (2).
