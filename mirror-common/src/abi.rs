@@ -14,7 +14,7 @@ use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 11;
+pub const ABI_VERSION: u32 = 12;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -329,7 +329,7 @@ pub enum EventKind {
     CaughtUp = 7,
 }
 
-/// A compared turn that is told: 72 bytes of [`maps::TURNS`].
+/// A compared turn that is told: 88 bytes of [`maps::TURNS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -349,6 +349,8 @@ pub struct Turn {
     pub pad: u16,
     /// What was compared.
     pub compared: Compared,
+    /// The client's address, where that is [`six::BESIDE`]; else zeros.
+    pub six: six::Address,
 }
 
 /// How a prefix reads: 64 bytes of [`maps::PREFIXES`].
@@ -425,7 +427,7 @@ const _: () = {
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
-    assert!(size_of::<Turn>() == 72);
+    assert!(size_of::<Turn>() == 88);
     assert!(size_of::<Prefix>() == 64);
     assert!(size_of::<Recorded>() == 24);
     assert!(size_of::<Carried>() == 32);

@@ -110,6 +110,12 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ => 2,
     };
     address(scratch, service, index);
+    error_as(skb, scratch)
+}
+
+/// The ICMP error at hand, to `scratch.out`.
+#[inline(always)]
+pub fn error_as(skb: Skb, scratch: &mut Scratch) -> i32 {
     let four = !is_alias(scratch.out.daddr) && !skb.is_ipv6();
     send_as(skb, scratch, true, |scratch, macs| match four {
         true => packet::rewrite_error(skb, scratch, macs),

@@ -7,7 +7,8 @@
 use mirror_common::{
     abi::{
         Tuple,
-        six::{Meaning, client, freed, is_alias, meaning},
+        six::{Address, BESIDE, Meaning, client, freed, is_alias, meaning},
+        udp,
     },
     flow::Quote,
     verdict::Verdict,
@@ -23,6 +24,7 @@ const NOEXIST: u64 = 1;
 
 /// Numbers of protocols (RFC 8200, 4.1).
 const TCP: u8 = 6;
+const UDP: u8 = udp::PROTOCOL as u8;
 const FRAGMENT: u8 = 44;
 
 /// Makes an IPv4 packet of an IPv6 one that is ours. An error is the verdict of one that isn't, or that can't be taken.
@@ -36,8 +38,9 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return Err(Verdict::NotIpv4) };
     if header.next != TCP {
         return Err(match header.next {
-            packet::ICMPV6 => Verdict::NotTcp,
+            packet::ICMPV6 | UDP => Verdict::NotTcp,
             FRAGMENT if lookup::is_service(daddr) => Verdict::FragmentDropped,
+            FRAGMENT if of_datagram(&header.saddr, daddr) => Verdict::FragmentDropped,
             _ => Verdict::NotIpv4,
         });
     }
@@ -53,6 +56,30 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     let tuple = Tuple { saddr, daddr, sport, dport };
     scratch.aliased = 1;
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
+}
+
+/// Whether a fragment to an address of ours may be of a datagram.
+#[inline(always)]
+fn of_datagram(from: &Address, daddr: u32) -> bool {
+    // SAFETY: the daemon never changes an entry.
+    let saddr = unsafe { ALIASES.get(from) }.copied().unwrap_or(BESIDE);
+    lookup::is_datagrams_fragment(&Tuple { saddr, daddr, sport: 0, dport: 0 })
+}
+
+/// Reads the headers of an IPv6 datagram to an address of ours into `scratch.{header,header6,tuple}`. Its own address is
+/// [`BESIDE`] unless it is of the policy's. False: it is none.
+#[inline(always)]
+pub fn datagram(skb: Skb, scratch: &mut Scratch) -> bool {
+    if !packet::load_datagram6(skb, scratch) {
+        return false;
+    }
+    let (header, ports) = (&scratch.header6, &scratch.header);
+    // SAFETY: the daemon never changes an entry.
+    let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return false };
+    // SAFETY: as above.
+    let saddr = unsafe { ALIASES.get(&header.saddr) }.copied().unwrap_or(BESIDE);
+    scratch.tuple = Tuple { saddr, daddr, sport: ports.sport, dport: ports.dport };
+    true
 }
 
 /// The alias of the connection whose client sent the packet at hand: its own, or a fresh one.
@@ -86,7 +113,7 @@ fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
 }
 
 /// What an ICMPv6 error to one of our addresses says, and the aliases that an answer to the packet in question would have.
-/// `None`: it is no error about a TCP packet of a flow.
+/// `None`: it is no error about a TCP packet of a flow, or a datagram to a server.
 #[inline(never)]
 pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let quote = packet::quote6(skb, scratch)?;
@@ -95,7 +122,7 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let daddr = *unsafe { ALIASES.get(&answer.daddr) }?;
     // SAFETY: as above.
     let written = unsafe { ALIASES.get(&answer.saddr) };
-    // SAFETY: as above; a client's is one word.
+    // SAFETY: as above; a client's is one word. Of datagrams it finds none, or no exchange.
     let saddr = *written.or_else(|| unsafe { CLIENT_ALIASES.get(answer) })?;
     Some((Tuple { saddr, daddr, sport: answer.sport, dport: answer.dport }, quote))
 }
@@ -140,6 +167,10 @@ pub fn resolve(scratch: &mut Scratch) -> bool {
     let Meaning::Written(index) = meaning(from) else { return false };
     let Some(saddr) = ADDRESSES.get(index) else { return false };
     scratch.header6.saddr = *saddr;
+    if to == BESIDE {
+        scratch.header6.daddr = scratch.exchange_key.six;
+        return true;
+    }
     match meaning(to) {
         Meaning::Written(index) => {
             let Some(daddr) = ADDRESSES.get(index) else { return false };

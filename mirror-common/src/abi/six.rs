@@ -8,6 +8,8 @@
 
 use core::net::Ipv6Addr;
 
+use crate::weight::mix;
+
 /// An IPv6 address as it lies in a packet.
 pub type Address = [u32; 4];
 
@@ -29,6 +31,14 @@ pub fn address(words: Address) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
+/// A word by which hosts are told from each other: of two addresses that differ anywhere it is another one, but by chance.
+#[inline(always)]
+pub const fn who(address: &Address) -> u64 {
+    let high = (address[0] as u64) << 32 | address[1] as u64;
+    let low = (address[2] as u64) << 32 | address[3] as u64;
+    mix(mix(high) ^ low)
+}
+
 /// Addresses that the daemon can give an alias: services', servers', our own.
 pub const MAX_ADDRESSES: u32 = 256;
 
@@ -43,6 +53,10 @@ const INDEX_BITS: u32 = 22;
 const TURN: u32 = 1 << INDEX_BITS;
 
 const _: () = assert!(super::MAX_FLOWS <= 1 << INDEX_BITS);
+
+/// The alias of an IPv6 address that stands beside it in a record of datagrams: a client's that asks. No host has it
+/// (RFC 919, 7), and no alias that is given is it.
+pub const BESIDE: u32 = u32::MAX;
 
 /// Whether an address, in network byte order, is an alias.
 #[inline(always)]
@@ -77,7 +91,7 @@ pub enum Meaning {
     Client(u32),
 }
 
-/// What an alias stands for.
+/// What an alias stands for, but for [`BESIDE`].
 #[inline(always)]
 pub const fn meaning(alias: u32) -> Meaning {
     let bits = u32::from_be(alias);
@@ -133,8 +147,9 @@ mod tests {
         for alias in
             [written(0), written(255), client(0), client(super::super::MAX_FLOWS - 1), client(u32::MAX)]
         {
-            assert!(is_alias(alias), "{}", read(alias));
+            assert!(is_alias(alias) && alias != BESIDE, "{}", read(alias));
         }
+        assert!(is_alias(BESIDE));
         for address in ["239.255.255.255", "10.0.0.240", "224.0.0.1", "127.240.0.1"] {
             let address: Ipv4Addr = address.parse().unwrap();
             assert!(!is_alias(u32::from_ne_bytes(address.octets())), "{address}");

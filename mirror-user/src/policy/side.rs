@@ -214,9 +214,6 @@ impl Endpoint {
         if self.has_several() {
             return Some(("UDP is for one server a side".into(), Some("name one `address`".into())));
         }
-        if self.first().is_ipv6() {
-            return Some(("UDP is for IPv4 alone: clients and servers".into(), None));
-        }
         (self.nat() == Nat::Keep).then(|| {
             (
                 "`nat = \"keep\"` is for TCP alone".into(),

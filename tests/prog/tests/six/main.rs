@@ -146,7 +146,7 @@ fn what_is_not_ours_is_the_kernels_as_it_came(stage: &mut Stage) -> Result<()> {
         .ipv6(silent6(Host::Client).octets(), VIP6.octets(), 64)
         .udp(53, 8080)
         .write(&mut udp, b"?")?;
-    untouched(stage, &udp, Verdict::NotIpv4)?;
+    untouched(stage, &udp, Verdict::NotTcp)?;
     ensure!(stage.free_clients()? == free, "an alias was lost");
     Ok(())
 }
