@@ -159,10 +159,10 @@ pub fn choose(
         let heard = if is_dns(service) { me } else { Side::from_bit(last.heard as u32) };
         return Some(Choice { heard, both });
     }
-    let client = key.who();
+    let client = u64::from(key.who());
     let chooses_by = match word.sticky() {
         true => client,
-        false => client.rotate_left(32) ^ u64::from(key.client.sport) << 16 ^ u64::from(key.id) ^ now_ns,
+        false => (client << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id)) ^ now_ns,
     };
     let heard = if weight::chosen(chooses_by, word.weight()) { Side::Shadow } else { Side::Primary };
     Some(Choice { heard, both })

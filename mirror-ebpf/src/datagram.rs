@@ -27,7 +27,7 @@ use crate::{
     lookup,
     maps::{AWAITED, EXCHANGES, Scratch},
     packet::{self, Skb},
-    six,
+    say, six,
 };
 
 pub use lapse::{forget, lapse};
@@ -63,14 +63,16 @@ pub extern "C" fn mirror_datagram(skb: *mut __sk_buff, scratch: *mut Scratch) ->
     let tuple = scratch.tuple;
     if scratch.header.is_fragment() {
         let ours = lookup::is_datagrams_fragment(&tuple);
-        return if ours { dropped(Verdict::FragmentDropped) } else { NOT_OURS };
+        return if ours { dropped(scratch, Verdict::FragmentDropped) } else { NOT_OURS };
     }
     if let Some(awaited) = AWAITED.get_ptr_mut(&tuple) {
         // From here, not from there: the kernel bounds the stack of all functions that have called each other.
-        return match answer(skb, scratch, awaited) {
-            GOES => send(skb, scratch, 1),
-            action => action,
-        };
+        let action = answer(skb, scratch, awaited);
+        if action == NOT_OURS {
+            return NOT_OURS;
+        }
+        end(scratch);
+        return if action == GOES { send(skb, scratch, 1) } else { action };
     }
     match lookup::datagram_service(tuple.daddr, tuple.dport) {
         Some(service) => question(skb, scratch, service),
@@ -84,9 +86,17 @@ fn forged(scratch: &Scratch) -> bool {
     is_alias(scratch.tuple.saddr) || is_alias(scratch.tuple.daddr)
 }
 
+/// Says and counts what becomes of the datagram at hand: the verdict of `scratch.step`.
 #[inline(always)]
-fn dropped(verdict: Verdict) -> i32 {
-    count::verdict(verdict);
+fn end(scratch: &mut Scratch) {
+    say::datagram(scratch);
+    count::number(scratch.step.verdict.into());
+}
+
+#[inline(always)]
+fn dropped(scratch: &mut Scratch, verdict: Verdict) -> i32 {
+    scratch.step.verdict = verdict as u8;
+    end(scratch);
     TC_ACT_SHOT
 }
 
@@ -95,7 +105,7 @@ fn dropped(verdict: Verdict) -> i32 {
 #[inline(always)]
 fn question(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     if !packet::message(skb, scratch) {
-        return dropped(Verdict::Malformed);
+        return dropped(scratch, Verdict::Malformed);
     }
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
     let question = datagram::question(service, scratch.message);
@@ -110,6 +120,7 @@ fn question(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
         words.begin_write();
     }
     let choice = ask(scratch, service, question, &mut words);
+    end(scratch);
     let action = send_all(skb, scratch, service, choice);
     if writes {
         words.end_write();
@@ -137,17 +148,17 @@ fn send_all(skb: Skb, scratch: &mut Scratch, service: &Service, choice: u32) -> 
     send(skb, scratch, 1)
 }
 
-/// Makes a question's exchange, and counts its verdict. Whom it goes to, as [`chosen`] says it.
+/// Makes a question's exchange, and its verdict. Whom it goes to, as [`chosen`] says it.
 #[inline(never)]
 fn ask(scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> u32 {
     let choice = chosen(scratch, service, question, words);
     if choice & WAITS != 0 {
-        count::verdict(Verdict::HeldFrozen);
+        scratch.step.verdict = Verdict::HeldFrozen as u8;
         return WAITS;
     }
     let (heard, both) = (choice & 1, choice & BOTH != 0);
     if !claim(scratch, service, heard) {
-        count::verdict(Verdict::DatagramPortsFull);
+        scratch.step.verdict = Verdict::DatagramPortsFull as u8;
         return NOBODY;
     }
     let other = heard ^ 1;
@@ -159,14 +170,14 @@ fn ask(scratch: &mut Scratch, service: &Service, question: Question, words: &mut
         tell_out_of_sync(scratch, service, other);
     }
     if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_err() {
-        count::verdict(Verdict::DatagramPortsFull);
+        scratch.step.verdict = Verdict::DatagramPortsFull as u8;
         return NOBODY;
     }
-    count::verdict(match (both, mirrored) {
+    scratch.step.verdict = match (both, mirrored) {
         (false, _) => Verdict::DatagramForwarded,
         (true, false) => Verdict::DatagramUnmirrored,
         (true, true) => Verdict::DatagramMirrored,
-    });
+    } as u8;
     heard | if mirrored { BOTH } else { 0 }
 }
 
@@ -221,7 +232,8 @@ fn address(scratch: &mut Scratch, service: &Service, side: u32) {
 fn send(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
     // Before its way is looked for: IPv6's header is the longer one.
     if !packet::translate_datagram(skb, scratch, is_alias(scratch.out.daddr)) {
-        return dropped(Verdict::EmitFailed);
+        count::verdict(Verdict::EmitFailed);
+        return TC_ACT_SHOT;
     }
     send_translated(skb, scratch, last)
 }
@@ -256,7 +268,7 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
         }
     }
     let secret = lookup::secret();
-    let client = key.who().rotate_left(32) ^ u64::from(key.client.sport) << 16 ^ u64::from(key.id);
+    let client = u64::from(key.who()) << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id);
     let mut drawn = mix(secret ^ now_ns ^ client.rotate_left(side as u32));
     for _ in 0..TRIES {
         drawn = mix(drawn.wrapping_add(secret | 1));
@@ -276,12 +288,14 @@ fn answer_tuple(end: &Endpoint, port: u16) -> Tuple {
     Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: port.to_be() }
 }
 
-/// A server's datagram to a port that a question has left from. [`GOES`]: it is its client's.
+/// A server's datagram to a port that a question has left from, and its verdict. [`GOES`]: it is its client's.
 #[inline(never)]
 fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
+    scratch.step.verdict = Verdict::Malformed as u8;
     if !packet::message(skb, scratch) {
-        return dropped(Verdict::Malformed);
+        return TC_ACT_SHOT;
     }
+    scratch.step.verdict = Verdict::AnswerStale as u8;
     // SAFETY: as in `claim`.
     let side = unsafe {
         scratch.exchange_key = (*awaited).key;
@@ -290,14 +304,12 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
     let (client, id) = (scratch.exchange_key.client, scratch.exchange_key.id);
     let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
-    let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else {
-        return dropped(Verdict::AnswerStale);
-    };
+    let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else { return TC_ACT_SHOT };
     // SAFETY: a record that another one may have taken the place of: then that one is measured wrongly, or its client asks again.
     let exchange = unsafe { &mut *exchange };
     let port = u16::from_be(scratch.tuple.dport);
     if exchange.ports[side as usize & 1] != port || !answers(service, id, scratch.message) {
-        return dropped(Verdict::AnswerStale);
+        return TC_ACT_SHOT;
     }
     let heard = exchange.heard as u32 == side as u32 && words.word().member(side);
     if exchange.answered(side) == 0 {
@@ -335,9 +347,10 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
         unsafe { (*awaited).last_ns = scratch.now_ns };
     }
     if !heard {
-        return dropped(Verdict::AnswerAbsorbed);
+        scratch.step.verdict = Verdict::AnswerAbsorbed as u8;
+        return TC_ACT_SHOT;
     }
-    count::verdict(Verdict::AnswerShown);
+    scratch.step.verdict = Verdict::AnswerShown as u8;
     scratch.out =
         Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
     GOES
@@ -361,7 +374,8 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     let named = exchange.ports[side as usize & 1] == u16::from_be(scratch.tuple.dport);
     let heard = exchange.heard as u32 == side as u32;
     if !named || !heard || words.word().authority() as u32 != side as u32 {
-        return dropped(Verdict::IcmpAbsorbed);
+        count::verdict(Verdict::IcmpAbsorbed);
+        return TC_ACT_SHOT;
     }
     count::verdict(Verdict::IcmpTranslated);
     scratch.out =

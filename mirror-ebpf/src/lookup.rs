@@ -17,6 +17,7 @@ use crate::{
         BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch,
         TUPLES,
     },
+    six,
 };
 
 const NOEXIST: u64 = 1;
@@ -160,7 +161,7 @@ fn chosen(service: &Service, side: u32, client: &Tuple, last: u32) -> u32 {
     }
     let port = if service.flags & Service::BY_CLIENT == 0 { Some(client.sport) } else { None };
     let tries = backend::tries(last);
-    let key = backend::key(secret(), client.saddr, port);
+    let key = backend::key(secret(), six::mirror_who(client.saddr), port);
     backend::with_backend(0, mirror_choose(service.pools.wrapping_add(side & 1), key, tries), tries)
 }
 

@@ -28,7 +28,7 @@ pub use datagram::{
     translate as translate_datagram,
 };
 pub use error::{quote, rewrite_error};
-pub use error6::{ICMPV6, Words, make_error, quote6};
+pub use error6::{Words, make_error, quote6};
 pub use frame::Frame;
 pub use header::{Header, Macs};
 pub use header6::Header6;

@@ -6,26 +6,29 @@
 
 use mirror_common::{
     abi::{
-        Tuple,
-        six::{Address, BESIDE, Meaning, client, freed, is_alias, meaning},
-        udp,
+        Service, Tuple,
+        six::{self, BESIDE, Meaning, client, freed, is_alias, meaning},
     },
-    flow::Quote,
+    flow::{Quote, tcp},
     verdict::Verdict,
 };
 
 use crate::{
     lookup,
     maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, Scratch},
-    packet::{self, Packet, Skb},
+    packet::{self, Header6, Packet, Skb},
 };
 
 const NOEXIST: u64 = 1;
+/// Offset of TCP's flags behind IPv6's header.
+const FLAGS: u32 = Header6::BYTES + 13;
 
-/// Numbers of protocols (RFC 8200, 4.1).
+/// Numbers of protocols, and of extension headers (RFC 8200, 4.1).
 const TCP: u8 = 6;
-const UDP: u8 = udp::PROTOCOL as u8;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
 
 /// Makes an IPv4 packet of an IPv6 one that is ours. An error is the verdict of one that isn't, or that can't be taken.
 #[inline(never)]
@@ -37,19 +40,14 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     // SAFETY: the daemon never changes an entry.
     let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return Err(Verdict::NotIpv4) };
     if header.next != TCP {
-        return Err(match header.next {
-            packet::ICMPV6 | UDP => Verdict::NotTcp,
-            FRAGMENT if lookup::is_service(daddr) => Verdict::FragmentDropped,
-            FRAGMENT if of_datagram(&header.saddr, daddr) => Verdict::FragmentDropped,
-            _ => Verdict::NotIpv4,
-        });
+        return Err(other(header, daddr));
     }
     let (sport, dport) = (header.sport, header.dport);
     // SAFETY: as above.
     let written = unsafe { ALIASES.get(&header.saddr) }.copied();
     let saddr = match (lookup::service(daddr, dport), written) {
         (Some(_), Some(saddr)) => saddr,
-        (Some(_), None) => of_client(scratch)?,
+        (Some(service), None) => of_client(skb, scratch, service)?,
         (None, Some(saddr)) if lookup::is_peer(&Tuple { saddr, daddr, sport, dport }) => saddr,
         (None, _) => return Err(Verdict::NoService),
     };
@@ -58,12 +56,31 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
 }
 
-/// Whether a fragment to an address of ours may be of a datagram.
+/// The verdict of what has no TCP header behind IPv6's, and goes to an address of ours. Extension headers are the kernel's, as IPv4's
+/// options are; but a fragment's header (RFC 8200, 4.5) is looked for behind one of them, too.
 #[inline(always)]
-fn of_datagram(from: &Address, daddr: u32) -> bool {
+fn other(header: &Header6, daddr: u32) -> Verdict {
+    // An extension header begins with the number of the next one.
+    let [second, _] = header.sport.to_ne_bytes();
+    match header.next {
+        FRAGMENT => fragment(header, daddr),
+        HOP_BY_HOP | DESTINATION | ROUTING if second == FRAGMENT => fragment(header, daddr),
+        HOP_BY_HOP | DESTINATION => Verdict::Ipv6Options,
+        ROUTING => Verdict::Ipv6Routing,
+        _ => Verdict::NotTcp,
+    }
+}
+
+/// The verdict of a fragment to an address of ours.
+#[inline(never)]
+fn fragment(header: &Header6, daddr: u32) -> Verdict {
     // SAFETY: the daemon never changes an entry.
-    let saddr = unsafe { ALIASES.get(from) }.copied().unwrap_or(BESIDE);
-    lookup::is_datagrams_fragment(&Tuple { saddr, daddr, sport: 0, dport: 0 })
+    let saddr = unsafe { ALIASES.get(&header.saddr) }.copied().unwrap_or(BESIDE);
+    let tuple = Tuple { saddr, daddr, sport: 0, dport: 0 };
+    if lookup::is_service(daddr) || lookup::is_datagrams_fragment(&tuple) {
+        return Verdict::FragmentDropped;
+    }
+    Verdict::Fragment
 }
 
 /// Reads the headers of an IPv6 datagram to an address of ours into `scratch.{header,header6,tuple}`. Its own address is
@@ -82,15 +99,19 @@ pub fn datagram(skb: Skb, scratch: &mut Scratch) -> bool {
     true
 }
 
-/// The alias of the connection whose client sent the packet at hand: its own, or a fresh one.
+/// The alias of the connection whose client sent the packet at hand: its own, or a fresh one. Whose connection is older than the
+/// datapath ([`crate::older`]) gets none: the packet is the kernel's as it came.
 #[inline(always)]
-fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
+fn of_client(skb: Skb, scratch: &mut Scratch, service: &Service) -> Result<u32, Verdict> {
     let (header, key) = (&scratch.header6, &mut scratch.client6);
     (key.saddr, key.daddr) = (header.saddr, header.daddr);
     (key.sport, key.dport) = (header.sport, header.dport);
     // SAFETY: the value is one word.
     if let Some(&alias) = unsafe { CLIENT_ALIASES.get(&*key) } {
         return Ok(alias);
+    }
+    if crate::older(service, scratch.now_ns) && !begins(skb) {
+        return Err(Verdict::Older);
     }
     let Ok(Some(free)) = FREE_CLIENTS.pop() else { return Err(Verdict::TableFull) };
     let alias = client(free);
@@ -112,6 +133,15 @@ fn of_client(scratch: &mut Scratch) -> Result<u32, Verdict> {
     Ok(alias)
 }
 
+/// Whether an IPv6 segment begins a connection.
+#[inline(always)]
+fn begins(skb: Skb) -> bool {
+    let mut flags = 0_u8;
+    // SAFETY: one byte.
+    let loaded = unsafe { skb.load_raw(FLAGS, &raw mut flags, 1) };
+    loaded && flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+}
+
 /// What an ICMPv6 error to one of our addresses says, and the aliases that an answer to the packet in question would have.
 /// `None`: it is no error about a TCP packet of a flow, or a datagram to a server.
 #[inline(never)]
@@ -125,6 +155,19 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     // SAFETY: as above; a client's is one word. Of datagrams it finds none, or no exchange.
     let saddr = *written.or_else(|| unsafe { CLIENT_ALIASES.get(answer) })?;
     Some((Tuple { saddr, daddr, sport: answer.sport, dport: answer.dport }, quote))
+}
+
+/// By what the client of a connection is told from others, from whichever port it connects: its address, or what stands for one
+/// of IPv6. A global function to the verifier, as [`crate::carry::mirror_send`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_who(addr: u32) -> u32 {
+    // A written alias is one address's for good.
+    let Meaning::Client(index) = meaning(addr) else { return addr };
+    if !is_alias(addr) {
+        return addr;
+    }
+    CLIENTS.get(index).map_or(addr, |known| six::who(&known.client.saddr))
 }
 
 /// Takes a client's alias back, when its connection is no more. Other addresses have none.

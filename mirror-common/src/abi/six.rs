@@ -32,11 +32,12 @@ pub fn address(words: Address) -> Ipv6Addr {
 }
 
 /// A word by which hosts are told from each other: of two addresses that differ anywhere it is another one, but by chance.
+/// The whole address counts, as in nginx's `ip_hash`.
 #[inline(always)]
-pub const fn who(address: &Address) -> u64 {
+pub const fn who(address: &Address) -> u32 {
     let high = (address[0] as u64) << 32 | address[1] as u64;
     let low = (address[2] as u64) << 32 | address[3] as u64;
-    mix(mix(high) ^ low)
+    mix(mix(high) ^ low) as u32
 }
 
 /// Addresses that the daemon can give an alias: services', servers', our own.

@@ -58,8 +58,8 @@ impl ExchangeKey {
 
     /// A word by which clients are told from each other, whatever their ports are. Of IPv6 the whole address counts.
     #[inline(always)]
-    pub const fn who(&self) -> u64 {
-        if self.client.saddr == BESIDE { six::who(&self.six) } else { self.client.saddr as u64 }
+    pub const fn who(&self) -> u32 {
+        if self.client.saddr == BESIDE { six::who(&self.six) } else { self.client.saddr }
     }
 }
 

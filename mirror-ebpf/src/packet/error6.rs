@@ -16,7 +16,7 @@ use crate::maps::Scratch;
 
 /// Numbers of protocols.
 const ICMP: u8 = 1;
-pub const ICMPV6: u8 = 58;
+const ICMPV6: u8 = 58;
 /// ICMPv6's types (RFC 4443).
 const UNREACHABLE: u8 = 1;
 const TOO_LARGE: u8 = 2;

@@ -77,9 +77,17 @@ impl Stage {
         for free in 0..CLIENTS6 {
             self.push(maps::FREE_CLIENTS, free)?;
         }
-        let vip = self.give_alias(0, VIP6)?;
+        let vip = self.name_vip6()?;
         self.insert(maps::PEERS, abi::fragments_of(vip), 0_u32)?;
         self.servers_of_ipv6([true; 2])
+    }
+
+    /// Gives the service's address its alias, and nothing else.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn name_vip6(&mut self) -> Result<u32> {
+        self.give_alias(0, VIP6)
     }
 
     /// Says which sides' servers have IPv6 addresses.
