@@ -7,7 +7,7 @@
 use mirror_common::{
     abi::{
         Service, Tuple,
-        six::{self, BESIDE, Meaning, client, freed, is_alias, meaning},
+        six::{self, BESIDE, Client, Meaning, client, freed, is_alias, meaning},
     },
     flow::{Quote, tcp},
     verdict::Verdict,
@@ -25,6 +25,7 @@ const FLAGS: u32 = Header6::BYTES + 13;
 
 /// Numbers of protocols, and of extension headers (RFC 8200, 4.1).
 const TCP: u8 = 6;
+const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -38,7 +39,7 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     }
     let header = &scratch.header6;
     // SAFETY: the daemon never changes an entry.
-    let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return Err(Verdict::NotIpv4) };
+    let Some(&daddr) = (unsafe { ALIASES.get(&header.daddr) }) else { return to_client(skb, scratch) };
     if header.next != TCP {
         return Err(other(header, daddr));
     }
@@ -52,6 +53,32 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
         (None, _) => return Err(Verdict::NoService),
     };
     let tuple = Tuple { saddr, daddr, sport, dport };
+    scratch.aliased = 1;
+    if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
+}
+
+/// [`take`] of a packet to an address that isn't of the policy's: it is ours where a server whose `nat` is `"keep"` answers a client,
+/// or a router says something of a packet that went to such a server.
+#[inline(never)]
+fn to_client(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
+    let header = &scratch.header6;
+    if header.next == ICMPV6 {
+        return Err(Verdict::NotTcp);
+    }
+    // SAFETY: the daemon never changes an entry.
+    let written = unsafe { ALIASES.get(&header.saddr) }.copied();
+    let Some(saddr) = written.filter(|_| header.next == TCP) else { return Err(Verdict::NotIpv4) };
+    let (sport, dport) = (header.sport, header.dport);
+    let key = &mut scratch.client6;
+    (key.saddr, key.daddr) = (header.daddr, header.saddr);
+    (key.sport, key.dport) = (dport, sport);
+    // SAFETY: the value is one word.
+    let Some(&daddr) = (unsafe { CLIENT_ALIASES.get(&*key) }) else { return Err(Verdict::NotIpv4) };
+    let tuple = Tuple { saddr, daddr, sport, dport };
+    if lookup::target(&tuple).is_none() {
+        // Of a connection that is older than the datapath, or that has just ended.
+        return Err(Verdict::NoService);
+    }
     scratch.aliased = 1;
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
 }
@@ -108,7 +135,9 @@ fn of_client(skb: Skb, scratch: &mut Scratch, service: &Service) -> Result<u32, 
     (key.sport, key.dport) = (header.sport, header.dport);
     // SAFETY: the value is one word.
     if let Some(&alias) = unsafe { CLIENT_ALIASES.get(&*key) } {
-        return Ok(alias);
+        // At a server's own address the client's port may be another connection's leg's, which shows its client there.
+        let own = service.flags & Service::TRANSPARENT == 0 || is_own(alias, key);
+        return if own { Ok(alias) } else { Err(Verdict::PortCollision) };
     }
     if crate::older(service, scratch.now_ns) && !begins(skb) {
         return Err(Verdict::Older);
@@ -133,6 +162,45 @@ fn of_client(skb: Skb, scratch: &mut Scratch, service: &Service) -> Result<u32, 
     Ok(alias)
 }
 
+/// Whether an alias is that of the connection with these ends.
+#[inline(never)]
+fn is_own(alias: u32, ends: &Client) -> bool {
+    let Meaning::Client(index) = meaning(alias) else { return false };
+    CLIENTS.get(index).is_some_and(|known| known.client == *ends)
+}
+
+/// Where a leg shows its client's own address, the server's packets come to that one: their ends lead to the client's alias.
+/// `ports`: of the leg, and of its server (in the upper half), as they lie in a packet. Not 0: done; 0: others have these ends.
+///
+/// A global function to the verifier, as [`crate::carry::mirror_send`] is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_show(alias: u32, server: u32, ports: u32) -> u32 {
+    let Some((ends, own)) = leg_ends(alias, server, ports) else { return 0 };
+    u32::from(own || CLIENT_ALIASES.insert(&ends, &alias, NOEXIST).is_ok())
+}
+
+/// The other way round, when the leg is no more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mirror_hide(alias: u32, server: u32, ports: u32) -> u32 {
+    let Some((ends, own)) = leg_ends(alias, server, ports) else { return 0 };
+    u32::from(!own && CLIENT_ALIASES.remove(&ends).is_ok())
+}
+
+/// The ends of such a leg, and whether they are its connection's own: where the client talks to that server's address, from the port
+/// that the leg has.
+#[inline(always)]
+fn leg_ends(alias: u32, server: u32, ports: u32) -> Option<(Client, bool)> {
+    let (Meaning::Client(index), Meaning::Written(at)) = (meaning(alias), meaning(server)) else {
+        return None;
+    };
+    let known = CLIENTS.get(index)?;
+    let saddr = known.client.saddr;
+    let ends = Client { saddr, daddr: *ADDRESSES.get(at)?, sport: ports as u16, dport: (ports >> 16) as u16 };
+    Some((ends, known.client == ends))
+}
+
 /// Whether an IPv6 segment begins a connection.
 #[inline(always)]
 fn begins(skb: Skb) -> bool {
@@ -149,11 +217,20 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let quote = packet::quote6(skb, scratch)?;
     let answer = &scratch.client6;
     // SAFETY: the daemon never changes an entry.
-    let daddr = *unsafe { ALIASES.get(&answer.daddr) }?;
-    // SAFETY: as above.
-    let written = unsafe { ALIASES.get(&answer.saddr) };
-    // SAFETY: as above; a client's is one word. Of datagrams it finds none, or no exchange.
-    let saddr = *written.or_else(|| unsafe { CLIENT_ALIASES.get(answer) })?;
+    let (from, to) = unsafe { (ALIASES.get(&answer.saddr), ALIASES.get(&answer.daddr)) };
+    let (saddr, daddr) = match (from, to) {
+        (Some(saddr), Some(daddr)) => (*saddr, *daddr),
+        // SAFETY: the value is one word. Of datagrams it finds none, or no exchange.
+        (None, Some(daddr)) => (*unsafe { CLIENT_ALIASES.get(answer) }?, *daddr),
+        (Some(saddr), None) => {
+            let ends =
+                Client { saddr: answer.daddr, daddr: answer.saddr, sport: answer.dport, dport: answer.sport };
+            // SAFETY: as above.
+            (*saddr, *unsafe { CLIENT_ALIASES.get(&ends) }?)
+        }
+        (None, None) => return None,
+    };
+    let answer = &scratch.client6;
     Some((Tuple { saddr, daddr, sport: answer.sport, dport: answer.dport }, quote))
 }
 
@@ -206,10 +283,17 @@ pub fn forged<P: Packet>(packet: P, scratch: &Scratch) -> bool {
 #[inline(always)]
 pub fn resolve(scratch: &mut Scratch) -> bool {
     let (from, to) = (scratch.out.saddr, scratch.out.daddr);
-    // Only written ones are ever ours to send from.
-    let Meaning::Written(index) = meaning(from) else { return false };
-    let Some(saddr) = ADDRESSES.get(index) else { return false };
-    scratch.header6.saddr = *saddr;
+    match meaning(from) {
+        Meaning::Written(index) => {
+            let Some(saddr) = ADDRESSES.get(index) else { return false };
+            scratch.header6.saddr = *saddr;
+        }
+        // Of a leg that shows its client's own.
+        Meaning::Client(index) => {
+            let Some(known) = CLIENTS.get(index).filter(|known| known.alias == from) else { return false };
+            scratch.header6.saddr = known.client.saddr;
+        }
+    }
     if to == BESIDE {
         scratch.header6.daddr = scratch.exchange_key.six;
         return true;

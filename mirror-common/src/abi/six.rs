@@ -65,6 +65,12 @@ pub const fn is_alias(addr: u32) -> bool {
     u32::from_be(addr) >= FIRST
 }
 
+/// Whether an address, in network byte order, is a client's alias.
+#[inline(always)]
+pub const fn is_client(addr: u32) -> bool {
+    u32::from_be(addr) & (FIRST | WRITTEN) == FIRST
+}
+
 /// The alias of the address that the daemon wrote at an index, in network byte order.
 #[inline(always)]
 pub const fn written(index: u32) -> u32 {
@@ -150,7 +156,7 @@ mod tests {
         {
             assert!(is_alias(alias) && alias != BESIDE, "{}", read(alias));
         }
-        assert!(is_alias(BESIDE));
+        assert!(is_alias(BESIDE) && !is_client(BESIDE) && !is_client(written(3)));
         for address in ["239.255.255.255", "10.0.0.240", "224.0.0.1", "127.240.0.1"] {
             let address: Ipv4Addr = address.parse().unwrap();
             assert!(!is_alias(u32::from_ne_bytes(address.octets())), "{address}");
@@ -171,7 +177,7 @@ mod tests {
         for _ in 0..32 {
             let alias = client(free);
             assert_eq!(meaning(alias), Meaning::Client(70_001));
-            assert!(seen.insert(alias), "{}", read(alias));
+            assert!(is_client(alias) && seen.insert(alias), "{}", read(alias));
             free = freed(alias);
         }
         assert_eq!(free, 70_001, "all of them were given once");

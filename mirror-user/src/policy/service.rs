@@ -65,7 +65,7 @@ pub enum Protocol {
     /// Connections.
     #[default]
     Tcp,
-    /// Datagrams, between IPv4 addresses.
+    /// Datagrams (RFC 768).
     Udp,
 }
 

@@ -246,13 +246,12 @@ impl Endpoint {
         })
     }
 
+    /// A server can't see an address of the other family.
     fn kept_fault(&self, service: &Service) -> Option<Fault> {
-        (service.has_six() || self.first().is_ipv6()).then(|| {
-            (
-                "`nat = \"keep\"` is for IPv4 alone: clients and server".into(),
-                Some("give it an address".into()),
-            )
-        })
+        let other = service.addresses().find(|address| address.is_ipv4() != self.first().is_ipv4())?;
+        let what =
+            format!("`nat = \"keep\"` is for clients of the server's family, and those of {other} aren't");
+        Some((what, Some("give it an address".into())))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{net::Ipv6Addr, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use aya::maps::HashMap;
 use lab::net::Host;
 use mirror_common::{
     abi::{
-        self, maps,
+        self, Service, maps,
         six::{self, Client, words},
     },
     flow::tcp,
@@ -103,6 +104,31 @@ impl Stage {
             self.add_peer(end)?;
         }
         self.set_service_at(six::written(0), |service| service.endpoints = endpoints)
+    }
+
+    /// Shows IPv6 servers their clients' own addresses; the service is at the primary's own address besides.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep_ipv6(&mut self) -> Result<()> {
+        let own = six::written(1);
+        let mut endpoints = [self.endpoint(0)?, self.endpoint(1)?];
+        (endpoints[0].addr, endpoints[0].nat) = (own, 0);
+        (endpoints[1].addr, endpoints[1].nat) = (six::written(3), 0);
+        self.set_service_at(six::written(0), |service| service.endpoints = endpoints)?;
+        self.set_service_at(own, |service| {
+            service.endpoints = endpoints;
+            service.flags |= Service::TRANSPARENT;
+        })
+    }
+
+    /// How many ends lead to a client's alias.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn known_ends(&self) -> Result<usize> {
+        let map = self.bpf.map(maps::CLIENT_ALIASES).context(maps::CLIENT_ALIASES)?;
+        Ok(HashMap::<_, Client, u32>::try_from(map)?.keys().count())
     }
 
     fn give_alias(&mut self, index: u32, address: Ipv6Addr) -> Result<u32> {

@@ -252,6 +252,23 @@ fn fragments_of_ipv6_reach_nobody(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
+/// IPv6's header is the longer one: what fills a link doesn't fit through it any more, and the other side gets it all the same.
+fn what_gets_too_large_is_not_sent(scene: &mut Scene<'_>) -> Result<()> {
+    scene.between([false, true], Service::DNS)?;
+    // IPv4's header and UDP's leave 1,472 bytes of 1,500, IPv6's and UDP's 1,452.
+    for (bytes, fits) in [(1_452, true), (1_472, false)] {
+        let ends = scene.client(false);
+        let mut message = asks(ID, QUERY);
+        message.resize(bytes, 7);
+        let seen = scene.stage.put(CLIENT, &frame(ends, &message)?)?;
+        let failed = [Verdict::EmitFailed, Verdict::DatagramMirrored];
+        ensure!(seen.verdicts == failed[usize::from(fits)..], "{bytes}: {seen:?}");
+        let got: Vec<_> = scene.wiretap.frames(UDP)?.iter().map(Vec::len).collect();
+        ensure!(got == [0, 1, usize::from(fits)], "{bytes}: {got:?}");
+    }
+    Ok(())
+}
+
 /// Without identifiers a client of IPv6 keeps its ports, as any does.
 fn a_client_without_identifiers_keeps_its_ports(scene: &mut Scene<'_>) -> Result<()> {
     scene.between([true, false], Service::WRITES)?;
@@ -272,7 +289,7 @@ fn a_client_without_identifiers_keeps_its_ports(scene: &mut Scene<'_>) -> Result
 #[test]
 fn datagrams_of_any_mixture_of_families() -> Result<()> {
     type Scenario = fn(&mut Scene<'_>) -> Result<()>;
-    let scenarios: [(&str, Scenario); 9] = [
+    let scenarios: [(&str, Scenario); 10] = [
         ("each end", each_end_gets_its_own_familys),
         ("class and hops", class_and_hops_cross_the_families),
         ("checksums", a_checksum_is_made_where_ipv6_asks_for_one),
@@ -281,6 +298,7 @@ fn datagrams_of_any_mixture_of_families() -> Result<()> {
         ("compared", a_difference_names_its_client),
         ("nothing listens", that_nothing_listens_is_told_in_the_clients_family),
         ("fragments", fragments_of_ipv6_reach_nobody),
+        ("too large", what_gets_too_large_is_not_sent),
         ("without identifiers", a_client_without_identifiers_keeps_its_ports),
     ];
     on_tapped_stage(Hook::Tc, |stage, wiretap| {

@@ -217,7 +217,7 @@ fn a_segment_without_a_connection_is_reset_and_its_alias_taken_back(stage: &mut 
     Ok(())
 }
 
-/// T44: where the service's address is the primary's own. Behind a join they would write to one side alone.
+/// Where the service's address is the primary's own. Behind a join they would write to one side alone.
 fn a_connection_older_than_the_datapath_is_the_kernels(stage: &mut Stage) -> Result<()> {
     let (free, vip) = (stage.free_clients()?, six::written(0));
     let endpoints = [stage.endpoint(0)?, stage.endpoint(1)?];
