@@ -57,8 +57,8 @@ pub fn take(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
 }
 
-/// [`take`] of a packet to an address that isn't of the policy's: it is ours where a server whose `nat` is `"keep"` answers a client,
-/// or a router says something of a packet that went to such a server.
+/// [`take`] of a packet to an address that isn't of the policy's: it is ours where a server whose `nat` is `"keep"` answers a
+/// client, or a router says something of a packet that went to such a server.
 #[inline(never)]
 fn to_client(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     let header = &scratch.header6;
@@ -83,8 +83,8 @@ fn to_client(skb: Skb, scratch: &mut Scratch) -> Result<(), Verdict> {
     if skb.make_four(scratch, &tuple) { Ok(()) } else { Err(Verdict::Malformed) }
 }
 
-/// The verdict of what has no TCP header behind IPv6's, and goes to an address of ours. Extension headers are the kernel's, as IPv4's
-/// options are; but a fragment's header (RFC 8200, 4.5) is looked for behind one of them, too.
+/// The verdict of what has no TCP header behind IPv6's, and goes to an address of ours. Extension headers are the kernel's, as
+/// IPv4's options are; but a fragment's header (RFC 8200, 4.5) is looked for behind one of them, too.
 #[inline(always)]
 fn other(header: &Header6, daddr: u32) -> Verdict {
     // An extension header begins with the number of the next one.
@@ -188,8 +188,8 @@ pub extern "C" fn mirror_hide(alias: u32, server: u32, ports: u32) -> u32 {
     u32::from(!own && CLIENT_ALIASES.remove(&ends).is_ok())
 }
 
-/// The ends of such a leg, and whether they are its connection's own: where the client talks to that server's address, from the port
-/// that the leg has.
+/// The ends of such a leg, and whether they are its connection's own: where the client talks to that server's address, from the
+/// port that the leg has.
 #[inline(always)]
 fn leg_ends(alias: u32, server: u32, ports: u32) -> Option<(Client, bool)> {
     let (Meaning::Client(index), Meaning::Written(at)) = (meaning(alias), meaning(server)) else {

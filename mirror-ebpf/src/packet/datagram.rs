@@ -107,8 +107,8 @@ pub fn translate(skb: Skb, scratch: &mut Scratch, to_six: bool) -> bool {
     }
 }
 
-/// Rewrites the datagram at hand towards `scratch.out`, whose family it is of, and `macs`; all but addresses and ports stays as it
-/// is.
+/// Rewrites the datagram at hand towards `scratch.out`, whose family it is of, and `macs`; all but addresses and ports stays as
+/// it is.
 ///
 /// A checksum of zero says that there is none, and stays; one that comes to zero is written as its other zero (RFC 768). What was
 /// left to the device holds the pseudo-header's sum alone, and follows that.

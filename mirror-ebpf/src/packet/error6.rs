@@ -53,8 +53,8 @@ pub struct Icmp6 {
 const _: () = assert!(size_of::<Icmp6>() == 56);
 
 /// What an ICMPv6 error says, in ICMP's types and codes, and into `scratch.client6` the ends of an answer to the packet in
-/// question. `scratch.header6` has its headers. `None`: it is no error about a TCP packet or a datagram of the host that it was sent to.
-/// Of a datagram, length and checksum stand for the number.
+/// question. `scratch.header6` has its headers. `None`: it is no error about a TCP packet or a datagram of the host that it was
+/// sent to. Of a datagram, length and checksum stand for the number.
 #[inline(always)]
 pub fn quote6(skb: Skb, scratch: &mut Scratch) -> Option<Quote> {
     // SAFETY: the buffer is longer.

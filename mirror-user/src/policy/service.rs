@@ -54,7 +54,7 @@ pub enum Affinity {
     /// Each connection on its own, by its client's address and port.
     #[default]
     Connection,
-    /// All connections of a client's address to the same one, where that is well. For clients of IPv4.
+    /// All connections of a client's address to the same one, where that is well.
     Client,
 }
 

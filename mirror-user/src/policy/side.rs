@@ -25,8 +25,8 @@ pub struct Endpoint {
     /// those that the health check of `[migration]` finds well. The join hook is told the first one.
     #[serde(default, deserialize_with = "address::several")]
     addresses: Vec<SocketAddr>,
-    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the one server's
-    /// way back leads through the gateway. The services of an application may share it.
+    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, of the same family,
+    /// where the one server's way back leads through the gateway. The services of an application may share it.
     nat: Option<Nat>,
     /// Requests that a server answers on one connection before it closes it; 0: no limit.
     #[serde(default)]

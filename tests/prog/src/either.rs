@@ -167,8 +167,8 @@ pub fn port_unreachable(about: Ends, payload: &[u8]) -> Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// The ends of the datagram that such an error is about, as it quotes them, once its sums are found right and it is found to go to
-/// the first of them; and the length that is quoted of it.
+/// The ends of the datagram that such an error is about, as it quotes them, and the length that it quotes; once its sums are
+/// found right, and itself on its way to the first of them.
 ///
 /// # Errors
 /// If it is another message, or a checksum is wrong.

@@ -1,4 +1,5 @@
-//! Servers of IPv6 that see their clients' own addresses (`nat = "keep"`): at the service's address, and at one of the primary's own.
+//! Servers of IPv6 that see their clients' own addresses (`nat = "keep"`): behind the service's address, and where that is the
+//! primary's own.
 
 use anyhow::{Context, Result, ensure};
 use etherparse::PacketBuilder;
@@ -102,8 +103,8 @@ fn the_shadow_sees_it_too(stage: &mut Stage) -> Result<()> {
     stage.set_word(SwitchWord::initial())
 }
 
-/// One connection of a client's port to a server at a time, whichever address it came by: another leg has a port of the gateway's,
-/// and the client's own next connection waits.
+/// One connection of a client's port to a server at a time, whichever address it came by: another leg has a port of the
+/// gateway's, and the client's own next connection waits.
 fn ends_that_are_taken_are_not_given_twice(stage: &mut Stage) -> Result<()> {
     let port = stage.client_port();
     let (named, own) = (client6(port), to_own(client6(port)));

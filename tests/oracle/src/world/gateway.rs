@@ -164,7 +164,6 @@ impl Gateway {
             && seg.flags & (tcp::SYN | tcp::RST) == 0
         {
             let flow = &self.flows[entry.slot() as usize];
-            seg.who = flow.tuple.saddr;
             if !flow.has(Flow::OPAQUE) {
                 let (kind, parse, heads, base) = if entry.from() == 2 {
                     (Kind::Request, flow.parse, 0, flow.completed)
