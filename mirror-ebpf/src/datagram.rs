@@ -60,12 +60,11 @@ pub extern "C" fn mirror_datagram(skb: *mut __sk_buff, scratch: *mut Scratch) ->
     if !loaded {
         return NOT_OURS;
     }
-    let tuple = scratch.tuple;
     if scratch.header.is_fragment() {
-        let ours = lookup::is_datagrams_fragment(&tuple);
+        let ours = lookup::is_datagrams_fragment(&scratch.tuple);
         return if ours { dropped(scratch, Verdict::FragmentDropped) } else { NOT_OURS };
     }
-    if let Some(awaited) = AWAITED.get_ptr_mut(&tuple) {
+    if let Some(awaited) = AWAITED.get_ptr_mut(&scratch.tuple) {
         // From here, not from there: the kernel bounds the stack of all functions that have called each other.
         let action = answer(skb, scratch, awaited);
         if action == NOT_OURS {
@@ -74,7 +73,7 @@ pub extern "C" fn mirror_datagram(skb: *mut __sk_buff, scratch: *mut Scratch) ->
         end(scratch);
         return if action == GOES { send(skb, scratch, 1) } else { action };
     }
-    match lookup::datagram_service(tuple.daddr, tuple.dport) {
+    match lookup::datagram_service(scratch.tuple.daddr, scratch.tuple.dport) {
         Some(service) => question(skb, scratch, service),
         None => NOT_OURS,
     }

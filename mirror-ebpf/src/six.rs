@@ -15,7 +15,7 @@ use mirror_common::{
 
 use crate::{
     lookup,
-    maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, Scratch},
+    maps::{ADDRESSES, ALIASES, CLIENT_ALIASES, CLIENTS, CONFIG, FREE_CLIENTS, SCRATCH, Scratch},
     packet::{self, Header6, Packet, Skb},
 };
 
@@ -176,29 +176,36 @@ fn is_own(alias: u32, ends: &Client) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mirror_show(alias: u32, server: u32, ports: u32) -> u32 {
-    let Some((ends, own)) = leg_ends(alias, server, ports) else { return 0 };
-    u32::from(own || CLIENT_ALIASES.insert(&ends, &alias, NOEXIST).is_ok())
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: per-CPU, bottom halves are off; the callers don't use this part of it.
+    let ends = unsafe { &mut (*scratch).client6 };
+    let Some(own) = leg_ends(ends, alias, server, ports) else { return 0 };
+    u32::from(own || CLIENT_ALIASES.insert(&*ends, &alias, NOEXIST).is_ok())
 }
 
 /// The other way round, when the leg is no more.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn mirror_hide(alias: u32, server: u32, ports: u32) -> u32 {
-    let Some((ends, own)) = leg_ends(alias, server, ports) else { return 0 };
-    u32::from(!own && CLIENT_ALIASES.remove(&ends).is_ok())
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above.
+    let ends = unsafe { &mut (*scratch).client6 };
+    let Some(own) = leg_ends(ends, alias, server, ports) else { return 0 };
+    u32::from(!own && CLIENT_ALIASES.remove(&*ends).is_ok())
 }
 
-/// The ends of such a leg, and whether they are its connection's own: where the client talks to that server's address, from the
+/// The ends of such a leg. Whether they are its connection's own: where the client talks to that server's address, from the
 /// port that the leg has.
 #[inline(always)]
-fn leg_ends(alias: u32, server: u32, ports: u32) -> Option<(Client, bool)> {
+fn leg_ends(ends: &mut Client, alias: u32, server: u32, ports: u32) -> Option<bool> {
     let (Meaning::Client(index), Meaning::Written(at)) = (meaning(alias), meaning(server)) else {
         return None;
     };
     let known = CLIENTS.get(index)?;
-    let saddr = known.client.saddr;
-    let ends = Client { saddr, daddr: *ADDRESSES.get(at)?, sport: ports as u16, dport: (ports >> 16) as u16 };
-    Some((ends, known.client == ends))
+    ends.saddr = known.client.saddr;
+    ends.daddr = *ADDRESSES.get(at)?;
+    (ends.sport, ends.dport) = (ports as u16, (ports >> 16) as u16);
+    Some(known.client == *ends)
 }
 
 /// Whether an IPv6 segment begins a connection.
