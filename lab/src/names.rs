@@ -9,7 +9,7 @@ mod message;
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -52,8 +52,8 @@ impl NameServer {
     ///
     /// # Errors
     /// If it can't listen there.
-    pub fn start(namespace: &Namespace, address: Ipv4Addr, mark: Mark) -> Result<Self> {
-        let listen = SocketAddrV4::new(address, PORT);
+    pub fn start(namespace: &Namespace, address: impl Into<IpAddr>, mark: Mark) -> Result<Self> {
+        let listen = SocketAddr::new(address.into(), PORT);
         let socket =
             namespace.run(|| UdpSocket::bind(listen))?.with_context(|| format!("listen on {listen}"))?;
         socket.set_read_timeout(Some(LOOK))?;

@@ -360,7 +360,7 @@ pub enum EventKind {
     CaughtUp = 7,
 }
 
-/// A compared turn that is told: 72 bytes of [`maps::TURNS`].
+/// A compared turn that is told: 88 bytes of [`maps::TURNS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -380,6 +380,8 @@ pub struct Turn {
     pub pad: u16,
     /// What was compared.
     pub compared: Compared,
+    /// The client's address, where that is [`six::BESIDE`]; else zeros.
+    pub six: six::Address,
 }
 
 /// How a prefix reads: 64 bytes of [`maps::PREFIXES`].
@@ -456,7 +458,7 @@ const _: () = {
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);
-    assert!(size_of::<Turn>() == 72);
+    assert!(size_of::<Turn>() == 88);
     assert!(size_of::<Prefix>() == 64);
     assert!(size_of::<Recorded>() == 24);
     assert!(size_of::<Carried>() == 32);

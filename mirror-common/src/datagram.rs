@@ -159,7 +159,7 @@ pub fn choose(
         let heard = if is_dns(service) { me } else { Side::from_bit(last.heard as u32) };
         return Some(Choice { heard, both });
     }
-    let client = u64::from(key.client.saddr);
+    let client = u64::from(key.who());
     let chooses_by = match word.sticky() {
         true => client,
         false => (client << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id)) ^ now_ns,

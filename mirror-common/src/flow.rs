@@ -460,6 +460,8 @@ pub struct Segment {
     pub permits_sack: u8,
     /// Zero.
     pub pad: u8,
+    /// A client's payload: by what clients are told from each other ([`crate::abi::six::who`]); of IPv4 its address.
+    pub who: u32,
     /// The SACK option as it came.
     pub sack: Sack,
 }

@@ -121,7 +121,9 @@ verdicts! {
     65 AnswerShown        Emit "a server's datagram, for the client that asked"
     66 AnswerAbsorbed     Drop "a server's datagram that nobody hears: of the side without a say in it"
     67 AnswerStale        Drop "a server's datagram that is no answer to what it was asked, or not any more"
-    68 KeptOrder          Emit "a read that would have moved beside another connection's write that the other side owes (`order`)"
+    68 Ipv6Options        Pass "IPv6's hop-by-hop or destination options, to an address of the policy's: the kernel's own"
+    69 Ipv6Routing        Pass "IPv6's routing header, to an address of the policy's: the kernel's own"
+    70 KeptOrder          Emit "a read that would have moved beside another connection's write that the other side owes (`order`)"
 }
 
 /// Size of the counters' array: room for new ones.

@@ -3,6 +3,7 @@
 use mirror_common::{
     abi::{
         Endpoint, Service, Tuple, nat,
+        six::BESIDE,
         udp::{AWAITED_A_PORT, Awaited, Exchange, ExchangeKey, Silence},
     },
     datagram::{
@@ -34,7 +35,7 @@ fn both() -> SwitchWord {
 
 fn key(n: u16) -> ExchangeKey {
     let client = Tuple { saddr: 0x0100_000a, daddr: 3, sport: n, dport: 53 };
-    ExchangeKey { client, id: n.wrapping_mul(31), pad: 0 }
+    ExchangeKey::new(client, [0; 4], n.wrapping_mul(31))
 }
 
 /// An exchange that both sides were asked in, of which one is heard.
@@ -107,6 +108,27 @@ fn the_share_of_the_queries_is_the_weight_by_query_or_by_client() {
     }
     let sticky = share(both().with_weight(5_000).with_sticky(true));
     assert!(sticky == 0.0 || sticky == 1.0, "one client's: {sticky}");
+}
+
+/// Whichever part of it another one has: a prefix, or the rest.
+#[test]
+fn a_client_of_ipv6_is_its_whole_address() {
+    let word = both().with_weight(5_000).with_sticky(true);
+    for part in 0..4 {
+        let shadows = (0..200_u32).filter(|host| {
+            let mut address = [1; 4];
+            address[part] = *host;
+            let heard = |n: u16| {
+                let client = Tuple { saddr: BESIDE, daddr: 3, sport: n, dport: 53 };
+                let key = ExchangeKey::new(client, address, n.wrapping_mul(31));
+                choose(word, &dns(), &key, Class::Read, None, &ANSWERS, NOW + u64::from(n)).unwrap().heard
+            };
+            assert!((1..20).all(|n| heard(n) == heard(0)), "host {host} by its word {part}");
+            heard(0) == Side::Shadow
+        });
+        let shadows = shadows.count();
+        assert!((70..130).contains(&shadows), "of 200 that differ in word {part} {shadows}");
+    }
 }
 
 #[test]

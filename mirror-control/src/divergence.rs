@@ -207,8 +207,8 @@ impl Divergence {
         Self { named: named.into_iter().collect(), ..Self::default() }
     }
 
-    /// A turn that the kernel told of. `outside`: what an address and a port of its record are outside of the datapath.
-    pub fn observe(&mut self, turn: &Turn, outside: impl FnOnce(u32, u16) -> SocketAddr) {
+    /// A turn that the kernel told of. `outside`: who its client is outside of the datapath.
+    pub fn observe(&mut self, turn: &Turn, outside: impl FnOnce(&Turn) -> SocketAddr) {
         let compared = &turn.compared;
         let key = self.key(compared.prefix);
         let named = self.named.contains(&key);
@@ -239,7 +239,7 @@ impl Divergence {
         if prefix.examples.len() == EXAMPLES {
             prefix.examples.pop_front();
         }
-        prefix.examples.push_back(Example::of(turn, outside(turn.client, turn.port)));
+        prefix.examples.push_back(Example::of(turn, outside(turn)));
         if compared.outcome == outcome::DIGEST {
             self.told += 1;
             if prefix.waiting == 0 {

@@ -17,7 +17,7 @@ use crate::{
     count, lookup,
     maps::{CONFIG, DEVICES, Scratch},
     packet::{self, Frame, Macs, Packet, Skb},
-    route::{FOUND, NO_NEIGHBOUR, route},
+    route::{FOUND, NO_NEIGHBOUR, Route, route},
     six, time,
 };
 
@@ -69,29 +69,42 @@ pub fn send_as(
     last: bool,
     rewrite: impl FnOnce(&mut Scratch, Macs) -> bool,
 ) -> i32 {
+    let Some(way) = way(skb, scratch, last) else { return refused() };
+    if rewrite(scratch, way.macs) { leave(skb, &way, last) } else { refused() }
+}
+
+/// Where the packet for `scratch.out` goes; `None`: nowhere.
+#[inline(always)]
+fn way(skb: Skb, scratch: &mut Scratch, last: bool) -> Option<Route> {
     if is_alias(scratch.out.daddr) && !six::resolve(scratch) {
         cold_path();
-        count::verdict(Verdict::EmitFailed);
-        return TC_ACT_SHOT;
+        return None;
     }
     let route = route(skb, scratch);
-    let waits = route.found == NO_NEIGHBOUR && last;
-    let goes = route.found == FOUND || waits;
-    if !goes || !rewrite(scratch, route.macs) {
-        cold_path();
-        count::verdict(Verdict::EmitFailed);
-        return TC_ACT_SHOT;
-    }
+    (route.found == FOUND || (route.found == NO_NEIGHBOUR && last)).then_some(route)
+}
+
+/// Nothing leaves, and that is counted.
+#[inline(always)]
+fn refused() -> i32 {
+    cold_path();
+    count::verdict(Verdict::EmitFailed);
+    TC_ACT_SHOT
+}
+
+/// The rewritten packet leaves.
+#[inline(always)]
+fn leave(skb: Skb, way: &Route, last: bool) -> i32 {
     // SAFETY: helpers without preconditions; without parameters, the kernel looks the neighbour up, and asks for it.
     unsafe {
-        if waits {
+        if way.found == NO_NEIGHBOUR {
             cold_path();
-            return bpf_redirect_neigh(route.device, core::ptr::null_mut(), 0, 0) as i32;
+            return bpf_redirect_neigh(way.device, core::ptr::null_mut(), 0, 0) as i32;
         }
         if last {
-            return bpf_redirect(route.device, 0) as i32;
+            return bpf_redirect(way.device, 0) as i32;
         }
-        if bpf_clone_redirect(skb.context().cast(), route.device, 0) != 0 {
+        if bpf_clone_redirect(skb.context().cast(), way.device, 0) != 0 {
             count::verdict(Verdict::EmitFailed);
         }
     }
@@ -115,11 +128,21 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
         _ => 2,
     };
     address(scratch, service, index);
+    error_as(skb, scratch)
+}
+
+/// The ICMP error at hand, to `scratch.out`.
+#[inline(always)]
+pub fn error_as(skb: Skb, scratch: &mut Scratch) -> i32 {
     let four = !is_alias(scratch.out.daddr) && !skb.is_ipv6();
-    send_as(skb, scratch, true, |scratch, macs| match four {
-        true => packet::rewrite_error(skb, scratch, macs),
-        false => packet::make_error(skb, scratch, macs),
-    })
+    // No closure: it would have a frame of its own, and those of all functions on the way down are bounded together.
+    let Some(way) = way(skb, scratch, true) else { return refused() };
+    let made = if four {
+        packet::rewrite_error(skb, scratch, way.macs)
+    } else {
+        packet::make_error(skb, scratch, way.macs)
+    };
+    if made { leave(skb, &way, true) } else { refused() }
 }
 
 /// Puts what a receiver may see of SACK's blocks into the packet's option. False: counted, and nothing must leave.

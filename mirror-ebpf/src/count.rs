@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use mirror_common::{
-    abi::{Event, EventKind, Turn},
+    abi::{Event, EventKind, Turn, six::BESIDE},
     flow::{Compared, LossReason, Measured, Step, emit, outcome, pair},
     hist,
     protocol::http1::status::{self, Statuses},
@@ -148,6 +148,7 @@ pub fn turn(scratch: &Scratch, app: u32, slot: u32, generation: u32) {
         port: client.sport,
         pad: 0,
         compared: Compared { unrecorded: told.unwrap_or(0), ..*compared },
+        six: if client.saddr == BESIDE { scratch.exchange_key.six } else { [0; 4] },
     });
     place.submit(0);
 }

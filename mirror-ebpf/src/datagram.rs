@@ -10,7 +10,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use mirror_common::{
     abi::{
         Endpoint, Event, Service, Tuple, nat,
-        six::is_alias,
+        six::{BESIDE, is_alias},
         udp::{Awaited, Exchange, ExchangeKey},
     },
     datagram::{self, Answer, Question, answers, choose, is_dns},
@@ -26,7 +26,8 @@ use crate::{
     decide::{self, Words},
     lookup,
     maps::{AWAITED, EXCHANGES, Scratch},
-    packet::{self, Skb, UDP_HEADERS},
+    packet::{self, Skb},
+    say, six,
 };
 
 pub use lapse::{forget, lapse};
@@ -39,6 +40,8 @@ const PORTS: u64 = 65_536 - nat::FIRST_PORT as u64;
 
 /// No action of TC's: the packet is no datagram of ours, and was not touched.
 pub const NOT_OURS: i32 = i32::MIN;
+/// No action of TC's: the packet is to be sent to `scratch.out`.
+const GOES: i32 = i32::MAX;
 
 /// What becomes of a packet that isn't TCP's. Counts it, unless it is [`NOT_OURS`].
 ///
@@ -49,28 +52,50 @@ pub extern "C" fn mirror_datagram(skb: *mut __sk_buff, scratch: *mut Scratch) ->
     let skb = Skb::of(skb);
     // SAFETY: the callers' own; the verifier wants to see that it may be null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return TC_ACT_SHOT };
-    // No host has an alias: inside they stand for IPv6 addresses.
-    if !packet::load_datagram(skb, scratch) || is_alias(scratch.tuple.saddr) || is_alias(scratch.tuple.daddr)
-    {
+    let loaded = match skb.is_ipv6() {
+        true => six::datagram(skb, scratch),
+        // No host has an alias: inside they stand for IPv6 addresses.
+        false => packet::load_datagram(skb, scratch) && !forged(scratch),
+    };
+    if !loaded {
         return NOT_OURS;
     }
-    let tuple = scratch.tuple;
     if scratch.header.is_fragment() {
-        let ours = lookup::is_datagrams_fragment(&tuple);
-        return if ours { dropped(Verdict::FragmentDropped) } else { NOT_OURS };
+        let ours = lookup::is_datagrams_fragment(&scratch.tuple);
+        return if ours { dropped(scratch, Verdict::FragmentDropped) } else { NOT_OURS };
     }
-    if let Some(awaited) = AWAITED.get_ptr_mut(&tuple) {
-        return answer(skb, scratch, awaited);
+    if let Some(awaited) = AWAITED.get_ptr_mut(&scratch.tuple) {
+        // From here, not from there: the kernel bounds the stack of all functions that have called each other.
+        let action = answer(skb, scratch, awaited);
+        if action == NOT_OURS {
+            return NOT_OURS;
+        }
+        end(scratch);
+        return if action == GOES { send(skb, scratch, 1) } else { action };
     }
-    match lookup::datagram_service(tuple.daddr, tuple.dport) {
+    match lookup::datagram_service(scratch.tuple.daddr, scratch.tuple.dport) {
         Some(service) => question(skb, scratch, service),
         None => NOT_OURS,
     }
 }
 
+/// Whether a datagram of IPv4 names an alias.
 #[inline(always)]
-fn dropped(verdict: Verdict) -> i32 {
-    count::verdict(verdict);
+fn forged(scratch: &Scratch) -> bool {
+    is_alias(scratch.tuple.saddr) || is_alias(scratch.tuple.daddr)
+}
+
+/// Says and counts what becomes of the datagram at hand: the verdict of `scratch.step`.
+#[inline(always)]
+fn end(scratch: &mut Scratch) {
+    say::datagram(scratch);
+    count::number(scratch.step.verdict.into());
+}
+
+#[inline(always)]
+fn dropped(scratch: &mut Scratch, verdict: Verdict) -> i32 {
+    scratch.step.verdict = verdict as u8;
+    end(scratch);
     TC_ACT_SHOT
 }
 
@@ -79,31 +104,61 @@ fn dropped(verdict: Verdict) -> i32 {
 #[inline(always)]
 fn question(skb: Skb, scratch: &mut Scratch, service: &Service) -> i32 {
     if !packet::message(skb, scratch) {
-        return dropped(Verdict::Malformed);
+        return dropped(scratch, Verdict::Malformed);
     }
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
     let question = datagram::question(service, scratch.message);
-    scratch.exchange_key = ExchangeKey { client: scratch.tuple, id: question.id, pad: 0 };
-    if question.class == Class::Read {
-        return ask(skb, scratch, service, question, &mut words);
+    let key = &mut scratch.exchange_key;
+    *key = ExchangeKey::new(scratch.tuple, [0; 4], question.id);
+    if skb.is_ipv6() {
+        key.client.saddr = BESIDE;
+        key.six = scratch.header6.saddr;
     }
-    words.begin_write();
-    let action = ask(skb, scratch, service, question, &mut words);
-    words.end_write();
+    let writes = question.class != Class::Read;
+    if writes {
+        words.begin_write();
+    }
+    let choice = ask(scratch, service, question, &mut words);
+    end(scratch);
+    let action = send_all(skb, scratch, service, choice);
+    if writes {
+        words.end_write();
+    }
     action
 }
 
 /// Sends a question to each side that is to have it: to the one that is heard last, which may wait for its neighbour.
+#[inline(always)]
+fn send_all(skb: Skb, scratch: &mut Scratch, service: &Service, choice: u32) -> i32 {
+    if choice & WAITS != 0 {
+        return carry::hold();
+    }
+    if choice & NOBODY != 0 {
+        return TC_ACT_SHOT;
+    }
+    let (heard, other) = (choice & 1, choice & 1 ^ 1);
+    if choice & BOTH != 0 {
+        address(scratch, service, other);
+        count::asked(other, scratch.payload);
+        send(skb, scratch, 0);
+    }
+    address(scratch, service, heard);
+    count::asked(heard, scratch.payload);
+    send(skb, scratch, 1)
+}
+
+/// Makes a question's exchange, and its verdict. Whom it goes to, as [`chosen`] says it.
 #[inline(never)]
-fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> i32 {
+fn ask(scratch: &mut Scratch, service: &Service, question: Question, words: &mut Words) -> u32 {
     let choice = chosen(scratch, service, question, words);
     if choice & WAITS != 0 {
-        count::verdict(Verdict::HeldFrozen);
-        return carry::hold();
+        scratch.step.verdict = Verdict::HeldFrozen as u8;
+        return WAITS;
     }
     let (heard, both) = (choice & 1, choice & BOTH != 0);
     if !claim(scratch, service, heard) {
-        return dropped(Verdict::DatagramPortsFull);
+        scratch.step.verdict = Verdict::DatagramPortsFull as u8;
+        return NOBODY;
     }
     let other = heard ^ 1;
     let mirrored = both && claim(scratch, service, other);
@@ -114,27 +169,23 @@ fn ask(skb: Skb, scratch: &mut Scratch, service: &Service, question: Question, w
         tell_out_of_sync(scratch, service, other);
     }
     if EXCHANGES.insert(&scratch.exchange_key, &scratch.exchange, 0).is_err() {
-        return dropped(Verdict::DatagramPortsFull);
+        scratch.step.verdict = Verdict::DatagramPortsFull as u8;
+        return NOBODY;
     }
-    count::verdict(match (both, mirrored) {
+    scratch.step.verdict = match (both, mirrored) {
         (false, _) => Verdict::DatagramForwarded,
         (true, false) => Verdict::DatagramUnmirrored,
         (true, true) => Verdict::DatagramMirrored,
-    });
-    if mirrored {
-        address(scratch, service, other);
-        count::asked(other, scratch.payload);
-        send(skb, scratch, 0);
-    }
-    address(scratch, service, heard);
-    count::asked(heard, scratch.payload);
-    send(skb, scratch, 1)
+    } as u8;
+    heard | if mirrored { BOTH } else { 0 }
 }
 
 /// [`chosen`]: the other side is asked, too.
 const BOTH: u32 = 2;
 /// [`chosen`]: the question must wait.
 const WAITS: u32 = 4;
+/// [`ask`]: nobody gets it.
+const NOBODY: u32 = 8;
 
 /// Begins `scratch.exchange`, with the ports of the last one under its key. The side that is heard, [`BOTH`] and [`WAITS`]: a
 /// number, of which the verifier sees how large it is.
@@ -175,9 +226,20 @@ fn address(scratch: &mut Scratch, service: &Service, side: u32) {
     scratch.out = Tuple { saddr: end.nat, daddr: end.addr, sport: port.to_be(), dport: end.port };
 }
 
-/// Sends the datagram at hand to `scratch.out`.
-#[inline(never)]
+/// Sends the datagram at hand to `scratch.out`, in the family of that. The next one may be made of it.
+#[inline(always)]
 fn send(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
+    // Before its way is looked for: IPv6's header is the longer one.
+    if !packet::translate_datagram(skb, scratch, is_alias(scratch.out.daddr)) {
+        count::verdict(Verdict::EmitFailed);
+        return TC_ACT_SHOT;
+    }
+    send_translated(skb, scratch, last)
+}
+
+/// [`send`] of what is of that family.
+#[inline(never)]
+fn send_translated(skb: Skb, scratch: &mut Scratch, last: u32) -> i32 {
     carry::send_as(skb, scratch, last != 0, |scratch, macs| packet::rewrite_datagram(skb, scratch, macs))
 }
 
@@ -205,7 +267,7 @@ fn claim(scratch: &mut Scratch, service: &Service, side: u32) -> bool {
         }
     }
     let secret = lookup::secret();
-    let client = u64::from(key.client.saddr) << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id);
+    let client = u64::from(key.who()) << 32 | u64::from(key.client.sport) << 16 | u64::from(key.id);
     let mut drawn = mix(secret ^ now_ns ^ client.rotate_left(side as u32));
     for _ in 0..TRIES {
         drawn = mix(drawn.wrapping_add(secret | 1));
@@ -225,27 +287,28 @@ fn answer_tuple(end: &Endpoint, port: u16) -> Tuple {
     Tuple { saddr: end.addr, daddr: end.nat, sport: end.port, dport: port.to_be() }
 }
 
-/// A server's datagram to a port that a question has left from.
+/// A server's datagram to a port that a question has left from, and its verdict. [`GOES`]: it is its client's.
 #[inline(never)]
 fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
+    scratch.step.verdict = Verdict::Malformed as u8;
     if !packet::message(skb, scratch) {
-        return dropped(Verdict::Malformed);
+        return TC_ACT_SHOT;
     }
+    scratch.step.verdict = Verdict::AnswerStale as u8;
     // SAFETY: as in `claim`.
-    let (key, side) = unsafe { ((*awaited).key, Side::from_bit((*awaited).side.into())) };
-    scratch.exchange_key = key;
-    let Some(service) = lookup::datagram_service(key.client.daddr, key.client.dport) else {
-        return NOT_OURS;
+    let side = unsafe {
+        scratch.exchange_key = (*awaited).key;
+        Side::from_bit((*awaited).side.into())
     };
+    let (client, id) = (scratch.exchange_key.client, scratch.exchange_key.id);
+    let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
-    let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else {
-        return dropped(Verdict::AnswerStale);
-    };
+    let Some(exchange) = EXCHANGES.get_ptr_mut(&scratch.exchange_key) else { return TC_ACT_SHOT };
     // SAFETY: a record that another one may have taken the place of: then that one is measured wrongly, or its client asks again.
     let exchange = unsafe { &mut *exchange };
     let port = u16::from_be(scratch.tuple.dport);
-    if exchange.ports[side as usize & 1] != port || !answers(service, key.id, scratch.message) {
-        return dropped(Verdict::AnswerStale);
+    if exchange.ports[side as usize & 1] != port || !answers(service, id, scratch.message) {
+        return TC_ACT_SHOT;
     }
     let heard = exchange.heard as u32 == side as u32 && words.word().member(side);
     if exchange.answered(side) == 0 {
@@ -259,8 +322,12 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
             clock: words.writes().begun,
         };
         measure(skb, scratch, service.app, exchange, answer);
+        if scratch.step.measured.turn.outcome != 0 {
+            scratch.client = client;
+            count::turn(scratch, service.app, 0, 0);
+        }
     }
-    if let Some(silence) = lookup::silence(key.client.daddr, key.client.dport) {
+    if let Some(silence) = lookup::silence(client.daddr, client.dport) {
         // SAFETY: as in `chosen`.
         let since = unsafe { &mut (*silence).since_ns[side as usize & 1] };
         if *since != 0 {
@@ -279,13 +346,13 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
         unsafe { (*awaited).last_ns = scratch.now_ns };
     }
     if !heard {
-        return dropped(Verdict::AnswerAbsorbed);
+        scratch.step.verdict = Verdict::AnswerAbsorbed as u8;
+        return TC_ACT_SHOT;
     }
-    count::verdict(Verdict::AnswerShown);
-    let client = key.client;
+    scratch.step.verdict = Verdict::AnswerShown as u8;
     scratch.out =
         Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
-    send(skb, scratch, 1)
+    GOES
 }
 
 /// An ICMP error about a datagram that was sent to a server; `scratch.tuple`: the addresses of an answer to it. The authority's
@@ -294,9 +361,11 @@ fn answer(skb: Skb, scratch: &mut Scratch, awaited: *mut Awaited) -> i32 {
 pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     let Some(awaited) = AWAITED.get_ptr(&scratch.tuple) else { return NOT_OURS };
     // SAFETY: as in `claim`.
-    let (key, side) = unsafe { ((*awaited).key, Side::from_bit((*awaited).side.into())) };
-    scratch.exchange_key = key;
-    let client = key.client;
+    let side = unsafe {
+        scratch.exchange_key = (*awaited).key;
+        Side::from_bit((*awaited).side.into())
+    };
+    let client = scratch.exchange_key.client;
     let Some(service) = lookup::datagram_service(client.daddr, client.dport) else { return NOT_OURS };
     let Some(mut words) = Words::of(service.app, scratch.now_ns) else { return NOT_OURS };
     // SAFETY: as in `answer`.
@@ -304,13 +373,14 @@ pub fn error(skb: Skb, scratch: &mut Scratch) -> i32 {
     let named = exchange.ports[side as usize & 1] == u16::from_be(scratch.tuple.dport);
     let heard = exchange.heard as u32 == side as u32;
     if !named || !heard || words.word().authority() as u32 != side as u32 {
-        return dropped(Verdict::IcmpAbsorbed);
+        count::verdict(Verdict::IcmpAbsorbed);
+        return TC_ACT_SHOT;
     }
     count::verdict(Verdict::IcmpTranslated);
     scratch.out =
         Tuple { saddr: client.daddr, daddr: client.saddr, sport: client.dport, dport: client.sport };
     scratch.emit.seq = scratch.quote.seq;
-    carry::send_as(skb, scratch, true, |scratch, macs| packet::rewrite_error(skb, scratch, macs))
+    carry::error_as(skb, scratch)
 }
 
 /// A side's first answer to a question.
@@ -319,7 +389,7 @@ fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, m
     decide::clear(&mut scratch.step);
     let side = Side::from_bit(answer.side);
     if exchange.asked(side.other())
-        && let Some(sum) = packet::pieces(skb, scratch, UDP_HEADERS, answer.length.into())
+        && let Some(sum) = packet::pieces(skb, scratch, packet::payload_at(skb), answer.length.into())
     {
         answer.sum = sum.into();
     }
@@ -327,10 +397,6 @@ fn measure(skb: Skb, scratch: &mut Scratch, app: u32, exchange: &mut Exchange, m
     // SAFETY: a record's word that is changed by atomics, but by who asks again.
     unsafe { atomic::add(&raw mut exchange.answers, Exchange::answer_of(side)) };
     count::step(&scratch.step, app, 0, 0);
-    if scratch.step.measured.turn.outcome != 0 {
-        scratch.client = scratch.exchange_key.client;
-        count::turn(scratch, app, 0, 0);
-    }
 }
 
 /// A side is out of sync by now, for a datagram that it won't answer.

@@ -20,7 +20,7 @@ pub fn other(skb: Skb, scratch: &mut Scratch) -> i32 {
     let Some((answer, quote)) = said else { return the_kernels() };
     scratch.tuple = answer;
     scratch.quote = quote;
-    if !skb.is_ipv6() && u16::from(scratch.header.icmp().protocol) == udp::PROTOCOL {
+    if u16::from(quote.protocol) == udp::PROTOCOL {
         let action = datagram::error(skb, scratch);
         return if action == datagram::NOT_OURS { the_kernels() } else { action };
     }

@@ -3,6 +3,7 @@
 use mirror_common::{
     abi::{
         BLOCK, Endpoint, Entry, EventKind, Service, ServiceKey, Tuple, backend, fragments_of, nat,
+        six::is_client,
         udp::{self, Silence},
     },
     switch_word::Side,
@@ -17,6 +18,7 @@ use crate::{
         BUSY, CONFIG, FLOWS, PEERS, POOLS, PORTS_PRIMARY, PORTS_SHADOW, SERVICES, SILENCE, SLOTS, Scratch,
         TUPLES,
     },
+    six,
 };
 
 const NOEXIST: u64 = 1;
@@ -160,7 +162,7 @@ fn chosen(service: &Service, side: u32, client: &Tuple, last: u32) -> u32 {
     }
     let port = if service.flags & Service::BY_CLIENT == 0 { Some(client.sport) } else { None };
     let tries = backend::tries(last);
-    let key = backend::key(secret(), client.saddr, port);
+    let key = backend::key(secret(), six::mirror_who(client.saddr), port);
     backend::with_backend(0, mirror_choose(service.pools.wrapping_add(side & 1), key, tries), tries)
 }
 
@@ -170,6 +172,9 @@ pub fn release(service: &Service, side: u32, client: &Tuple, port: u32) {
     if port != 0 {
         let tuple = leg_tuple(service, side, client, port);
         let _ = TUPLES.remove(&tuple);
+        if is_client(tuple.daddr) {
+            six::mirror_hide(tuple.daddr, tuple.saddr, ports(&tuple));
+        }
         push_port(side, port);
     }
 }
@@ -183,6 +188,25 @@ fn first_number(service: &Service, side: u32, port: u32, now_ns: u64) -> u32 {
     (weight::mix(key ^ secret()) as u32).wrapping_add((now_ns >> 12) as u32)
 }
 
+/// A leg's ports, as [`six::mirror_show`] takes them, of a packet from its server.
+#[inline(always)]
+fn ports(tuple: &Tuple) -> u32 {
+    u32::from(tuple.dport) | u32::from(tuple.sport) << 16
+}
+
+/// Claims the ends of a leg, as its server's packets have them. False: they are taken.
+#[inline(always)]
+fn show(tuple: &Tuple, entry: Entry) -> bool {
+    if TUPLES.insert(tuple, &entry.0, NOEXIST).is_err() {
+        return false;
+    }
+    if !is_client(tuple.daddr) || six::mirror_show(tuple.daddr, tuple.saddr, ports(tuple)) != 0 {
+        return true;
+    }
+    let _ = TUPLES.remove(tuple);
+    false
+}
+
 /// Claims a port for a leg: the client's own where its server sees the client's address, else the oldest free one whose
 /// addresses aren't taken. 0: none.
 #[inline(always)]
@@ -191,7 +215,7 @@ fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) 
     if service.endpoints[side as usize & 1].nat == 0 {
         let own = u32::from(u16::from_be(client.sport)) | nat::CLIENTS | server;
         let tuple = leg_tuple(service, side, client, own);
-        if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
+        if show(&tuple, entry) {
             return own;
         }
     }
@@ -202,7 +226,7 @@ fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) 
         }
         let port = port | server;
         let tuple = leg_tuple(service, side, client, port);
-        if TUPLES.insert(&tuple, &entry.0, NOEXIST).is_ok() {
+        if show(&tuple, entry) {
             return port;
         }
         push_port(side, port);

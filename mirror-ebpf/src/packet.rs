@@ -24,9 +24,12 @@ use mirror_common::{
     verdict::Verdict,
 };
 
-pub use datagram::{UDP_HEADERS, load as load_datagram, message, rewrite as rewrite_datagram};
+pub use datagram::{
+    load as load_datagram, load6 as load_datagram6, message, payload_at, rewrite as rewrite_datagram,
+    translate as translate_datagram,
+};
 pub use error::{quote, rewrite_error};
-pub use error6::{ICMPV6, Words, make_error, quote6};
+pub use error6::{Words, make_error, quote6};
 pub use frame::Frame;
 pub use header::{Header, Macs};
 pub use header6::Header6;
@@ -42,6 +45,8 @@ pub const ETH: u32 = 14;
 pub const HEADERS: u32 = 54;
 /// Offset of the TCP checksum.
 const TCP_CHECKSUM: u32 = 50;
+/// Offset of the UDP checksum.
+const UDP_CHECKSUM: u32 = 40;
 /// IPv4's number in Ethernet, as it lies in memory.
 const PROTOCOL_IPV4: u16 = 0x0800_u16.to_be();
 

@@ -8,7 +8,7 @@ use core::{hint::cold_path, mem::MaybeUninit};
 
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::generated::bpf_fib_lookup as fib_lookup};
 
-use mirror_common::abi::six::is_alias;
+use mirror_common::abi::six::{BESIDE, is_alias};
 
 use crate::{
     maps::{ROUTES, Scratch},
@@ -61,7 +61,9 @@ const _: () = assert!(size_of::<Kept>() == 40);
 pub fn route<P: Packet>(packet: P, scratch: &Scratch) -> Route {
     let (saddr, daddr, came_by) = (scratch.out.saddr, scratch.out.daddr, packet.device());
     let mixed = (daddr ^ saddr.rotate_left(16) ^ came_by).wrapping_mul(0x9e37_79b9);
-    let Some(kept) = ROUTES.get_ptr_mut(mixed >> (32 - KEPT.ilog2())) else { return ask(packet, scratch) };
+    let place = ROUTES.get_ptr_mut(mixed >> (32 - KEPT.ilog2()));
+    // What stands beside may be anybody's address: nothing is kept by it.
+    let Some(kept) = place.filter(|_| !P::HANDSHAKES || daddr != BESIDE) else { return ask(packet, scratch) };
     // SAFETY: per-CPU, bottom halves are off.
     let kept = unsafe { &mut *kept };
     let same = kept.saddr == saddr && kept.daddr == daddr && kept.came_by == came_by;

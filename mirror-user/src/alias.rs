@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData};
 use mirror_common::abi::{
-    maps,
+    Turn, maps,
     six::{self, Address, Known, MAX_ADDRESSES, Meaning},
 };
 
@@ -87,6 +87,14 @@ impl Names {
             written: Array::try_from(data(maps::ADDRESSES)?)?,
             clients: Array::try_from(data(maps::CLIENTS)?)?,
         })
+    }
+
+    /// Who asked for what was compared.
+    pub fn client(&self, turn: &Turn) -> SocketAddr {
+        match turn.client {
+            six::BESIDE => SocketAddr::new(six::address(turn.six).into(), u16::from_be(turn.port)),
+            alias => self.socket(alias, turn.port),
+        }
     }
 
     /// An address and a port, as they lie in a record of the datapath's: what they are outside. A client's alias means what

@@ -106,7 +106,7 @@ impl Datapath {
             (maps::TUPLES, 3 * flows),
             (maps::BUSY, flows / abi::BLOCK),
             (maps::CLIENTS, clients),
-            (maps::CLIENT_ALIASES, clients),
+            (maps::CLIENT_ALIASES, if policy.keeps_six() { 3 * clients } else { clients }),
             (maps::FREE_CLIENTS, clients),
             (maps::EXCHANGES, awaited),
             (maps::AWAITED, awaited),

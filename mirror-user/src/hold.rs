@@ -22,6 +22,8 @@ use crate::state::State;
 
 /// Bytes of the virtio header before each frame.
 const VNET: usize = 10;
+/// IPv6's number in Ethernet.
+const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Held frames are tried again after this, event or not.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -75,7 +77,7 @@ pub struct Holder {
     tuples: BpfHashMap<MapData, Tuple, u64>,
     thaw: OwnedFd,
     bounds: Bounds,
-    flows: HashMap<Tuple, Queue>,
+    flows: HashMap<Ends, Queue>,
     bytes: usize,
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
@@ -142,11 +144,11 @@ impl Holder {
     }
 
     fn keep(&mut self, frame: &[u8]) {
-        let Some(tuple) = tuple_of(frame) else { return };
+        let Some((ends, tuple)) = ends_of(frame) else { return };
         self.counts.held.fetch_add(1, Ordering::Relaxed);
-        let slot = self.tuples.get(&tuple, 0).map_or(0, |entry| Entry(entry).slot());
-        let queue = self.flows.entry(tuple).or_default();
-        queue.slot = slot;
+        let entry = tuple.and_then(|tuple| self.tuples.get(&tuple, 0).ok());
+        let queue = self.flows.entry(ends).or_default();
+        queue.slot = entry.map_or(0, |entry| Entry(entry).slot());
         if queue.frames.iter().any(|held| held.frame == frame) {
             return;
         }
@@ -210,12 +212,22 @@ impl Holder {
     }
 }
 
-/// The addresses of a frame behind its virtio header.
-fn tuple_of(frame: &[u8]) -> Option<Tuple> {
-    let bytes = frame.get(VNET + 26..VNET + 38)?;
+/// Addresses and ports of a frame as they lie in it; zeros behind those of IPv4.
+type Ends = [u8; 36];
+
+/// The ends of a frame behind its virtio header, and what its connection is known by. IPv6 has datagrams alone: in a held segment
+/// there are aliases.
+fn ends_of(frame: &[u8]) -> Option<(Ends, Option<Tuple>)> {
+    let frame = frame.get(VNET..)?;
+    if frame.get(12..14)? == IPV6 {
+        return Some((frame.get(22..58)?.try_into().ok()?, None));
+    }
+    let bytes = frame.get(26..38)?;
+    let mut ends = [0; 36];
+    ends[..12].copy_from_slice(bytes);
     let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let half = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-    Some(Tuple { saddr: word(0)?, daddr: word(4)?, sport: half(8)?, dport: half(10)? })
+    Some((ends, Some(Tuple { saddr: word(0)?, daddr: word(4)?, sport: half(8)?, dport: half(10)? })))
 }
 
 fn event_of(bytes: &[u8]) -> Option<Event> {

@@ -92,7 +92,7 @@ pub struct Policy {
     /// Where packets are taken up.
     #[serde(default)]
     pub hook: Hook,
-    /// Whether a weight chooses by request or by client, where those are of IPv4.
+    /// Whether a weight chooses by request or by client: a client is an address.
     #[serde(default)]
     pub weight_by: WeightBy,
     /// Whose order the requests of several connections keep beside the mirror.

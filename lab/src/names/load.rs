@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -30,7 +30,7 @@ const UPDATES: u32 = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Where they ask.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     /// How many there are.
     pub clients: usize,
     /// They also change their names' addresses.
@@ -88,7 +88,6 @@ pub struct Load {
 /// One client.
 struct Client {
     socket: UdpSocket,
-    target: SocketAddr,
     name: String,
     plan: Plan,
     asked: u32,
@@ -107,14 +106,17 @@ impl Load {
         let mut load =
             Self { window: Arc::default(), ends: Arc::default(), answered: vec![], threads: vec![] };
         for n in 0..plan.clients {
-            let socket = namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+            let here: SocketAddr = match plan.target {
+                SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            };
+            let socket = namespace.run(|| UdpSocket::bind(here))??;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
             let answered = Arc::<AtomicUsize>::default();
             load.answered.push(Arc::clone(&answered));
             let client = Client {
                 socket,
-                target: plan.target.into(),
-                name: format!("c{n}.example"),
+                name: format!("c{n}.{}.example", if plan.target.is_ipv4() { "four" } else { "six" }),
                 plan,
                 asked: 0,
                 window: Arc::clone(&load.window),
@@ -183,7 +185,7 @@ impl Client {
                 .then(|| Ipv4Addr::from_bits(0x0a00_0000 | self.asked));
             let id = self.asked as u16;
             let ask = Ask { id, name: self.name.clone(), becomes };
-            send(&self.socket, &ask.bytes(), self.target)?;
+            send(&self.socket, &ask.bytes(), self.plan.target)?;
             open.insert(id, ask);
         }
         self.seen.windows.resize_with((now + 1).max(self.seen.windows.len()), Window::default);
@@ -192,7 +194,7 @@ impl Client {
         while !open.is_empty() && since.elapsed() < self.plan.patience {
             match self.socket.recv_from(&mut buffer) {
                 Ok((length, from)) => {
-                    ensure!(from == self.target, "an answer from {from}");
+                    ensure!(from == self.plan.target, "an answer from {from}");
                     let answer = Answer::parse(&buffer[..length]).context("no answer")?;
                     let ask = open.remove(&answer.id).with_context(|| format!("not asked: {answer:?}"))?;
                     self.count(now, &ask, &answer)?;

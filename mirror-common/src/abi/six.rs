@@ -8,6 +8,8 @@
 
 use core::net::Ipv6Addr;
 
+use crate::weight::mix;
+
 /// An IPv6 address as it lies in a packet.
 pub type Address = [u32; 4];
 
@@ -29,6 +31,15 @@ pub fn address(words: Address) -> Ipv6Addr {
     Ipv6Addr::from(octets)
 }
 
+/// A word by which hosts are told from each other: of two addresses that differ anywhere it is another one, but by chance.
+/// The whole address counts, as in nginx's `ip_hash`.
+#[inline(always)]
+pub const fn who(address: &Address) -> u32 {
+    let high = (address[0] as u64) << 32 | address[1] as u64;
+    let low = (address[2] as u64) << 32 | address[3] as u64;
+    mix(mix(high) ^ low) as u32
+}
+
 /// Addresses that the daemon can give an alias: services', servers', our own.
 pub const MAX_ADDRESSES: u32 = 256;
 
@@ -44,10 +55,20 @@ const TURN: u32 = 1 << INDEX_BITS;
 
 const _: () = assert!(super::MAX_FLOWS <= 1 << INDEX_BITS);
 
+/// The alias of an IPv6 address that stands beside it in a record of datagrams: a client's that asks. No host has it
+/// (RFC 919, 7), and no alias that is given is it.
+pub const BESIDE: u32 = u32::MAX;
+
 /// Whether an address, in network byte order, is an alias.
 #[inline(always)]
 pub const fn is_alias(addr: u32) -> bool {
     u32::from_be(addr) >= FIRST
+}
+
+/// Whether an address, in network byte order, is a client's alias.
+#[inline(always)]
+pub const fn is_client(addr: u32) -> bool {
+    u32::from_be(addr) & (FIRST | WRITTEN) == FIRST
 }
 
 /// The alias of the address that the daemon wrote at an index, in network byte order.
@@ -77,7 +98,7 @@ pub enum Meaning {
     Client(u32),
 }
 
-/// What an alias stands for.
+/// What an alias stands for, but for [`BESIDE`].
 #[inline(always)]
 pub const fn meaning(alias: u32) -> Meaning {
     let bits = u32::from_be(alias);
@@ -133,8 +154,9 @@ mod tests {
         for alias in
             [written(0), written(255), client(0), client(super::super::MAX_FLOWS - 1), client(u32::MAX)]
         {
-            assert!(is_alias(alias), "{}", read(alias));
+            assert!(is_alias(alias) && alias != BESIDE, "{}", read(alias));
         }
+        assert!(is_alias(BESIDE) && !is_client(BESIDE) && !is_client(written(3)));
         for address in ["239.255.255.255", "10.0.0.240", "224.0.0.1", "127.240.0.1"] {
             let address: Ipv4Addr = address.parse().unwrap();
             assert!(!is_alias(u32::from_ne_bytes(address.octets())), "{address}");
@@ -155,7 +177,7 @@ mod tests {
         for _ in 0..32 {
             let alias = client(free);
             assert_eq!(meaning(alias), Meaning::Client(70_001));
-            assert!(seen.insert(alias), "{}", read(alias));
+            assert!(is_client(alias) && seen.insert(alias), "{}", read(alias));
             free = freed(alias);
         }
         assert_eq!(free, 70_001, "all of them were given once");

@@ -1,6 +1,9 @@
 //! Records of datagrams: who was asked, and whose answers are awaited.
 
-use super::Tuple;
+use super::{
+    Tuple,
+    six::{self, Address, BESIDE},
+};
 use crate::switch_word::Side;
 
 /// IP protocol number (RFC 768).
@@ -30,16 +33,34 @@ pub const fn fragments_of(from: u32, to: u32) -> Tuple {
     Tuple { saddr: from, daddr: to, sport: 0, dport: PROTOCOL.to_be() }
 }
 
-/// Key of [`super::maps::EXCHANGES`]: 16 bytes.
+/// Key of [`super::maps::EXCHANGES`]: 32 bytes.
+///
+/// A client of IPv6 has no alias, but its address here: who asks from ever new addresses takes no more than its questions do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct ExchangeKey {
-    /// A client's datagram's addresses and ports.
+    /// A client's datagram's addresses and ports; its own address is [`BESIDE`] where it is one of IPv6, ...
     pub client: Tuple,
     /// The message's identifier (RFC 1035, 4.1.1), in host order; 0 where the service's have none.
     pub id: u16,
     /// Zero.
     pub pad: u16,
+    /// ... and stands here; else zeros.
+    pub six: Address,
+}
+
+impl ExchangeKey {
+    /// Of a client's datagram and its message's identifier.
+    #[inline(always)]
+    pub const fn new(client: Tuple, six: Address, id: u16) -> Self {
+        Self { client, id, pad: 0, six }
+    }
+
+    /// A word by which clients are told from each other, whatever their ports are. Of IPv6 the whole address counts.
+    #[inline(always)]
+    pub const fn who(&self) -> u32 {
+        if self.client.saddr == BESIDE { six::who(&self.six) } else { self.client.saddr }
+    }
 }
 
 /// A client's question and its answers: value of [`super::maps::EXCHANGES`], 48 bytes. Writer: the datapath. Pairs are by
@@ -103,7 +124,7 @@ impl Exchange {
     }
 }
 
-/// Whose answer a server's datagram is: value of [`super::maps::AWAITED`], 32 bytes. Writer: the datapath, of an entry that it
+/// Whose answer a server's datagram is: value of [`super::maps::AWAITED`], 48 bytes. Writer: the datapath, of an entry that it
 /// has claimed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -130,9 +151,9 @@ pub struct Silence {
 
 const _: () = {
     assert!(size_of::<Silence>() == 16);
-    assert!(size_of::<ExchangeKey>() == 16);
+    assert!(size_of::<ExchangeKey>() == 32);
     assert!(size_of::<Exchange>() == 48);
-    assert!(size_of::<Awaited>() == 32);
+    assert!(size_of::<Awaited>() == 48);
 };
 
 #[cfg(feature = "user")]

@@ -24,6 +24,8 @@ pub struct Quote {
     pub code: u8,
     /// [`Quote::TOO_LARGE`]: what the next hop takes, in bytes; 0: not told.
     pub mtu: u16,
+    /// IP protocol number of that packet.
+    pub protocol: u8,
 }
 
 impl Quote {
@@ -103,11 +105,11 @@ mod tests {
     }
 
     fn unreachable(seq: u32) -> Quote {
-        Quote { seq, kind: Quote::UNREACHABLE, code: 1, mtu: 0 }
+        Quote { seq, kind: Quote::UNREACHABLE, code: 1, mtu: 0, protocol: 6 }
     }
 
     fn too_large(seq: u32, mtu: u16) -> Quote {
-        Quote { seq, kind: Quote::UNREACHABLE, code: Quote::TOO_LARGE, mtu }
+        Quote { seq, kind: Quote::UNREACHABLE, code: Quote::TOO_LARGE, mtu, protocol: 6 }
     }
 
     fn of_leg(flow: &Flow, side: Side, quote: Quote) -> Option<u32> {

@@ -19,8 +19,8 @@ fn turn(at_ms: u64, came: u8, target: u32, digest: u16) -> Turn {
 }
 
 /// Where all is of IPv4.
-fn plain(addr: u32, port: u16) -> SocketAddr {
-    SocketAddr::from((addr.to_ne_bytes(), u16::from_be(port)))
+fn plain(turn: &Turn) -> SocketAddr {
+    SocketAddr::from((turn.client.to_ne_bytes(), u16::from_be(turn.port)))
 }
 
 fn standing(divergence: &Divergence, now: f64) -> Standing {

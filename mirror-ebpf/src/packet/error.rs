@@ -43,7 +43,8 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let error = kind == Quote::UNREACHABLE || kind == Quote::TIME_EXCEEDED || kind == Quote::PARAMETER;
     // The first part of a packet, without IP options.
     let first = u16::from_be(icmp.fragment) & 0x1fff == 0;
-    let ports = icmp.protocol == 6 || u16::from(icmp.protocol) == PROTOCOL;
+    let protocol = icmp.protocol;
+    let ports = protocol == 6 || u16::from(protocol) == PROTOCOL;
     if !ours || !whole || !error || icmp.version != Header::PLAIN_IPV4 || !first || !ports {
         return None;
     }
@@ -52,7 +53,7 @@ pub fn quote(skb: Skb, scratch: &mut Scratch) -> Option<(Tuple, Quote)> {
     let dport = u16::from_ne_bytes([ports[2], ports[3]]);
     let seq = u32::from_be(quoted32(scratch, 12));
     let answer = Tuple { saddr: to, daddr: from, sport: dport, dport: sport };
-    Some((answer, Quote { seq, kind, code, mtu }))
+    Some((answer, Quote { seq, kind, code, mtu, protocol }))
 }
 
 /// Rewrites the error at hand for the end at `scratch.out`, which sent the packet in question with `scratch.emit`'s number.

@@ -1,9 +1,12 @@
 //! ICMP errors where IPv6 is on either side: read, and made anew for the end that is to hear of it, in its family
-//! (RFC 7915, 4.2 and 5.2). Of the packet in question they quote the IP header and 8 bytes of TCP.
+//! (RFC 7915, 4.2 and 5.2). Of the packet in question they quote the IP header and 8 bytes of TCP or UDP.
 
 use aya_ebpf::helpers::generated::bpf_skb_change_proto;
 use mirror_common::{
-    abi::six::{Address, is_alias},
+    abi::{
+        six::{Address, is_alias},
+        udp::PROTOCOL,
+    },
     checksum,
     flow::{LEAST_MTU, Quote},
 };
@@ -13,7 +16,7 @@ use crate::maps::Scratch;
 
 /// Numbers of protocols.
 const ICMP: u8 = 1;
-pub const ICMPV6: u8 = 58;
+const ICMPV6: u8 = 58;
 /// ICMPv6's types (RFC 4443).
 const UNREACHABLE: u8 = 1;
 const TOO_LARGE: u8 = 2;
@@ -22,7 +25,7 @@ const TIME_EXCEEDED: u8 = 3;
 const LONGER: u16 = 20;
 /// Words of Ethernet's header.
 const ETH_WORDS: usize = ETH as usize / 2;
-/// Words of the longest error: Ethernet, two IPv6 headers, 8 bytes of ICMP, and 8 of TCP.
+/// Words of the longest error: Ethernet, two IPv6 headers, 8 bytes of ICMP, and 8 of TCP or UDP.
 pub const WORDS: usize = ETH_WORDS + 20 + 4 + 20 + 4;
 
 /// An error as it lies in a packet, by pairs of bytes.
@@ -50,7 +53,8 @@ pub struct Icmp6 {
 const _: () = assert!(size_of::<Icmp6>() == 56);
 
 /// What an ICMPv6 error says, in ICMP's types and codes, and into `scratch.client6` the ends of an answer to the packet in
-/// question. `scratch.header6` has its headers. `None`: it is no error about a TCP packet of the host that it was sent to.
+/// question. `scratch.header6` has its headers. `None`: it is no error about a TCP packet or a datagram of the host that it was
+/// sent to. Of a datagram, length and checksum stand for the number.
 #[inline(always)]
 pub fn quote6(skb: Skb, scratch: &mut Scratch) -> Option<Quote> {
     // SAFETY: the buffer is longer.
@@ -66,7 +70,9 @@ pub fn quote6(skb: Skb, scratch: &mut Scratch) -> Option<Quote> {
     for word in 0..4 {
         same &= icmp.saddr[word] == header.daddr[word];
     }
-    if header.next != ICMPV6 || icmp.next != 6 || !same {
+    let protocol = icmp.next;
+    let ports = protocol == 6 || u16::from(protocol) == PROTOCOL;
+    if header.next != ICMPV6 || !ports || !same {
         return None;
     }
     let mtu = u32::from_be(icmp.mtu);
@@ -82,7 +88,7 @@ pub fn quote6(skb: Skb, scratch: &mut Scratch) -> Option<Quote> {
     let answer = &mut scratch.client6;
     (answer.saddr, answer.daddr) = (icmp.daddr, icmp.saddr);
     (answer.sport, answer.dport) = (icmp.dport, icmp.sport);
-    Some(Quote { seq: u32::from_be(icmp.seq), kind, code, mtu })
+    Some(Quote { seq: u32::from_be(icmp.seq), kind, code, mtu, protocol })
 }
 
 /// Makes the error at hand, which said `scratch.quote`, one for the end at `scratch.out`, which sent the packet in question
@@ -135,7 +141,13 @@ const fn pair(first: u8, second: u8) -> u16 {
     u16::from_ne_bytes([first, second])
 }
 
-/// What is quoted of TCP.
+/// Bytes of the packet in question behind its IP header, as far as is known: of a datagram it is in the first of them (RFC 768).
+#[inline(always)]
+fn quoted_bytes(scratch: &Scratch) -> u16 {
+    if scratch.quote.protocol == 6 { 20 } else { (scratch.emit.seq >> 16) as u16 }
+}
+
+/// What is quoted of TCP or UDP.
 #[inline(always)]
 fn ports<const AT: usize>(scratch: &mut Scratch) {
     let (out, seq) = (scratch.out, scratch.emit.seq);
@@ -170,9 +182,10 @@ fn four(scratch: &mut Scratch, from_six: bool) -> bool {
     const QUOTED: usize = MESSAGE + 4;
     const TCP: usize = QUOTED + 10;
     const END: usize = TCP + 4;
-    let (out, quote) = (scratch.out, scratch.quote);
+    let (out, quote, quoted) = (scratch.out, scratch.quote, quoted_bytes(scratch));
     header4::<IP, MESSAGE>(&mut scratch.error, [out.saddr, out.daddr], 56, ICMP);
-    header4::<QUOTED, TCP>(&mut scratch.error, [out.daddr, out.saddr], 40, 6);
+    let (ends, total) = ([out.daddr, out.saddr], quoted.wrapping_add(20));
+    header4::<QUOTED, TCP>(&mut scratch.error, ends, total, quote.protocol);
     ports::<TCP>(scratch);
     let mtu = if from_six { quote.mtu.saturating_sub(LONGER) } else { quote.mtu };
     let words = &mut scratch.error;
@@ -222,7 +235,7 @@ fn six(scratch: &mut Scratch, from_six: bool) -> bool {
         _ => 0,
     };
     header6::<IP>(scratch, false, BYTES, ICMPV6);
-    header6::<QUOTED>(scratch, true, 20, 6);
+    header6::<QUOTED>(scratch, true, quoted_bytes(scratch), quote.protocol);
     ports::<TCP>(scratch);
     let words = &mut scratch.error;
     words[MESSAGE] = pair(kind, code);

@@ -122,7 +122,7 @@ fn look(shared: &Shared, Ring(ring, names): &mut Ring) -> Result<()> {
     let mut divergence = shared.compared.divergence.lock().map_err(|_| anyhow!("poisoned"))?;
     while let Some(item) = ring.next() {
         if item.len() == size_of::<Turn>() {
-            divergence.observe(&read_turn(&item), |addr, port| names.socket(addr, port));
+            divergence.observe(&read_turn(&item), |turn| names.client(turn));
         }
     }
     divergence.settle(monotonic_ns() as f64 / 1e9);

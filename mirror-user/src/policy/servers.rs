@@ -110,6 +110,11 @@ impl Policy {
         self.services.iter().any(Service::has_six)
     }
 
+    /// Whether servers see IPv6 addresses of clients.
+    pub fn keeps_six(&self) -> bool {
+        self.servers().any(|server| server.at.is_ipv6() && server.end.nat().own().is_none())
+    }
+
     /// How many ports have datagrams.
     pub fn datagram_ports(&self) -> u32 {
         self.services.iter().map(Service::datagram_ports).sum()

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use mirror_common::switch_word::Side;
 
-use super::{Name, WeightBy, address, process::Health, side::Endpoint};
+use super::{Name, address, process::Health, side::Endpoint};
 
 /// Ports of one service at most.
 const MAX_PORTS: usize = 64;
@@ -54,7 +54,7 @@ pub enum Affinity {
     /// Each connection on its own, by its client's address and port.
     #[default]
     Connection,
-    /// All connections of a client's address to the same one, where that is well. For clients of IPv4.
+    /// All connections of a client's address to the same one, where that is well.
     Client,
 }
 
@@ -65,7 +65,7 @@ pub enum Protocol {
     /// Connections.
     #[default]
     Tcp,
-    /// Datagrams, between IPv4 addresses.
+    /// Datagrams (RFC 768).
     Udp,
 }
 
@@ -222,19 +222,11 @@ impl Service {
                 _ => {}
             }
         }
-        (self.has_datagrams() && self.has_six()).then(|| "UDP is for IPv4 alone: clients and servers".into())
+        None
     }
 
     /// What doesn't hold.
-    pub(super) fn fault(&self, weight_by: WeightBy) -> Option<String> {
-        if weight_by == WeightBy::Client && self.has_six() {
-            let what = "`weight_by = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
-            return Some(what.into());
-        }
-        if self.affinity == Affinity::Client && self.has_six() {
-            let what = "`affinity = \"client\"` tells clients by IPv4 addresses: each connection of IPv6 would be a client";
-            return Some(what.into());
-        }
+    pub(super) fn fault(&self) -> Option<String> {
         if self.vip6.is_some() && self.vip.is_ipv6() {
             return Some("`vip` is of IPv6 already: `vip6` stands beside an IPv4 `vip`".into());
         }
@@ -265,7 +257,7 @@ mod tests {
         let some = |ports: [u16; 2]| ports.map(Some);
         assert_eq!(all, [(80, [None; 2]), (81, some([81, 81])), (82, some([82, 8_082]))]);
         assert!(service.all().all(|one| one.vip.ip() == service.vip.ip()));
-        assert_eq!(service.fault(WeightBy::Request), None);
+        assert_eq!(service.fault(), None);
     }
 
     #[test]
@@ -280,7 +272,7 @@ mod tests {
             ("[2001:db8::77]:82", Some(8_082)),
         ];
         assert_eq!(all, expected.map(|(vip, port)| (vip.to_owned(), port)));
-        assert_eq!(service.fault(WeightBy::Request), None);
+        assert_eq!(service.fault(), None);
     }
 
     #[test]
@@ -288,17 +280,16 @@ mod tests {
         let text = "vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\n\
                     ports = [{ port = 53, protocol = \"tcp\" }, { port = 5353, datagrams = \"reads\" }]";
         let service: Service = toml::from_str(text).unwrap();
-        assert_eq!(service.fault(WeightBy::Request), None);
+        assert_eq!(service.fault(), None);
         let spoken: Vec<_> = service.all().map(|one| (one.vip.port(), one.datagrams)).collect();
         assert_eq!(spoken, [(53, Some(Datagrams::Dns)), (53, None), (5_353, Some(Datagrams::Reads))]);
         for (text, says) in [
             ("vip = \"10.0.0.1:53\"\ndatagrams = \"dns\"", "speaks TCP"),
             ("vip = \"10.0.0.1:514\"\nprotocol = \"udp\"", "say what its datagrams are"),
-            ("vip = \"[2001:db8::1]:53\"\nprotocol = \"udp\"", "IPv4 alone"),
             ("vip = \"10.0.0.1:53\"\nprotocol = \"udp\"\nports = [{ port = 53 }]", "twice"),
         ] {
             let service: Service = toml::from_str(text).unwrap();
-            let fault = service.fault(WeightBy::Request).unwrap_or_default();
+            let fault = service.fault().unwrap_or_default();
             assert!(fault.contains(says), "{text}: {fault}");
         }
     }
@@ -318,8 +309,8 @@ mod tests {
         let port = |n: u16| toml::from_str::<Port>(&format!("port = {n}")).unwrap();
         let mut service: Service = toml::from_str("vip = \"10.0.0.1:80\"").unwrap();
         service.ports = (100..163).map(port).collect();
-        assert_eq!(service.fault(WeightBy::Request), None);
+        assert_eq!(service.fault(), None);
         service.ports.push(port(200));
-        assert!(service.fault(WeightBy::Request).unwrap().contains("at most"));
+        assert!(service.fault().unwrap().contains("at most"));
     }
 }

@@ -25,8 +25,8 @@ pub struct Endpoint {
     /// those that the health check of `[migration]` finds well. The join hook is told the first one.
     #[serde(default, deserialize_with = "address::several")]
     addresses: Vec<SocketAddr>,
-    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, where the one server's
-    /// way back leads through the gateway. The services of an application may share it.
+    /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, of the same family,
+    /// where the one server's way back leads through the gateway. The services of an application may share it.
     nat: Option<Nat>,
     /// Requests that a server answers on one connection before it closes it; 0: no limit.
     #[serde(default)]
@@ -214,9 +214,6 @@ impl Endpoint {
         if self.has_several() {
             return Some(("UDP is for one server a side".into(), Some("name one `address`".into())));
         }
-        if self.first().is_ipv6() {
-            return Some(("UDP is for IPv4 alone: clients and servers".into(), None));
-        }
         (self.nat() == Nat::Keep).then(|| {
             (
                 "`nat = \"keep\"` is for TCP alone".into(),
@@ -249,13 +246,12 @@ impl Endpoint {
         })
     }
 
+    /// A server can't see an address of the other family.
     fn kept_fault(&self, service: &Service) -> Option<Fault> {
-        (service.has_six() || self.first().is_ipv6()).then(|| {
-            (
-                "`nat = \"keep\"` is for IPv4 alone: clients and server".into(),
-                Some("give it an address".into()),
-            )
-        })
+        let other = service.addresses().find(|address| address.is_ipv4() != self.first().is_ipv4())?;
+        let what =
+            format!("`nat = \"keep\"` is for clients of the server's family, and those of {other} aren't");
+        Some((what, Some("give it an address".into())))
     }
 }
 

@@ -190,7 +190,7 @@ impl Policy {
 
     fn services_fault(&self) -> Option<Found> {
         for (nth, service) in self.services.iter().enumerate() {
-            if let Some(what) = service.fault(self.weight_by) {
+            if let Some(what) = service.fault() {
                 return Some(self.at_service(nth, None, (what, None)));
             }
         }

@@ -15,7 +15,7 @@ use lab::{
     transfer::{download, upload},
     wait::wait_for,
 };
-use netns_tests::{Running, SOON, Scene, all_answered, hook, lab_builder, mostly_answered_by};
+use netns_tests::{Running, SOON, Scene, all_answered, hook, lab_builder, mostly_answered_by, share};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
@@ -34,6 +34,11 @@ enum Family {
 
 /// A scene with a service at these addresses, and servers of these families.
 fn scene(vips: &[SocketAddr], servers: [Family; 2]) -> Result<Scene> {
+    scene_with(vips, servers, "")
+}
+
+/// The same with settings of the application.
+fn scene_with(vips: &[SocketAddr], servers: [Family; 2], more: &str) -> Result<Scene> {
     let lab = lab_builder()?.six(true).up()?;
     let hosts = [Host::Primary, Host::Shadow];
     // They listen at all addresses: what they have is asked for over IPv4.
@@ -48,7 +53,8 @@ fn scene(vips: &[SocketAddr], servers: [Family; 2]) -> Result<Scene> {
         [vip] => format!("vip = \"{vip}\""),
         _ => format!("vip = \"{FOUR}\"\nvip6 = \"{VIP6}\""),
     };
-    let policy = policy_between(&format!("hook = \"{}\"", hook()?), &service, [side(0), side(1)], "")?;
+    let policy =
+        policy_between(&format!("hook = \"{}\"\n{more}", hook()?), &service, [side(0), side(1)], "")?;
     let gateway = Gateway::start(&lab, &policy)?;
     Scene { gateway, servers: running, lab }.joined()
 }
@@ -129,6 +135,30 @@ fn clients_of_both_families_before_servers_of_ipv4() -> Result<()> {
 #[test]
 fn a_primary_of_ipv4_and_a_shadow_of_ipv6() -> Result<()> {
     migrates(&scene(&BOTH, [Family::Four, Family::Six])?, &BOTH)
+}
+
+/// By its address, not by its connection's port or alias: each family's client has one.
+#[test]
+fn by_client_all_connections_of_an_address_read_at_one_side() -> Result<()> {
+    let scene = scene_with(&BOTH, [Family::Four, Family::Six], "weight_by = \"client\"")?;
+    let running = clients(&scene, &BOTH, "sticky")?;
+    scene.wait_status("two legs", |status| status["two_legs"] == 16)?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    for client in &running {
+        client.mark("half")?;
+        client.tick()?;
+    }
+    for client in running {
+        let summary = client.stop()?;
+        all_answered(&summary)?;
+        let share = share(&summary, "half")?;
+        // Reads that were under way when it was marked, or whose flow wasn't settled, are the primary's.
+        ensure!(
+            share == 0.0 || share > 0.8,
+            "the shadow answered {share} of one address's reads: {summary:#?}"
+        );
+    }
+    scene.proven().map(drop)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! as one. One of them may be of datagrams.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -317,7 +317,7 @@ fn a_service_of_datagrams_and_one_of_connections_are_moved_as_one() -> Result<()
     scene.ctl(&["join", APP])?;
     let [_, config] = services.clients([1, 8]);
     let client = scene.start_client(config)?;
-    let target = SocketAddrV4::new(VIP, names::PORT);
+    let target = SocketAddr::from((VIP, names::PORT));
     let patience = Duration::from_secs(3);
     let load = Load::start(&lab.host(Host::Client), Plan { target, clients: 4, updates: true, patience })?;
     let mut windows = Vec::new();

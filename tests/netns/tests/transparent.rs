@@ -1,8 +1,8 @@
-//! The gateway as a router on the way: clients talk to the primary's own address, servers see the clients'.
+//! The gateway as a router on the way: clients talk to the primary's own address, servers see the clients'; with IPv4 and IPv6.
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{
     checker::Config,
     gateway::{Gateway, policy_between},
-    net::{Host, Lab},
+    net::{Host, Lab, SERVICE_PORT},
     programs::ListsServer,
 };
 use netns_tests::{SOON, Scene, all_answered, connect, hook, lab_builder, mostly_answered_by};
@@ -36,20 +36,35 @@ impl Asker {
     }
 }
 
+/// A host's address.
+fn address(host: Host, six: bool) -> IpAddr {
+    if six { host.address6().into() } else { host.address().into() }
+}
+
+/// Where a host's server is.
+fn server(host: Host, six: bool) -> SocketAddr {
+    SocketAddr::new(address(host, six), SERVICE_PORT)
+}
+
 /// How many connections a host has from the client's own address.
-fn from_the_client(scene: &Scene, host: Host) -> Result<usize> {
+fn from_the_client(scene: &Scene, host: Host, six: bool) -> Result<usize> {
     let seen = scene.lab.host(host).sh("ss -Htn state established '( sport = :8080 )'")?;
-    Ok(seen.lines().filter(|line| line.contains(&format!("{}:", Host::Client.address()))).count())
+    let client = match address(Host::Client, six) {
+        IpAddr::V4(four) => format!("{four}:"),
+        IpAddr::V6(six) => format!("[{six}]:"),
+    };
+    Ok(seen.lines().filter(|line| line.contains(&client)).count())
 }
 
 /// `policy`, with clients' addresses kept on both sides.
-fn kept() -> Result<String> {
-    let side = |host: Host| (host.service().into(), host.nat_pool()[0].into());
-    let vip = format!("vip = \"{}\"", Host::Primary.service());
+fn kept(six: bool) -> Result<String> {
+    let nat = |host: Host| if six { host.nat6().into() } else { IpAddr::from(host.nat_pool()[0]) };
+    let side = |host: Host| (server(host, six), nat(host));
+    let vip = format!("vip = \"{}\"", server(Host::Primary, six));
     let more = format!("hook = \"{}\"", hook()?);
     let mut text = policy_between(&more, &vip, [side(Host::Primary), side(Host::Shadow)], "")?;
     for host in [Host::Primary, Host::Shadow] {
-        text = text.replace(&format!("nat = \"{}\"", host.nat_pool()[0]), "nat = \"keep\"");
+        text = text.replace(&format!("nat = \"{}\"", nat(host)), "nat = \"keep\"");
     }
     Ok(text)
 }
@@ -57,32 +72,46 @@ fn kept() -> Result<String> {
 /// T13, T25 where the numbers are the client's own; and that the gateway's coming and going is noticed by nobody.
 #[test]
 fn an_application_is_moved_from_under_its_own_address() -> Result<()> {
-    let vip = SocketAddr::from(Host::Primary.service());
-    let lab = lab_builder()?.forwarding(true).up()?;
-    let start =
-        |host: Host| ListsServer::start(&lab.host(host), host.service().into(), host.name(), &["--volatile"]);
+    moved_from_under_its_own_address(false)
+}
+
+/// The same over IPv6.
+#[test]
+fn an_application_is_moved_from_under_its_own_ipv6_address() -> Result<()> {
+    moved_from_under_its_own_address(true)
+}
+
+fn moved_from_under_its_own_address(six: bool) -> Result<()> {
+    let vip = server(Host::Primary, six);
+    let lab = lab_builder()?.six(six).forwarding(true).up()?;
+    let start = |host: Host| {
+        // What they have is asked for over IPv4.
+        let listen = if six { SocketAddr::new("::".parse()?, SERVICE_PORT) } else { server(host, false) };
+        ListsServer::start(&lab.host(host), listen, host.name(), &["--volatile"])
+    };
     let servers = [Some(start(Host::Primary)?), Some(start(Host::Shadow)?)];
     let mut old = Asker::connect(&lab, vip)?;
     old.asks()?;
-    let gateway = Gateway::start(&lab, &kept()?)?;
+    let gateway = Gateway::start(&lab, &kept(six)?)?;
     old.asks().context("a connection that is older than the gateway")?;
     let mut young = Asker::connect(&lab, vip)?;
     young.asks()?;
     ensure!(gateway.count("Older")? > 0, "nothing was left to the kernel");
     drop(old);
     let scene = Scene { gateway, servers, lab }.joined()?;
-    moved(&scene, vip)?;
+    moved(&scene, six)?;
     young.asks().context("a connection from before the join")?;
     scene.ctl(&["weight", "shop", "0"])?;
-    removed(scene, young)
+    removed(scene, young, vip)
 }
 
-fn moved(scene: &Scene, vip: SocketAddr) -> Result<()> {
-    let config = Config { target: vip, think: Duration::from_millis(2), ..scene.client(8) };
+fn moved(scene: &Scene, six: bool) -> Result<()> {
+    let config =
+        Config { target: server(Host::Primary, six), think: Duration::from_millis(2), ..scene.client(8) };
     let client = scene.start_client(Config { duration: Some(Duration::from_secs(60)), ..config })?;
     scene.wait_status("two legs", |status| status["two_legs"].as_u64() >= Some(8))?;
     for host in [Host::Primary, Host::Shadow] {
-        let seen = from_the_client(scene, host)?;
+        let seen = from_the_client(scene, host, six)?;
         ensure!(seen >= 8, "{host} sees {seen} connections from the client");
     }
     scene.ctl(&["weight", "shop", "100"])?;
@@ -102,10 +131,10 @@ fn moved(scene: &Scene, vip: SocketAddr) -> Result<()> {
 }
 
 /// The primary's legs have their clients' numbers: without the datapath they go on.
-fn removed(mut scene: Scene, mut open: Asker) -> Result<()> {
+fn removed(mut scene: Scene, mut open: Asker, vip: SocketAddr) -> Result<()> {
     scene.gateway.stop()?;
     let mut unload = scene.gateway.command(&["unload"]);
     scene.lab.host(Host::Gateway).check(&mut unload)?;
     open.asks().context("a connection from before `mirror unload`")?;
-    Asker::connect(&scene.lab, Host::Primary.service().into())?.asks().context("by the kernel alone")
+    Asker::connect(&scene.lab, vip)?.asks().context("by the kernel alone")
 }

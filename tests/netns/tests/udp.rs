@@ -1,7 +1,7 @@
-//! A service of datagrams: a name server's queries and updates, mirrored, shifted and moved.
+//! A service of datagrams: a name server's queries and updates, mirrored, shifted and moved, over IPv4 and IPv6.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use lab::{
         self, Mark, NameServer,
         load::{Load, Plan, Seen, Window},
     },
-    net::{Host, Lab, VIP},
+    net::{Host, Lab, VIP, VIP6},
     programs::ListsServer,
     wait::wait_for,
 };
@@ -28,8 +28,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Rounds of questions of each client in a window.
 const ROUNDS: usize = 120;
 
+const FOUR: IpAddr = IpAddr::V4(VIP);
+const SIX: IpAddr = IpAddr::V6(VIP6);
+
 /// A gateway between clients and two name servers.
 struct Names {
+    /// Where clients ask.
+    vips: Vec<IpAddr>,
     gateway: Gateway,
     /// Beside them on the same port, over TCP.
     _lists: [ListsServer; 2],
@@ -40,35 +45,40 @@ struct Names {
 
 impl Names {
     fn new(more: &str) -> Result<Self> {
-        let lab = lab_builder()?.up()?;
+        Self::between(&[FOUR], [Host::Primary.address().into(), Host::Shadow.address().into()], more)
+    }
+
+    /// A service at these addresses, and servers at those.
+    fn between(vips: &[IpAddr], servers: [IpAddr; 2], more: &str) -> Result<Self> {
+        let lab = lab_builder()?.six(true).up()?;
         // What a client's kernel left to its card is completed here, and looked at by the servers'.
         for host in Host::ENDS {
             lab.host(Host::Gateway).sh(&format!("ethtool -K {} tx off", host.gateway_device()))?;
         }
-        let side = |host: Host| {
-            let (address, nat) = (host.address(), host.nat_pool()[0]);
-            format!("address = \"{address}:{}\"\nnat = \"{nat}\"\n", names::PORT)
+        let side = |host: Host, address: IpAddr| {
+            let nat: IpAddr = if address.is_ipv4() { host.nat_pool()[0].into() } else { host.nat6().into() };
+            format!("address = \"{}\"\nnat = \"{nat}\"\n", SocketAddr::new(address, names::PORT))
         };
+        let vip6 = if vips.len() == 2 { format!("vip6 = \"{VIP6}\"\n") } else { String::new() };
         let policy = format!(
             "name = \"{APP}\"\nhook = \"{}\"\n{more}\n\
-             [service]\nvip = \"{VIP}:{}\"\nprotocol = \"udp\"\nports = [{{ port = {}, protocol = \"tcp\" }}]\n\
+             [service]\nvip = \"{}\"\n{vip6}protocol = \"udp\"\nports = [{{ port = {}, protocol = \"tcp\" }}]\n\
              [primary]\n{}[shadow]\n{}",
             hook()?,
+            SocketAddr::new(vips[0], names::PORT),
             names::PORT,
-            names::PORT,
-            side(Host::Primary),
-            side(Host::Shadow)
+            side(Host::Primary, servers[0]),
+            side(Host::Shadow, servers[1])
         );
-        let start = |host: Host, mark| NameServer::start(&lab.host(host), host.address(), mark);
-        let primary = start(Host::Primary, PRIMARY)?;
-        let shadow = Some(start(Host::Shadow, SHADOW)?);
-        let lists = |host: Host| {
-            let listen = SocketAddr::from((host.address(), names::PORT));
+        let primary = NameServer::start(&lab.host(Host::Primary), servers[0], PRIMARY)?;
+        let shadow = Some(NameServer::start(&lab.host(Host::Shadow), servers[1], SHADOW)?);
+        let lists = |host: Host, address| {
+            let listen = SocketAddr::new(address, names::PORT);
             ListsServer::start(&lab.host(host), listen, host.name(), &["--volatile"])
         };
-        let lists = [lists(Host::Primary)?, lists(Host::Shadow)?];
+        let lists = [lists(Host::Primary, servers[0])?, lists(Host::Shadow, servers[1])?];
         let gateway = Gateway::start(&lab, &policy)?;
-        Ok(Self { gateway, _lists: lists, primary, shadow, lab })
+        Ok(Self { vips: vips.to_vec(), gateway, _lists: lists, primary, shadow, lab })
     }
 
     fn ctl(&self, arguments: &[&str]) -> Result<()> {
@@ -77,13 +87,19 @@ impl Names {
 
     /// Asks over TCP.
     fn get(&self) -> Result<()> {
-        let target = SocketAddr::from((VIP, names::PORT));
-        self.lab.host(Host::Client).run(|| http_client::get(target, "/ping"))??;
-        Ok(())
+        self.vips.iter().try_for_each(|vip| {
+            let target = SocketAddr::new(*vip, names::PORT);
+            self.lab.host(Host::Client).run(|| http_client::get(target, "/ping")).flatten().map(drop)
+        })
     }
 
+    /// Clients of the first address.
     fn load(&self, updates: bool, patience: Duration) -> Result<Load> {
-        let target = SocketAddrV4::new(VIP, names::PORT);
+        self.load_of(self.vips[0], updates, patience)
+    }
+
+    fn load_of(&self, vip: IpAddr, updates: bool, patience: Duration) -> Result<Load> {
+        let target = SocketAddr::new(vip, names::PORT);
         Load::start(&self.lab.host(Host::Client), Plan { target, clients: CLIENTS, updates, patience })
     }
 }
@@ -100,12 +116,39 @@ fn updated_by(window: &Window, mark: Mark) -> Result<()> {
     Ok(())
 }
 
+/// The hook leaves time for updates to begin while they are frozen.
+const SLOW_HOOK: &str = "join_hook = [\"sleep\", \"0.3\"]";
+
 #[test]
 fn queries_are_shifted_and_updates_moved_and_none_is_lost() -> Result<()> {
-    // The hook leaves time for updates to begin while they are frozen.
-    let names = Names::new("join_hook = [\"sleep\", \"0.3\"]")?;
-    let load = names.load(true, PATIENCE)?;
-    load.next_window(ROUNDS)?;
+    shifted_and_moved(&Names::new(SLOW_HOOK)?)
+}
+
+#[test]
+fn clients_of_both_families_before_a_primary_of_ipv4_and_a_shadow_of_ipv6() -> Result<()> {
+    let servers = [Host::Primary.address().into(), Host::Shadow.address6().into()];
+    shifted_and_moved(&Names::between(&[FOUR, SIX], servers, SLOW_HOOK)?)
+}
+
+#[test]
+fn clients_of_both_families_before_a_primary_of_ipv6_and_a_shadow_of_ipv4() -> Result<()> {
+    let servers = [Host::Primary.address6().into(), Host::Shadow.address().into()];
+    shifted_and_moved(&Names::between(&[FOUR, SIX], servers, SLOW_HOOK)?)
+}
+
+#[test]
+fn all_of_ipv6() -> Result<()> {
+    let servers = [Host::Primary, Host::Shadow].map(|host| host.address6().into());
+    shifted_and_moved(&Names::between(&[SIX], servers, SLOW_HOOK)?)
+}
+
+fn shifted_and_moved(names: &Names) -> Result<()> {
+    let loads: Vec<_> =
+        names.vips.iter().map(|vip| names.load_of(*vip, true, PATIENCE)).collect::<Result<_>>()?;
+    // All are in windows of the same number.
+    let turn = || loads.iter().fold(0, |_, load| load.turn());
+    let next = || loads.iter().try_fold(0, |_, load| load.next_window(ROUNDS));
+    next()?;
     names.shadow.as_ref().context("a shadow")?.learn(names.primary.records());
     names.ctl(&["join", APP])?;
     ensure!(names.gateway.count("HeldFrozen")? > 0, "no update waited");
@@ -119,24 +162,26 @@ fn queries_are_shifted_and_updates_moved_and_none_is_lost() -> Result<()> {
     let mut windows = Vec::new();
     for (wanted, ..) in &moves {
         // What is asked while it is carried out is in a window of its own.
-        load.turn();
+        turn();
         names.ctl(wanted)?;
         names.get()?;
-        windows.push(load.next_window(ROUNDS)?);
+        windows.push(next()?);
     }
     let status = names.gateway.status()?;
-    let seen = load.stop()?;
-    let all = answered(&seen)?;
-    for ((wanted, share, updates), window) in moves.iter().zip(windows) {
-        let window = &all[window];
-        ensure!(share.contains(&window.share(SHADOW)), "{wanted:?}: {share:?}: {window:?}");
-        updated_by(window, *updates).with_context(|| format!("{wanted:?}"))?;
+    let seen: Vec<_> = loads.into_iter().map(Load::stop).collect::<Result<_>>()?;
+    for (seen, vip) in seen.iter().zip(&names.vips) {
+        let all = answered(seen)?;
+        for ((wanted, share, updates), window) in moves.iter().zip(&windows) {
+            let window = &all[*window];
+            ensure!(share.contains(&window.share(SHADOW)), "{vip}: {wanted:?}: {share:?}: {window:?}");
+            updated_by(window, *updates).with_context(|| format!("{vip}: {wanted:?}"))?;
+        }
     }
     let shadow = names.shadow.as_ref().context("a shadow")?;
     // The last answer that its client has heard may be ahead of the other side's.
     wait_for("equal sides", SOON, || names.primary.records() == shadow.records())
         .with_context(|| format!("{:?}, {:?}", names.primary.records(), shadow.records()))?;
-    for (name, address) in &seen.updated {
+    for (name, address) in seen.iter().flat_map(|seen| &seen.updated) {
         ensure!(names.primary.records().get(name) == Some(address), "{name} isn't {address}");
     }
     ensure!(status["shadow"]["in_sync"] == true && status["open_writes"] == 0, "{status:#}");

@@ -1,10 +1,11 @@
 //! Packet fixtures through the loaded programs, and what the programs cost the verifier.
 //!
 //! [`stage`]: loaded programs and filled maps; [`packet`]: what goes in and comes out; [`talk`]: one client's connection;
-//! [`datagram`]: a service of datagrams; [`six`]: the stage's IPv6 addresses; [`told`]: what is counted and told of compared
-//! turns; [`wiretap`]: what the hosts get.
+//! [`datagram`]: a service of datagrams; [`either`]: datagrams of either family; [`six`]: the stage's IPv6 addresses; [`told`]:
+//! what is counted and told of compared turns; [`wiretap`]: what the hosts get.
 
 pub mod datagram;
+pub mod either;
 mod live;
 pub mod packet;
 pub mod six;

@@ -2,11 +2,12 @@
 
 use std::{net::Ipv6Addr, process::Command};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use aya::maps::HashMap;
 use lab::net::Host;
 use mirror_common::{
     abi::{
-        self, maps,
+        self, Service, maps,
         six::{self, Client, words},
     },
     flow::tcp,
@@ -77,9 +78,17 @@ impl Stage {
         for free in 0..CLIENTS6 {
             self.push(maps::FREE_CLIENTS, free)?;
         }
-        let vip = self.give_alias(0, VIP6)?;
+        let vip = self.name_vip6()?;
         self.insert(maps::PEERS, abi::fragments_of(vip), 0_u32)?;
         self.servers_of_ipv6([true; 2])
+    }
+
+    /// Gives the service's address its alias, and nothing else.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn name_vip6(&mut self) -> Result<u32> {
+        self.give_alias(0, VIP6)
     }
 
     /// Says which sides' servers have IPv6 addresses.
@@ -95,6 +104,31 @@ impl Stage {
             self.add_peer(end)?;
         }
         self.set_service_at(six::written(0), |service| service.endpoints = endpoints)
+    }
+
+    /// Shows IPv6 servers their clients' own addresses; the service is at the primary's own address besides.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep_ipv6(&mut self) -> Result<()> {
+        let own = six::written(1);
+        let mut endpoints = [self.endpoint(0)?, self.endpoint(1)?];
+        (endpoints[0].addr, endpoints[0].nat) = (own, 0);
+        (endpoints[1].addr, endpoints[1].nat) = (six::written(3), 0);
+        self.set_service_at(six::written(0), |service| service.endpoints = endpoints)?;
+        self.set_service_at(own, |service| {
+            service.endpoints = endpoints;
+            service.flags |= Service::TRANSPARENT;
+        })
+    }
+
+    /// How many ends lead to a client's alias.
+    ///
+    /// # Errors
+    /// If the map can't be read.
+    pub fn known_ends(&self) -> Result<usize> {
+        let map = self.bpf.map(maps::CLIENT_ALIASES).context(maps::CLIENT_ALIASES)?;
+        Ok(HashMap::<_, Client, u32>::try_from(map)?.keys().count())
     }
 
     fn give_alias(&mut self, index: u32, address: Ipv6Addr) -> Result<u32> {

@@ -164,7 +164,7 @@ impl Stage {
             .map_max_entries(maps::SLOTS, FLOWS)
             .map_max_entries(maps::TUPLES, 3 * FLOWS)
             .map_max_entries(maps::CLIENTS, CLIENTS6)
-            .map_max_entries(maps::CLIENT_ALIASES, CLIENTS6)
+            .map_max_entries(maps::CLIENT_ALIASES, 3 * CLIENTS6)
             .map_max_entries(maps::FREE_CLIENTS, CLIENTS6)
             .map_max_entries(maps::AWAITED, AWAITED)
             .load(object)?;

@@ -19,6 +19,7 @@ use lab::{
 use crate::{
     live::passing,
     packet::Out,
+    six::silent6,
     stage::{Hook, Stage, in_lab, lab, silent},
 };
 
@@ -26,6 +27,9 @@ use crate::{
 const LAST: [u8; 2] = [0x88, 0xb5];
 /// TCP's number.
 const TCP: u8 = 6;
+/// ICMP's number with IPv4, and with IPv6.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 /// How long that frame may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longer than any frame here.
@@ -74,7 +78,7 @@ impl Wiretap {
             .collect()
     }
 
-    /// The frames of a protocol to each silent host since the last call, in the same order.
+    /// The frames of a protocol to each silent host since the last call, of either family, in the same order.
     ///
     /// # Errors
     /// If a host gets nothing any more.
@@ -119,9 +123,13 @@ impl End {
 
     /// A frame of the protocol to the silent host; ARP and the hosts' own traffic aren't.
     fn ours(&self, frame: &[u8], protocol: u8) -> Option<Vec<u8>> {
-        let ours = frame.get(12..14) == Some(&[8, 0])
+        let four = frame.get(12..14) == Some(&[8, 0])
             && frame.get(23) == Some(&protocol)
             && frame.get(30..34) == Some(&silent(self.host).octets());
-        ours.then(|| frame.to_vec())
+        let number = if protocol == ICMP { ICMPV6 } else { protocol };
+        let six = frame.get(12..14) == Some(&[0x86, 0xdd])
+            && frame.get(20) == Some(&number)
+            && frame.get(38..54) == Some(&silent6(self.host).octets());
+        (four || six).then(|| frame.to_vec())
     }
 }

@@ -124,6 +124,7 @@ impl Packet {
             flags: self.flags,
             scale: self.scale,
             permits_sack: self.permits_sack.into(),
+            who: self.tuple.saddr,
             sack: self.option(),
             ..Segment::default()
         }

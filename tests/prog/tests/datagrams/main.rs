@@ -66,7 +66,7 @@ impl Scene<'_> {
     fn ask(&mut self, opcode: u8, expected: Verdict) -> Result<(ExchangeKey, [Vec<Out>; 3])> {
         let client = client_tuple(self.stage.client_port());
         let got = self.put(CLIENT, &frame(client, &asks(ID, opcode))?, expected)?;
-        Ok((ExchangeKey { client, id: ID, pad: 0 }, got))
+        Ok((ExchangeKey::new(client, [0; 4], ID), got))
     }
 
     /// A side's answer to a question.
@@ -190,7 +190,7 @@ fn a_side_out_of_sync_is_not_heard_any_more(scene: &mut Scene<'_>) -> Result<()>
 fn no_checksum_stays_none(scene: &mut Scene<'_>) -> Result<()> {
     scene.word(joined())?;
     let client = client_tuple(scene.stage.client_port());
-    let key = ExchangeKey { client, id: ID, pad: 0 };
+    let key = ExchangeKey::new(client, [0; 4], ID);
     let got = scene.put(CLIENT, &frame_without_sum(client, &asks(ID, QUERY))?, Verdict::DatagramMirrored)?;
     ensure!(got[..CLIENT].iter().flatten().count() == 2, "{got:?}");
     ensure!(got.iter().flatten().all(|out| !out.summed), "{got:?}");
@@ -322,7 +322,7 @@ fn without_identifiers_a_client_keeps_its_ports(scene: &mut Scene<'_>) -> Result
     scene.stage.set_datagrams(Service::WRITES)?;
     scene.word(joined())?;
     let client = client_tuple(scene.stage.client_port());
-    let key = ExchangeKey { client, id: 0, pad: 0 };
+    let key = ExchangeKey::new(client, [0; 4], 0);
     let line = frame(client, b"<13>x")?;
     scene.put(CLIENT, &line, Verdict::DatagramMirrored)?;
     let ports = scene.stage.exchange(&key)?.ports;

@@ -1,11 +1,13 @@
 //! IPv6: packets of ours are translated at the edges, each family's way; all else is the kernel's, untouched.
 
+use std::net::Ipv6Addr;
+
 use anyhow::{Context, Result, ensure};
 use etherparse::{IpNumber, PacketBuilder};
 use lab::net::Host;
 use mirror_common::{
     abi::{
-        Tuple,
+        Service, Tuple,
         six::{self, words},
     },
     flow::tcp,
@@ -146,17 +148,58 @@ fn what_is_not_ours_is_the_kernels_as_it_came(stage: &mut Stage) -> Result<()> {
         .ipv6(silent6(Host::Client).octets(), VIP6.octets(), 64)
         .udp(53, 8080)
         .write(&mut udp, b"?")?;
-    untouched(stage, &udp, Verdict::NotIpv4)?;
+    untouched(stage, &udp, Verdict::NotTcp)?;
     ensure!(stage.free_clients()? == free, "an alias was lost");
     Ok(())
 }
 
+/// Puts extension headers of 8 bytes, each empty, before what a frame has behind IPv6's.
+fn extended(mut frame: Vec<u8>, headers: &[IpNumber]) -> Vec<u8> {
+    for header in headers.iter().rev() {
+        let next = std::mem::replace(&mut frame[20], header.0);
+        let padding = match *header {
+            // Offset and identification: the first of one.
+            IpNumber::IPV6_FRAGMENTATION_HEADER => [next, 0, 0, 0, 0, 0, 0, 1],
+            // An option of padding (RFC 8200, 4.2); of routing type 4, without segments left.
+            IpNumber::IPV6_ROUTE_HEADER => [next, 0, 4, 0, 0, 0, 0, 0],
+            _ => [next, 0, 1, 4, 0, 0, 0, 0],
+        };
+        frame.splice(54..54, padding);
+        let bytes = (frame.len() - 54) as u16;
+        frame[18..20].copy_from_slice(&bytes.to_be_bytes());
+    }
+    frame
+}
+
 /// T21: the kernel would put it together, and reset a connection that it doesn't know.
 fn a_fragment_towards_the_service_is_dropped(stage: &mut Stage) -> Result<()> {
-    let mut frame = syn().frame6(&client6(stage.client_port()))?;
-    frame[20] = IpNumber::IPV6_FRAGMENTATION_HEADER.0;
-    let seen = stage.put(2, &frame)?;
-    ensure!(seen.verdicts == [Verdict::FragmentDropped] && seen.action == TC_SHOT, "{seen:?}");
+    const FRAGMENT: IpNumber = IpNumber::IPV6_FRAGMENTATION_HEADER;
+    let frame = syn().frame6(&client6(stage.client_port()))?;
+    for before in [None, Some(IpNumber::IPV6_HEADER_HOP_BY_HOP), Some(IpNumber::IPV6_ROUTE_HEADER)] {
+        let headers: Vec<_> = before.into_iter().chain([FRAGMENT]).collect();
+        let seen = stage.put(2, &extended(frame.clone(), &headers))?;
+        ensure!(seen.verdicts == [Verdict::FragmentDropped] && seen.action == TC_SHOT, "{seen:?}");
+    }
+    // To a leg's address: a server's, or anybody's. It may be of another one's.
+    let ends = six::Client { daddr: words(nat6(Side::Primary)), ..client6(stage.client_port()) };
+    untouched(stage, &extended(syn().frame6(&ends)?, &[FRAGMENT]), Verdict::Fragment)
+}
+
+/// As IPv4's options.
+fn extension_headers_are_the_kernels(stage: &mut Stage) -> Result<()> {
+    let client = client6(stage.client_port());
+    for (header, verdict) in [
+        (IpNumber::IPV6_HEADER_HOP_BY_HOP, Verdict::Ipv6Options),
+        (IpNumber::IPV6_DESTINATION_OPTIONS, Verdict::Ipv6Options),
+        (IpNumber::IPV6_ROUTE_HEADER, Verdict::Ipv6Routing),
+        (IpNumber::AUTHENTICATION_HEADER, Verdict::NotTcp),
+    ] {
+        let frame = extended(syn().frame6(&client)?, &[header]);
+        untouched(stage, &frame, verdict)?;
+        // Of another host's nothing is said.
+        let elsewhere = six::Client { daddr: words("fd00:99::1".parse()?), ..client };
+        untouched(stage, &extended(syn().frame6(&elsewhere)?, &[header]), Verdict::NotIpv4)?;
+    }
     Ok(())
 }
 
@@ -172,6 +215,30 @@ fn a_segment_without_a_connection_is_reset_and_its_alias_taken_back(stage: &mut 
         ensure!(stage.free_clients()? == free);
     }
     Ok(())
+}
+
+/// Where the service's address is the primary's own. Behind a join they would write to one side alone.
+fn a_connection_older_than_the_datapath_is_the_kernels(stage: &mut Stage) -> Result<()> {
+    let (free, vip) = (stage.free_clients()?, six::written(0));
+    let endpoints = [stage.endpoint(0)?, stage.endpoint(1)?];
+    let own = |service: &mut Service| {
+        service.endpoints = endpoints;
+        service.flags |= Service::TRANSPARENT;
+    };
+    stage.set_service_at(vip, own)?;
+    let client = client6(stage.client_port());
+    for flags in [tcp::ACK, tcp::RST, tcp::FIN | tcp::ACK] {
+        let frame = Seg::new(flags, 1, 77).with(READ).frame6(&client)?;
+        untouched(stage, &frame, Verdict::Older)?;
+    }
+    stage.set_word(SwitchWord::initial().with_phase(Phase::Mirroring).with_member(Side::Shadow, true))?;
+    let seen = stage.put(2, &Seg::new(tcp::ACK, 1, 77).frame6(&client)?)?;
+    sent(&seen, Verdict::NoFlow)?;
+    stage.set_word(SwitchWord::initial())?;
+    let seen = stage.put(2, &syn().frame6(&client)?)?;
+    sent(&seen, Verdict::SynNew)?;
+    ensure!(stage.free_clients()? == free - 1, "one begins, with an alias of its own");
+    stage.servers_of_ipv6([true; 2])
 }
 
 /// T29.
@@ -198,17 +265,53 @@ fn aliases_that_come_in_by_a_wire_are_not_believed(stage: &mut Stage) -> Result<
     Ok(())
 }
 
+/// By the client's address, not by its connection's alias.
+#[test]
+fn all_connections_of_a_client_go_to_one_server() -> Result<()> {
+    const OTHERS: [(u32, u16); 2] = [
+        (u32::from_ne_bytes([10, 0, 2, 51]), 8080_u16.to_be()),
+        (u32::from_ne_bytes([10, 0, 2, 52]), 8080_u16.to_be()),
+    ];
+    on_stage(Hook::Tc, |stage| {
+        stage.with_ipv6()?;
+        stage.servers_of_ipv6([false; 2])?;
+        stage.set_backends(Side::Primary, &OTHERS, 0)?;
+        let endpoints = [stage.endpoint(0)?, stage.endpoint(1)?];
+        stage.set_service_at(six::written(0), |service| {
+            service.endpoints = endpoints;
+            service.flags |= Service::POOLED | Service::BY_CLIENT;
+        })?;
+        let mut servers = std::collections::BTreeSet::new();
+        // As many as there are aliases.
+        for host in 0..4 {
+            let saddr = words(Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x1000 + host));
+            let mut its = std::collections::BTreeSet::new();
+            for _ in 0..2 {
+                let client = six::Client { saddr, ..client6(stage.client_port()) };
+                let seen = stage.put(2, &syn().frame6(&client)?)?;
+                its.insert(Out::parse(sent(&seen, Verdict::SynNew)?)?.tuple.daddr);
+            }
+            ensure!(its.len() == 1, "host {host} went to {its:?}");
+            servers.extend(its);
+        }
+        ensure!(servers.len() > 1, "all hosts went to {servers:?}");
+        Ok(())
+    })
+}
+
 #[test]
 fn ipv6_is_translated_where_it_is_ours() -> Result<()> {
     type Scenario = fn(&mut Stage) -> Result<()>;
-    let scenarios: [(&str, Scenario); 8] = [
+    let scenarios: [(&str, Scenario); 10] = [
         ("either family", a_client_is_served_by_servers_of_either_family),
         ("both families", a_packet_for_servers_of_both_families_reaches_each_in_its_own),
         ("not ours", what_is_not_ours_is_the_kernels_as_it_came),
         ("fragments", a_fragment_towards_the_service_is_dropped),
+        ("extension headers", extension_headers_are_the_kernels),
         ("no connection", a_segment_without_a_connection_is_reset_and_its_alias_taken_back),
         ("forged", aliases_that_come_in_by_a_wire_are_not_believed),
         ("errors", errors::reach_the_end_that_can_do_something),
+        ("older", a_connection_older_than_the_datapath_is_the_kernels),
         ("no alias", without_a_free_alias_a_new_connection_is_refused),
     ];
     on_stage(Hook::Tc, |stage| {

@@ -31,7 +31,7 @@ fn ask(stage: &mut Stage, opcode: u8) -> Result<(ExchangeKey, Seen)> {
     stage.set_datagrams(Service::DNS)?;
     let client = client_tuple(stage.client_port());
     let seen = stage.put(2, &frame(client, &asks(ID, opcode))?)?;
-    Ok((ExchangeKey { client, id: ID, pad: 0 }, seen))
+    Ok((ExchangeKey::new(client, [0; 4], ID), seen))
 }
 
 fn forwarded(stage: &mut Stage) -> Result<Seen> {

@@ -11,6 +11,7 @@ use mirror_common::{
 };
 use prog_tests::{
     packet::{CWR, ECE, Out, Seg},
+    six::client6,
     stage::{FIRST_PORT, Hook, PORT, SECRET, Seen, Stage, TC_OK, TC_REDIRECT, TC_SHOT, VIP_RAW, silent},
     talk::{READ, Talk, client_tuple, syn},
 };
@@ -23,6 +24,8 @@ pub(crate) const SENTENCES: &[Sentence] = &[
     (Verdict::NoService, "a SYN to a port without a service is the kernel's", no_service),
     (Verdict::Runt, "an IPv4 frame that ends in the TCP header is the kernel's", runt),
     (Verdict::IpOptions, "a segment with IP options is the kernel's", ip_options),
+    (Verdict::Ipv6Options, "a segment with IPv6's hop-by-hop options is the kernel's", hop_by_hop),
+    (Verdict::Ipv6Routing, "a segment with IPv6's routing header is the kernel's", routing),
     (Verdict::Fragment, "a fragment towards another address is the kernel's", fragment),
     (Verdict::Fragment, "a fragment from a server towards a leg's address is the kernel's", fragment_to_leg),
     (Verdict::FragmentDropped, "a fragment towards the service's address is dropped", fragment_dropped),
@@ -119,6 +122,24 @@ fn ip_options(stage: &mut Stage) -> Result<Seen> {
     frame[14] = 0x46;
     frame.splice(34..34, [1, 1, 1, 1]);
     passed(stage, &frame)
+}
+
+/// A SYN to the service's IPv6 address, behind an extension header.
+fn extended(stage: &mut Stage, header: u8) -> Result<Seen> {
+    stage.name_vip6()?;
+    let mut frame = syn().frame6(&client6(stage.client_port()))?;
+    let next = std::mem::replace(&mut frame[20], header);
+    frame.splice(54..54, [next, 0, 1, 4, 0, 0, 0, 0]);
+    frame[19] += 8;
+    passed(stage, &frame)
+}
+
+fn hop_by_hop(stage: &mut Stage) -> Result<Seen> {
+    extended(stage, 0)
+}
+
+fn routing(stage: &mut Stage) -> Result<Seen> {
+    extended(stage, 43)
 }
 
 fn fragment(stage: &mut Stage) -> Result<Seen> {
