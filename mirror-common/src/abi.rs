@@ -139,7 +139,7 @@ impl Service {
     const NUMBER_AT: u32 = 16;
 }
 
-/// One application's words, but for its clients': 72 bytes.
+/// One application's words, but for the order over its connections: 56 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct App {
@@ -163,32 +163,28 @@ pub struct App {
     pub in_doubt: u64,
     /// Writes begun so far. Writer: datapath, atomic adds.
     pub writes: u64,
+}
+
+/// The order over a group of connections ([`crate::flow::Group`]): 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Lag {
     /// Connections that lag ([`crate::flow::Flow::LAGS`]). Writer: datapath, atomic adds.
     pub lagging: u64,
     /// When a write waited for its order the last time, in milliseconds modulo 2^32; 0: never. Writer: datapath.
     pub waited_ms: u64,
 }
 
-/// Connections of one client, or of the few that share its element: 16 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Lag {
-    /// As [`App::lagging`].
-    pub lagging: u64,
-    /// As [`App::waited_ms`].
-    pub waited_ms: u64,
-}
-
-/// Clients that are told apart in the order of their requests. A power of two.
+/// Groups of connections at most, a power of two: all of them, and half as many clients.
 pub const LAGS: u32 = 4_096;
 
-/// One application: element of [`maps::APPS`], 65,608 bytes.
+/// One application: element of [`maps::APPS`], 65,592 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppWords {
     /// What all connections share.
     pub app: App,
-    /// What those of a client share: [`crate::flow::Group::element`]. Writer: datapath, atomic adds.
+    /// By [`crate::flow::Group::element`].
     pub lags: [Lag; LAGS as usize],
 }
 
@@ -454,7 +450,7 @@ const _: () = {
     assert!(size_of::<ServiceKey>() == 8);
     assert!(size_of::<Endpoint>() == 16);
     assert!(size_of::<Service>() == 56);
-    assert!(size_of::<App>() == 72);
+    assert!(size_of::<App>() == 56);
     assert!(size_of::<Config>() == 16);
     assert!(size_of::<Tuple>() == 12);
     assert!(size_of::<Event>() == 32);

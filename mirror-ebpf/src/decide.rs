@@ -32,24 +32,14 @@ impl Words {
     #[inline(always)]
     fn lagging_of(&self, of: Group) -> *mut u64 {
         // SAFETY: within the map's value: a group's element is less than there are.
-        unsafe {
-            match of.element() {
-                None => &raw mut (*self.app).lagging,
-                Some(n) => &raw mut (*self.app.cast::<AppWords>()).lags[n].lagging,
-            }
-        }
+        unsafe { &raw mut (*self.app.cast::<AppWords>()).lags[of.element()].lagging }
     }
 
     /// Where it is noted when a group's request waited.
     #[inline(always)]
     fn waited_of(&self, of: Group) -> *mut u64 {
         // SAFETY: as above.
-        unsafe {
-            match of.element() {
-                None => &raw mut (*self.app).waited_ms,
-                Some(n) => &raw mut (*self.app.cast::<AppWords>()).lags[n].waited_ms,
-            }
-        }
+        unsafe { &raw mut (*self.app.cast::<AppWords>()).lags[of.element()].waited_ms }
     }
 }
 
@@ -92,7 +82,7 @@ impl Switch for Words {
         // SAFETY: as above.
         let [client_was, all_were] =
             unsafe { [client, Group::ALL].map(|group| atomic::fetch_add(self.lagging_of(group), u64::MAX)) };
-        (if of == Group::ALL { all_were } else { client_was }) == 1
+        of.pick(client_was, all_were) == 1
     }
 
     #[inline(always)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use mirror_common::{
-    abi::{AppWords, MAX_APPS},
+    abi::{App, AppWords, MAX_APPS},
     switch_word::{Freeze, SwitchWord},
 };
 use rustix::mm::{MapFlags, ProtFlags, mmap};
@@ -85,7 +85,7 @@ impl Words {
 
     /// Connections whose client has seen an answer that the mirror owes, with a write open.
     pub fn lagging(&self, app: u32) -> u64 {
-        self.apps.at(app as usize * APP_WORDS + 7).load(Ordering::SeqCst)
+        self.apps.at(app as usize * APP_WORDS + size_of::<App>() / 8).load(Ordering::SeqCst)
     }
 
     /// Says what the next freeze is.

@@ -62,27 +62,33 @@ pub(super) const STAYS: u8 = 2;
 /// [`order`]: a write that must wait.
 pub(super) const WAITS: u8 = 3;
 
-/// What the order over connections asks of a request that begins now; 0: nothing. `mirrored`: there is a mirror. A subprogram of
-/// its own: its caller's frame is large.
+/// What the order over connections asks of a request that begins now, in `step.order`; 0: nothing. `mirrored`: there is a mirror. A
+/// subprogram of its own, as its caller's frame is large; and by a record: numbers that were returned the kernel's verifier would
+/// follow one by one.
 ///
 /// While others wait, a connection that lags waits, too, though its own writes can't overtake one another: one that writes
 /// without a pause would lag for ever, and they would never begin.
 #[cfg_attr(target_arch = "bpf", inline(never))]
-pub(super) fn order<S: Switch>(flow: &Flow, writes: bool, mirrored: bool, terms: &mut Terms<'_, S>) -> u8 {
+pub(super) fn order<S: Switch>(
+    flow: &Flow,
+    writes: bool,
+    mirrored: bool,
+    terms: &mut Terms<'_, S>,
+    step: &mut Step,
+) {
     let [_, group] = groups(flow, terms.service);
     let lags = flow.has(Flow::LAGS);
     let beside = mirrored && terms.switch.lagging(group) > u32::from(lags);
     let kept = terms.service.flags & Service::ORDERED != 0 && !cfg!(feature = "plant-order-ignored");
-    if !kept {
-        return if beside && writes { OVERTAKES } else { 0 };
-    }
-    if !writes {
-        return if beside { STAYS } else { 0 };
-    }
-    if beside {
+    if beside && writes && kept {
         terms.switch.wait(group, terms.now_ms);
     }
-    if beside || (lags && someone_waits(group, terms)) { WAITS } else { 0 }
+    step.order = match (writes, kept) {
+        (true, true) if beside || (lags && someone_waits(group, terms)) => WAITS,
+        (true, false) if beside => OVERTAKES,
+        (false, true) if beside => STAYS,
+        _ => 0,
+    };
 }
 
 /// Whether a request waits for its order in a group, or did a moment ago.

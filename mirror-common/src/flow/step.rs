@@ -74,6 +74,8 @@ pub struct Step {
     pub side: u8,
     /// Its server ([`crate::abi::Event::server`]).
     pub server: u8,
+    /// What the order over connections asks of the request that begins ([`super::order`]).
+    pub(super) order: u8,
     /// What the packet's SACK option becomes in those that keep its options: the blocks to one receiver, NOPs to any other.
     pub sack: Sack,
     /// What it had to tell of turns.

@@ -19,27 +19,35 @@ pub struct Group(u32);
 
 impl Group {
     /// All.
-    pub const ALL: Self = Self(LAGS);
+    pub const ALL: Self = Self(0);
 
     /// Those of a client's address, and of the few that share its element.
     #[inline(always)]
     #[must_use]
     pub const fn client(address: u32) -> Self {
-        // Fibonacci hashing: addresses of one network differ in their last bytes.
-        Self(address.wrapping_mul(0x9e37_79b1) >> (32 - LAGS.trailing_zeros()))
+        // Fibonacci hashing: addresses of one network differ in their last bytes. Odd: never all.
+        Self(address.wrapping_mul(0x9e37_79b1) >> (32 - LAGS.trailing_zeros()) | 1)
     }
 
-    /// Its element of [`crate::abi::AppWords::lags`]; `None`: all, which [`crate::abi::App`] counts.
+    /// Its element of [`crate::abi::AppWords::lags`].
     #[inline(always)]
     #[must_use]
-    pub const fn element(self) -> Option<usize> {
-        if self.0 == LAGS { None } else { Some(self.0 as usize & (LAGS as usize - 1)) }
+    pub const fn element(self) -> usize {
+        self.0 as usize & (LAGS as usize - 1)
     }
 
-    /// The group within which a service's requests keep their order.
+    /// The group within which a service's requests keep their order. Without a branch, as the kernel's verifier follows each.
     #[inline(always)]
     pub(super) const fn of(service: &Service, client: Group) -> Self {
-        if service.flags & Service::ORDERED_BY_CLIENT != 0 { client } else { Self::ALL }
+        Self(client.0 * (service.flags / Service::ORDERED_BY_CLIENT & 1))
+    }
+
+    /// Of two numbers, a client's and all of them, this group's: one of the two that were counted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pick(self, client: u64, all: u64) -> u64 {
+        let mine = (self.0 & 1) as u64;
+        client * mine + all * (1 - mine)
     }
 }
 

@@ -102,13 +102,13 @@ fn begin<S: Switch>(
         terms.switch.begin_write();
     }
     let word = terms.switch.word();
-    let order = order(flow, writes, word.member(word.authority().other()), terms);
+    order(flow, writes, word.member(word.authority().other()), terms, step);
     let begun = if writes && word.frozen() {
         Begun::Wait(Verdict::HeldFrozen)
-    } else if order == WAITS {
+    } else if step.order == WAITS {
         Begun::Wait(Verdict::HeldOrder)
     } else {
-        choose(flow, seg, data_end, word, writes, order == STAYS, terms, step)
+        choose(flow, seg, data_end, word, writes, terms, step)
     };
     if let Begun::Wait(_) = begun {
         if counts {
@@ -130,7 +130,7 @@ fn begin<S: Switch>(
     if writes {
         flow.write_turn = flow.turns;
     }
-    if order == OVERTAKES {
+    if step.order == OVERTAKES {
         step.events |= Step::OVERTAKES;
     }
     let under_way = terms.switch.writes();
@@ -190,20 +190,14 @@ fn answers_end(flow: &Flow) -> u32 {
     }
 }
 
-/// Who answers the turn that begins; the other leg is made ready for it. `stays`: a read that the mirror may be behind for, the
-/// authority's to answer.
+/// Who answers the turn that begins; the other leg is made ready for it.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one caller, of which it is a part; records cost the kernel's small stack"
-)]
 fn choose<S: Switch>(
     flow: &mut Flow,
     seg: &Segment,
     data_end: u32,
     word: SwitchWord,
     writes: bool,
-    stays: bool,
     terms: &Terms<'_, S>,
     step: &mut Step,
 ) -> Begun {
@@ -216,6 +210,8 @@ fn choose<S: Switch>(
         limit > 0 && flow.leg(other).state != leg_state::NONE && fed.wrapping_add(seg.reading.begun) >= limit;
     let full = last && fed > 0 && fed.wrapping_add(seg.reading.begun) > limit;
     let chosen = if writes { me } else { reader(flow, seg, data_end, word, last) };
+    // The mirror may be behind what its client was told.
+    let stays = step.order == STAYS;
     let wanted = if stays { me } else { chosen };
     let mut begun = if wanted as u8 == chosen as u8 { Begun::Yes } else { Begun::InOrder };
     if wanted as u8 != flow.authority {

@@ -37,7 +37,7 @@ mod closing;
 struct Words<'a>(&'a mut i64, &'a mut SwitchWord, &'a mut u64, &'a mut u32, &'a mut Order);
 
 /// Connections that lag, and when one waited, by group.
-type Order = BTreeMap<Option<usize>, (u32, u32)>;
+type Order = BTreeMap<usize, (u32, u32)>;
 
 impl Switch for Words<'_> {
     fn begin_write(&mut self) {
@@ -52,11 +52,11 @@ impl Switch for Words<'_> {
     }
     fn begin_lag(&mut self, client: Group) {
         self.4.entry(client.element()).or_default().0 += 1;
-        self.4.entry(None).or_default().0 += 1;
+        self.4.entry(Group::ALL.element()).or_default().0 += 1;
     }
     fn end_lag(&mut self, client: Group, of: Group) -> bool {
         self.4.entry(client.element()).or_default().0 -= 1;
-        self.4.entry(None).or_default().0 -= 1;
+        self.4.entry(Group::ALL.element()).or_default().0 -= 1;
         self.lagging(of) == 0
     }
     fn lagging(&mut self, of: Group) -> u32 {

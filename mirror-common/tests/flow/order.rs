@@ -13,7 +13,7 @@ fn overtakes(step: &Step) -> bool {
 impl Scene {
     /// Connections of the application that lag, and when one waited.
     fn all(&mut self) -> &mut (u32, u32) {
-        self.order.entry(None).or_default()
+        self.order.entry(Group::ALL.element()).or_default()
     }
 
     /// The same of those of a client's.

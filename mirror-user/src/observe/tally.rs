@@ -79,7 +79,9 @@ impl Unread {
             Self::Before => "open before this began: not read",
             Self::Tls => "TLS: end it before the gateway",
             Self::Http2 => "HTTP/2 in clear: not understood",
-            Self::Upgrade => "Upgrade that was taken up, or CONNECT: both sides in step, one answers, for life",
+            Self::Upgrade => {
+                "Upgrade that was taken up, or CONNECT: both sides in step, one answers, for life"
+            }
             Self::Coding => "upload in an unknown transfer coding: both sides in step, one answers, for life",
             Self::Request => {
                 "no HTTP/1.x, or such that servers read it differently: one side answers, for life"

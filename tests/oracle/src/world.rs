@@ -362,7 +362,7 @@ impl World {
             self.violate("a write is counted as open that nobody has got whole".into());
         }
         let lags = self.gateway.flows.iter().filter(|flow| flow.state != 0 && flow.has(Flow::LAGS)).count();
-        let lagging = self.gateway.application.app.lagging;
+        let lagging = self.gateway.application.lags[0].lagging;
         if lagging != lags as u64 {
             self.violate(format!("{lagging} connections are counted as lagging, and {lags} are"));
         }

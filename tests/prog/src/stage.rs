@@ -282,7 +282,7 @@ impl Stage {
     /// # Errors
     /// If the kernel refuses.
     pub fn set_app(&mut self, app: App) -> Result<()> {
-        self.set(maps::APPS, 0, AppWords { app, ..self.get(maps::APPS, 0)? })
+        self.set(maps::APPS, 0, AppWords { app, ..AppWords::default() })
     }
 
     /// The application's words.

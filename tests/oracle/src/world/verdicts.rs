@@ -32,7 +32,7 @@ impl World {
         if open != 0 {
             self.violate(format!("{open} writes are counted as open when all are answered"));
         }
-        let lagging = self.gateway.application.app.lagging;
+        let lagging = self.gateway.application.lags[0].lagging;
         if lagging != 0 {
             self.violate(format!("{lagging} connections are counted as lagging when all is answered"));
         }

@@ -12,7 +12,7 @@ pub struct Application {
     pub word: SwitchWord,
     /// Open writes and the freeze's deadline (nanoseconds).
     pub app: App,
-    /// Connections that lag, by client.
+    /// The order over its connections.
     pub lags: Vec<Lag>,
     /// A side fell out of sync: since the last look.
     pub fell_out: Option<Side>,
@@ -78,10 +78,7 @@ pub struct Words<'a> {
 
 impl Words<'_> {
     fn lagging_of(&mut self, of: Group) -> &mut u64 {
-        match of.element() {
-            None => &mut self.application.app.lagging,
-            Some(n) => &mut self.application.lags[n].lagging,
-        }
+        &mut self.application.lags[of.element()].lagging
     }
 }
 
@@ -118,14 +115,11 @@ impl Switch for Words<'_> {
     }
 
     fn wait(&mut self, of: Group, now_ms: u32) {
-        match of.element() {
-            None => self.application.app.waited_ms = u64::from(now_ms),
-            Some(n) => self.application.lags[n].waited_ms = u64::from(now_ms),
-        }
+        self.application.lags[of.element()].waited_ms = u64::from(now_ms);
     }
 
     fn waited_ms(&mut self, of: Group) -> u32 {
-        of.element().map_or(self.application.app.waited_ms, |n| self.application.lags[n].waited_ms) as u32
+        self.application.lags[of.element()].waited_ms as u32
     }
 
     fn word(&mut self) -> SwitchWord {
