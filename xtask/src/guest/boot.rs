@@ -112,6 +112,7 @@ fn wait_for_boot(child: &mut Child, booted: &Path) -> Result<()> {
 fn script_of(words: &[String], booted: &Path, ended: &Path) -> Result<String> {
     let path = std::env::var("PATH").context("PATH isn't UTF-8")?;
     let command: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    // The node of /dev/net/tun comes with its module; an installed system has it before.
     let [booted, ended] = [booted, ended].map(|path| quoted(&path.to_string_lossy()));
     Ok(format!(
         "export PATH={} HOME=/root CARGO_MANIFEST_DIR={}\n\
@@ -119,6 +120,7 @@ fn script_of(words: &[String], booted: &Path, ended: &Path) -> Result<String> {
          uname -srv\n\
          mountpoint -q /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf\n\
          ip link set lo up\n\
+         modprobe -q tun && chmod 666 /dev/net/tun\n\
          {}\n\
          code=$?\n\
          echo $code > {ended}\n\
