@@ -108,6 +108,7 @@ const PROGRAMS: &[programs::Program] = &[
     ("udevadm", "udev"),
     ("file", "file"),
     ("python3", "python3"),
+    ("unshare", "util-linux"),
 ];
 
 /// Does it; the guest's exit status is this one's.

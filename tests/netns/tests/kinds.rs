@@ -42,7 +42,7 @@ fn moved_and_back(kind: &str, over: bool) -> Result<()> {
         replace(&lab, only, kind, over)?;
         let server = |host| ListsServer::on(&lab, host, &["--volatile"]).map(Some);
         let servers = [server(Host::Primary)?, server(Host::Shadow)?];
-        let gateway = Gateway::start(&lab, &policy("hook = \"auto\"", "")?)?;
+        let gateway = Gateway::start(&lab, &policy("hook = \"auto\"\nstall = \"10s\"", "")?)?;
         let scene = Scene { gateway, servers, lab }.joined()?;
         let mut config = scene.client(8);
         config.think = Duration::from_millis(5);

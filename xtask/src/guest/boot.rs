@@ -20,7 +20,7 @@ use crate::{
 const VIRTME: &str = "1.42";
 
 /// A guest may take that long to its first command, by software on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A guest that isn't booted yet.
 pub(super) struct Machine {
@@ -34,7 +34,9 @@ impl Machine {
     /// When that can't be installed.
     pub(super) fn new(image: &Path) -> Result<Self> {
         let bin = virtme()?;
-        let mut command = outside(bin.join("vng"));
+        // virtme-ng starts others that start qemu: in a namespace of their own they all end with the first.
+        let mut command = outside("unshare");
+        command.args(["--pid", "--kill-child"]).arg(bin.join("vng"));
         let mut path: Vec<PathBuf> = vec![bin];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         command.env("PATH", std::env::join_paths(path)?);
@@ -100,7 +102,10 @@ fn wait_for_boot(child: &mut Child, booted: &Path) -> Result<()> {
         if begun.elapsed() > PATIENCE {
             child.kill()?;
             child.wait()?;
-            bail!("the guest didn't start within {} s: without KVM? (--emulate)", PATIENCE.as_secs());
+            bail!(
+                "the guest didn't start within {} s: a KVM that can't run it (--emulate), or a machine too busy",
+                PATIENCE.as_secs()
+            );
         }
         sleep(Duration::from_millis(100));
     }
