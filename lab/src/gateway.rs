@@ -18,8 +18,8 @@ use crate::{
     wait::wait_for,
 };
 
-/// How long the daemon may take to load its programs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the daemon may take to load its programs: minutes in a guest that is run by software.
+const PATIENCE: Duration = Duration::from_secs(240);
 /// The application in [`policy`].
 pub const APP: &str = "shop";
 /// The gateway's address on the link to a shadow that was provisioned on it.
@@ -114,7 +114,7 @@ impl Gateway {
     /// Starts it on the lab's gateway and returns once it serves.
     ///
     /// # Errors
-    /// If it wasn't built, or ends, or doesn't serve within a minute: the error has what it said.
+    /// If it wasn't built, or ends, or doesn't serve within four minutes: the error has what it said.
     pub fn start(lab: &Lab, policy: &str) -> Result<Self> {
         Self::start_with(lab, policy, &[])
     }

@@ -19,11 +19,13 @@ mod build;
 mod namespace;
 mod process;
 mod six;
+pub mod tagged;
 
 pub use build::{LabBuilder, LinkSpec, Neighbours};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use six::VIP6;
+pub use tagged::Tags;
 
 use crate::wire::Wire;
 

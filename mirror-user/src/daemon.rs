@@ -110,7 +110,7 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     if log_packets {
         log::start(&mut datapath)?;
     }
-    datapath.attach(tap::NAME, Hook::Tc)?;
+    datapath.attach(tap::NAME, Hook::Tc, false)?;
     let keeper = neighbours::Keeper::new(network, &policy);
     let (pilot, asked) = pilot::Pilot::new();
     let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;

@@ -16,8 +16,15 @@ const GET_DRIVER: u32 = 3;
 const SET_GRO: u32 = 0x2c;
 /// `ETHTOOL_STXCSUM`.
 const SET_TX_CHECKSUMS: u32 = 0x17;
+/// `ETHTOOL_GFLAGS`, and `ETH_FLAG_RXVLAN` of its answer.
+const GET_FLAGS: u32 = 0x25;
+const TAKES_TAGS_OFF: u32 = 1 << 8;
 /// Bytes of `struct ethtool_drvinfo`: the command, five strings of 32, 32, 32, 32, 32 and 12 bytes, five numbers.
 const DRIVER_BYTES: usize = 4 + 32 * 5 + 12 + 5 * 4;
+
+/// Why XDP isn't for a device that takes VLANs' tags off, below devices of those.
+pub const HIDES_VLANS: &str =
+    "VLANs have devices above it, and it takes their tags off before XDP could tell them apart";
 
 /// The driver of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +45,19 @@ pub fn driver(device: &str) -> Result<Driver> {
     ethtool(device, &mut info).with_context(|| format!("{device} doesn't say its driver"))?;
     // The version and the firmware's version lie between the driver's name and the bus.
     Ok(Driver { name: text(&info[4..36]), on_bus: !text(&info[100..132]).is_empty() })
+}
+
+/// Whether a device takes VLANs' tags off what it receives (`rxvlan`): a program at XDP sees the frames without them then, and
+/// can't tell whose they are.
+///
+/// # Errors
+/// When there is no such device, or it doesn't say.
+pub fn takes_tags_off(device: &str) -> Result<bool> {
+    let mut flags = [0_u8; 8];
+    flags[..4].copy_from_slice(&GET_FLAGS.to_ne_bytes());
+    ethtool(device, &mut flags).with_context(|| format!("{device} doesn't say its features"))?;
+    let flags = u32::from_ne_bytes([flags[4], flags[5], flags[6], flags[7]]);
+    Ok(flags & TAKES_TAGS_OFF != 0)
 }
 
 /// Merges received segments (`gro`) and leaves checksums to be filled in later (`tx`), or not.
@@ -81,6 +101,13 @@ mod tests {
     fn a_device_that_is_not_there_is_an_error() {
         assert!(driver("no-such-dev").is_err());
         assert!(driver("a-name-that-is-too-long").is_err());
+        assert!(takes_tags_off("no-such-dev").is_err());
+    }
+
+    /// Loopback has no tags to take off (`VLAN_CHALLENGED`).
+    #[test]
+    fn loopback_takes_no_tags_off() {
+        assert!(!takes_tags_off("lo").unwrap());
     }
 
     #[test]

@@ -37,9 +37,16 @@ pub struct Device {
     pub ethernet: bool,
     /// Index of the bond, bridge or VRF that it belongs to.
     pub controller: Option<u32>,
+    /// Index of the device here that it is a VLAN of.
+    pub vlan_of: Option<u32>,
 }
 
 impl Device {
+    /// Whether frames of VLANs come in by it, for devices of their own.
+    pub fn is_below_vlans(&self, all: &[Self]) -> bool {
+        all.iter().any(|device| device.vlan_of == Some(self.index))
+    }
+
     /// Whether it holds addresses, and no host is behind it: the loopback, or a dummy.
     pub fn holds_addresses_alone(&self) -> bool {
         !self.ethernet && self.kind.is_empty() || self.kind == "dummy"
@@ -276,12 +283,16 @@ fn device(message: &LinkMessage) -> Device {
         kind: String::new(),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         controller: None,
+        vlan_of: None,
     };
+    let (mut on, mut elsewhere) = (None, false);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => device.mtu = *mtu,
             LinkAttribute::Controller(index) => device.controller = Some(*index),
+            LinkAttribute::Link(index) => on = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 let kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind_name(kind)),
@@ -291,6 +302,10 @@ fn device(message: &LinkMessage) -> Device {
             }
             _ => {}
         }
+    }
+    // An index of another network namespace may be a device's of this one, too.
+    if device.kind == "vlan" && !elsewhere {
+        device.vlan_of = on;
     }
     device
 }

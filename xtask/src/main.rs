@@ -10,6 +10,7 @@ mod docs;
 mod ebpf;
 mod faults;
 mod fuzz;
+mod guest;
 mod hazards;
 mod lab;
 mod programs;
@@ -27,7 +28,8 @@ Examples:
   cargo xtask build-ebpf --yes     install what is missing, build the kernel side
   cargo xtask verifier             what each program costs the verifier, or why it refuses
   cargo xtask test                 everything, as root
-  cargo xtask test --only netns    one stage";
+  cargo xtask test --only netns    one stage
+  cargo xtask guest test           what needs a kernel, on Debian 13's";
 
 /// Builds, checks and shows the gateway.
 #[derive(Parser)]
@@ -59,6 +61,8 @@ enum Task {
     Faults,
     /// Arbitrary packets at the gateway, led by what they reach: libFuzzer on rustup's nightly
     Fuzz(fuzz::FuzzArgs),
+    /// Another kernel: boot Debian's under qemu, run tests or a command there (needs root)
+    Guest(guest::GuestArgs),
     /// Hosts in network namespaces, to try things in: up, down, shell, run, list (needs root)
     Lab(lab::LabArgs),
 }
@@ -75,6 +79,7 @@ fn main() -> std::process::ExitCode {
         Task::Docs(args) => docs::run(&args),
         Task::Demo(args) => demo::start(&args),
         Task::Bench(args) => bench::start(&args),
+        Task::Guest(args) => guest::start(&args),
         Task::Lab(args) => lab::start(&args),
     };
     // Not by returning it: that prints a backtrace where RUST_BACKTRACE is set.

@@ -77,9 +77,12 @@ struct Up {
     /// Permanent neighbour entries instead of ARP
     #[arg(long)]
     static_neighbours: bool,
-    /// A host's link: rtt, jitter, late (ms), loss, duplicate, reorder (0 to 1), seed, mtu
+    /// A host's link: rtt, jitter, late (ms), loss, duplicate, reorder (0 to 1), seed, mtu, tags (vlan, qinq)
     #[arg(long, value_name = "HOST:NAME=VALUE,...", value_parser = parse_link)]
     link: Vec<(Host, LinkSpec)>,
+    /// All tagged links over one pair of veth
+    #[arg(long)]
+    trunk: bool,
 }
 
 fn main() -> ExitCode {
@@ -123,6 +126,7 @@ fn up(options: Up) -> Result<()> {
         .forwarding(options.forwarding)
         .xdp_ready(options.xdp_ready)
         .neighbours(neighbours)
+        .trunk(options.trunk)
         .detached_wires(true);
     for (host, spec) in options.link {
         builder = builder.link(host, spec);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Host, Lab, Namespace, VIP, six};
+use super::{Host, Lab, Namespace, Tags, VIP, six, tagged};
 use crate::wait::wait_for;
 use crate::wire::{Fault, Impairment, Wire};
 
@@ -39,30 +39,36 @@ pub struct LinkSpec {
     pub mtu: Option<u32>,
     /// Forward the link's frames by a program that can delay, lose, reorder and duplicate them.
     pub wire: Option<Impairment>,
+    /// The tags that its frames bear; not together with `wire`.
+    pub tags: Tags,
 }
 
 impl LinkSpec {
     /// A plain veth pair of another MTU.
     pub fn mtu(bytes: u32) -> Self {
-        Self { mtu: Some(bytes), wire: None }
+        Self { mtu: Some(bytes), ..Self::default() }
     }
 
     /// A link whose frames pass a program of the lab's.
     pub fn wire(impairment: Impairment) -> Self {
-        Self { mtu: None, wire: Some(impairment) }
+        Self { wire: Some(impairment), ..Self::default() }
     }
 }
 
 impl FromStr for LinkSpec {
     type Err = String;
 
-    /// Reads `rtt=20,jitter=1,loss=0.01,duplicate=0.01,reorder=0.02,late=2,mbits=100,seed=7,mtu=1400`, each part as you
-    /// like: times in milliseconds, shares from 0 to 1, each direction alike.
+    /// Reads `rtt=20,jitter=1,loss=0.01,duplicate=0.01,reorder=0.02,late=2,mbits=100,seed=7,mtu=1400,tags=vlan`, each part
+    /// as you like: times in milliseconds, shares from 0 to 1, each direction alike.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut mtu, mut seed, mut impaired) = (None, 0, false);
+        let (mut mtu, mut seed, mut impaired, mut tags) = (None, 0, false, Tags::None);
         let mut fault = Fault::default();
         for part in text.split(',') {
             let (name, value) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=VALUE"))?;
+            if name == "tags" {
+                tags = value.parse()?;
+                continue;
+            }
             let number: f64 = value.parse().map_err(|_| format!("{value:?} in {part:?} is not a number"))?;
             let us = || {
                 let time =
@@ -89,12 +95,12 @@ impl FromStr for LinkSpec {
                 "mtu" => mtu = Some(whole()?),
                 _ => {
                     return Err(format!(
-                        "{name:?} is none of rtt, jitter, loss, duplicate, reorder, late, mbits, seed, mtu"
+                        "{name:?} is none of rtt, jitter, loss, duplicate, reorder, late, mbits, seed, mtu, tags"
                     ));
                 }
             }
         }
-        Ok(Self { mtu, wire: impaired.then(|| Impairment::both(fault, seed.into())) })
+        Ok(Self { mtu, wire: impaired.then(|| Impairment::both(fault, seed.into())), tags })
     }
 }
 
@@ -109,6 +115,8 @@ pub struct LabBuilder {
     links: Vec<(Host, LinkSpec)>,
     offloads: Vec<(Host, String)>,
     detached_wires: bool,
+    trunk: bool,
+    tags: Tags,
 }
 
 impl LabBuilder {
@@ -155,6 +163,20 @@ impl LabBuilder {
         self
     }
 
+    /// The tags of every link whose own description has none.
+    #[must_use]
+    pub fn tags(mut self, tags: Tags) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Lets all tagged links share one pair of veth, [`tagged::TRUNK`].
+    #[must_use]
+    pub fn trunk(mut self, on: bool) -> Self {
+        self.trunk = on;
+        self
+    }
+
     /// Features for `ethtool -K eth0` on `host`, for example `gro on tx off`.
     #[must_use]
     pub fn offloads(mut self, host: Host, features: impl Into<String>) -> Self {
@@ -196,7 +218,12 @@ impl LabBuilder {
     }
 
     fn spec(&self, host: Host) -> LinkSpec {
-        self.links.iter().find(|(end, _)| *end == host).map(|(_, spec)| spec.clone()).unwrap_or_default()
+        let spec = self.links.iter().find(|(end, _)| *end == host).map(|(_, spec)| spec.clone());
+        let mut spec = spec.unwrap_or_default();
+        if spec.tags == Tags::None && spec.wire.is_none() {
+            spec.tags = self.tags;
+        }
+        spec
     }
 
     fn make_namespaces(&self, lab: &Lab) -> Result<()> {
@@ -226,9 +253,15 @@ impl LabBuilder {
     fn make_links(&self, lab: &Lab) -> Result<()> {
         let gateway = lab.host(Host::Gateway);
         let mut batch = String::new();
+        let mut with_tags = Vec::new();
         for host in Host::ENDS {
             let spec = self.spec(host);
             let mtu = spec.mtu.unwrap_or(1500);
+            if spec.tags != Tags::None {
+                ensure!(spec.wire.is_none(), "the link to {host} can't be both tagged and a program's");
+                with_tags.push((host, spec.tags, mtu));
+                continue;
+            }
             let near = format!("{} address {} mtu {mtu}", host.gateway_device(), host.mac(true));
             let far = format!("eth0 address {} mtu {mtu}", host.mac(false));
             let end = lab.host(host);
@@ -243,6 +276,9 @@ impl LabBuilder {
         ip_batch(None, &batch)?;
         for host in self.wired() {
             ip_batch(Some(&lab.wire_namespace(host)), "link set near up\nlink set far up\n")?;
+        }
+        if !with_tags.is_empty() {
+            tagged::make(lab, &with_tags, self.trunk)?;
         }
         Ok(())
     }
@@ -361,7 +397,13 @@ fn start_detached(namespace: &Namespace, impairment: Impairment) -> Result<()> {
 }
 
 /// Adds the line that makes a pair of devices, each described by its name and settings.
-fn veth(batch: &mut String, one: &str, one_in: &Namespace, other: &str, other_in: &Namespace) -> Result<()> {
+pub(super) fn veth(
+    batch: &mut String,
+    one: &str,
+    one_in: &Namespace,
+    other: &str,
+    other_in: &Namespace,
+) -> Result<()> {
     writeln!(
         batch,
         "link add {one} netns {} type veth peer name {other} netns {}",
@@ -377,7 +419,7 @@ fn ethtool(namespace: &Namespace, device: &str, features: &str) -> Result<()> {
 }
 
 /// Runs lines of `ip` commands by one process.
-fn ip_batch(namespace: Option<&Namespace>, lines: &str) -> Result<()> {
+pub(super) fn ip_batch(namespace: Option<&Namespace>, lines: &str) -> Result<()> {
     let mut command = Command::new("ip");
     if let Some(namespace) = namespace {
         command.args(["-n", namespace.name()]);
@@ -412,9 +454,14 @@ mod tests {
     fn a_link_is_read_from_text() {
         let spec: LinkSpec = "rtt=20,loss=0.01,late=1.5,mbits=100,mtu=1400,seed=7".parse().unwrap();
         let fault = Fault { delay_us: 10_000, loss: 0.01, reorder_us: 1_500, mbits: 100, ..Fault::default() };
-        assert_eq!(spec, LinkSpec { mtu: Some(1400), wire: Some(Impairment::both(fault, 7)) });
+        assert_eq!(
+            spec,
+            LinkSpec { mtu: Some(1400), wire: Some(Impairment::both(fault, 7)), tags: Tags::None }
+        );
         assert_eq!("mtu=9000".parse(), Ok(LinkSpec::mtu(9000)));
-        for wrong in ["", "loss", "loss=2", "loss=x", "rtt=-1", "colour=1", "mtu=1.5"] {
+        let tagged = LinkSpec { tags: Tags::QinQ, ..LinkSpec::default() };
+        assert_eq!("tags=qinq".parse(), Ok(tagged));
+        for wrong in ["", "loss", "loss=2", "loss=x", "rtt=-1", "colour=1", "mtu=1.5", "tags=2"] {
             assert!(wrong.parse::<LinkSpec>().is_err(), "{wrong:?}");
         }
     }

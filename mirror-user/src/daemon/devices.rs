@@ -6,15 +6,34 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Result, anyhow};
 
 use super::{Shared, devices_of};
-use crate::network::Network;
+use crate::{
+    device,
+    network::{Device, Network},
+};
 
 /// A new device is seen this late.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A device as it was attached to: when something of that changes, it is again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    index: u32,
+    /// It takes the tags off frames of VLANs above it.
+    hides_vlans: bool,
+}
+
+impl Seen {
+    fn of(one: &Device, all: &[Device]) -> Self {
+        // A driver that doesn't say has no such feature.
+        let hides_vlans = one.is_below_vlans(all) && device::takes_tags_off(&one.name).unwrap_or(false);
+        Self { index: one.index, hides_vlans }
+    }
+}
+
 /// Attaches to devices as they come.
 pub(super) struct Follower {
     network: Network,
-    attached: BTreeMap<String, u32>,
+    attached: BTreeMap<String, Seen>,
 }
 
 impl Follower {
@@ -31,19 +50,22 @@ impl Follower {
         let policy = shared.mover.policy();
         let poisoned = || anyhow!("poisoned");
         let all = self.network.devices()?;
-        let indices: BTreeMap<_, _> = all.iter().map(|device| (&device.name, device.index)).collect();
-        self.attached.retain(|name, index| indices.get(name) == Some(index));
+        let there: BTreeMap<_, _> = all.iter().map(|one| (&one.name, Seen::of(one, &all))).collect();
+        self.attached.retain(|name, seen| there.get(name) == Some(seen));
         for name in devices_of(&policy, &self.network, &all)? {
             if self.attached.contains_key(&name) {
                 continue;
             }
-            let said = shared.datapath.lock().map_err(|_| poisoned())?.attach(&name, policy.hook)?;
+            let seen = there.get(&name).copied();
+            let hides_vlans = seen.is_some_and(|seen| seen.hides_vlans);
+            let said =
+                shared.datapath.lock().map_err(|_| poisoned())?.attach(&name, policy.hook, hides_vlans)?;
             tracing::info!("{said}");
             let mut devices = shared.devices.lock().map_err(|_| poisoned())?;
             devices.retain(|device| !device.starts_with(&format!("{name}:")));
             devices.push(said);
-            if let Some(index) = indices.get(&name) {
-                self.attached.insert(name, *index);
+            if let Some(seen) = seen {
+                self.attached.insert(name, seen);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use mirror_common::abi::maps;
 
 use super::Datapath;
 use crate::{
-    device::{self, Driver},
+    device::{self, Driver, HIDES_VLANS},
     policy::Hook,
     tap,
 };
@@ -61,16 +61,25 @@ fn adopt(
 
 impl Datapath {
     /// Attaches to a device, at TC ingress in any case and before that at XDP where `hook` says so; links that are pinned
-    /// get the new programs. Returns the hook and why, in words.
+    /// get the new programs. `hides_vlans`: the device takes the tags off frames of VLANs above it. Returns the hook and why, in
+    /// words.
     ///
     /// # Errors
-    /// When the kernel refuses, or would attach in a way that ends with the daemon.
-    pub fn attach(&mut self, device: &str, hook: Hook) -> Result<String> {
+    /// When the kernel refuses, or would attach in a way that ends with the daemon; or XDP is wanted where VLANs are hidden.
+    pub fn attach(&mut self, device: &str, hook: Hook, hides_vlans: bool) -> Result<String> {
         self.attach_tc(device)?;
         let (wanted, why) = match hook {
             Hook::Tc => (false, "by policy".to_owned()),
+            Hook::Xdp if hides_vlans => {
+                bail!("no XDP at {device}: {HIDES_VLANS} (ethtool -K {device} rxvlan off)")
+            }
             Hook::Xdp => (true, "by policy".to_owned()),
-            Hook::Auto => worth_trying(&device::driver(device)),
+            Hook::Auto => match worth_trying(&device::driver(device)) {
+                (true, _) if hides_vlans => {
+                    (false, format!("{HIDES_VLANS} (ethtool -K {device} rxvlan off)"))
+                }
+                choice => choice,
+            },
         };
         if !wanted {
             self.leave_xdp(device)?;

@@ -69,7 +69,8 @@ pub(super) fn way(policy: &Policy) -> Result<Way> {
             vips.iter().flatten().any(|vip| vip.index == device.index && !vip.holds_addresses_alone());
         names.contains(&device.name) || reached || clients
     };
-    let ports = devices.into_iter().filter(on_the_way).map(port).collect();
+    let ports = devices.iter().filter(|device| on_the_way(device));
+    let ports = ports.map(|device| port(device.clone(), device.is_below_vlans(&devices))).collect();
     let tap = setting(6, tap::NAME, "forwarding");
     let routes_lost = if setting(6, "all", "forwarding") == Some(1) { Vec::new() } else { would_be_lost() };
     Ok(Way { vips, ports, servers, tap_forwards_six: tap.map(|on| on == 1), routes_lost })
@@ -90,11 +91,12 @@ fn setting(ip: u8, device: &str, key: &str) -> Option<u32> {
     read(format!("/proc/sys/net/ipv{ip}/conf/{device}/{key}")).trim().parse().ok()
 }
 
-fn port(device: Device) -> Port {
+fn port(device: Device, below_vlans: bool) -> Port {
     let name = &device.name;
     Port {
         driver: device::driver(name).map_err(|error| format!("{error:#}")),
         xdp: xdp(device.index).ok(),
+        hides_vlans: below_vlans && device::takes_tags_off(name).unwrap_or(false),
         rp_filter: setting(4, name, "rp_filter").max(setting(4, "all", "rp_filter")).unwrap_or(0),
         forwarding: setting(4, name, "forwarding") == Some(1),
         forwards_six: setting(6, name, "forwarding") == Some(1),

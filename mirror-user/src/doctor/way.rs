@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use self::server::{kept, nat, neighbour};
 use super::{Level, Line};
 use crate::{
-    device::Driver,
+    device::{Driver, HIDES_VLANS},
     network::{Device, Neighbour, Route, bits, headers},
     policy::{self, Hook, Nat, Policy},
 };
@@ -22,6 +22,8 @@ pub(super) struct Port {
     pub driver: Result<Driver, String>,
     /// What the driver says that it can do with XDP.
     pub xdp: Option<Xdp>,
+    /// It takes the tags off frames of VLANs that have devices of their own: XDP must not see those.
+    pub hides_vlans: bool,
     /// `rp_filter` of the device and of all: the larger one counts.
     pub rp_filter: u32,
     /// `forwarding` of the device, for IPv4.
@@ -164,9 +166,15 @@ fn hook(wanted: Hook, port: &Port) -> Line {
     let said = format!("driver {driver}, {mode}");
     match wanted {
         Hook::Tc => Line::ok(&check, format!("{said}; TC by policy")),
+        Hook::Auto if native && on_bus && port.hides_vlans => {
+            Line::warning(&check, format!("{said}; TC: {HIDES_VLANS}"), shows_vlans(port))
+        }
         Hook::Auto if native && on_bus => Line::ok(&check, format!("{said}; XDP")),
         Hook::Auto => Line::ok(&check, format!("{said}; TC")),
         Hook::Xdp if !native => Line::failure(&check, said, "hook = \"auto\" in the policy, or another card"),
+        Hook::Xdp if port.hides_vlans => {
+            Line::failure(&check, format!("{said}; {HIDES_VLANS}"), shows_vlans(port))
+        }
         Hook::Xdp if driver == "veth" => {
             let takes = port.xdp.is_some_and(|xdp| xdp.takes);
             let level = if takes { Level::Warning } else { Level::Failure };
@@ -184,6 +192,11 @@ fn hook(wanted: Hook, port: &Port) -> Line {
         }
         Hook::Xdp => Line::ok(&check, format!("{said}; XDP by policy")),
     }
+}
+
+/// What leaves a frame its tag.
+fn shows_vlans(port: &Port) -> String {
+    format!("ethtool -K {} rxvlan off", port.device.name)
 }
 
 fn filter(port: &Port) -> Line {
@@ -270,7 +283,8 @@ mod tests {
 
     fn device(index: u32, name: &str, kind: &str) -> Device {
         let (mtu, ethernet) = if kind.is_empty() { (65_536, false) } else { (1_500, true) };
-        Device { index, name: name.into(), mtu, up: true, kind: kind.into(), ethernet, controller: None }
+        let (controller, vlan_of) = (None, None);
+        Device { index, name: name.into(), mtu, up: true, kind: kind.into(), ethernet, controller, vlan_of }
     }
 
     fn port(index: u32, name: &str) -> Port {
@@ -278,6 +292,7 @@ mod tests {
             device: device(index, name, "veth"),
             driver: Ok(Driver { name: "veth".into(), on_bus: false }),
             xdp: Some(Xdp { native: true, takes: true }),
+            hides_vlans: false,
             rp_filter: 0,
             forwarding: true,
             forwards_six: true,
@@ -408,6 +423,11 @@ mod tests {
         };
         cards(&mut way);
         assert_eq!(worst(&judge(&policy("hook = \"xdp\""), &way)), Level::Ok);
+        way.ports[1].hides_vlans = true;
+        assert_eq!(advice(&only(&policy(""), &way, Level::Warning)), "ethtool -K primary0 rxvlan off");
+        only(&policy("hook = \"xdp\""), &way, Level::Failure);
+        assert_eq!(worst(&judge(&policy("hook = \"tc\""), &way)), Level::Ok);
+        way.ports[1].hides_vlans = false;
         way.ports[1].xdp = None;
         only(&policy("hook = \"xdp\""), &way, Level::Failure);
         assert_eq!(worst(&judge(&policy(""), &way)), Level::Ok, "auto takes TC");

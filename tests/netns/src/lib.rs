@@ -14,7 +14,7 @@ use lab::{
     checker::{self, Config, Summary, read_journals, send_command},
     gateway::{Gateway, policy},
     lists::Lists,
-    net::{Host, Lab, LabBuilder, SERVICE_PORT, VIP},
+    net::{Host, Lab, LabBuilder, SERVICE_PORT, Tags, VIP},
     programs::ListsServer,
     proof::{Report, prove},
     wait::wait_for,
@@ -41,12 +41,18 @@ pub fn hook() -> Result<&'static str> {
     }
 }
 
-/// A lab that is ready for the hook of this run.
+/// The variable that says which tags the frames of all scenarios bear, on one trunk: `vlan`, `qinq`, or `none` (if it isn't
+/// set).
+pub const TAGS_VARIABLE: &str = "MIRROR_TEST_TAGS";
+
+/// A lab that is ready for the hook of this run, with this run's tags.
 ///
 /// # Errors
-/// If the variable names none.
+/// If a variable names none.
 pub fn lab_builder() -> Result<LabBuilder> {
-    Ok(Lab::builder().xdp_ready(hook()? == "xdp"))
+    let tags = std::env::var(TAGS_VARIABLE).unwrap_or_else(|_| "none".to_owned());
+    let tags: Tags = tags.parse().map_err(|error| anyhow::anyhow!("{TAGS_VARIABLE}: {error}"))?;
+    Ok(Lab::builder().xdp_ready(hook()? == "xdp").tags(tags).trunk(true))
 }
 
 /// Everything that a scenario needs; fields are dropped in their order.

@@ -4,7 +4,8 @@
 //! features is built again: stages that each asked for their own packages built most of them three times.
 
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -55,6 +56,34 @@ impl Built {
     /// # Errors
     /// When it doesn't build.
     pub(super) fn new() -> Result<Self> {
+        Self::said().map(|said| Self::read(&said))
+    }
+
+    /// What `file` says was built, or what is built now.
+    ///
+    /// # Errors
+    /// When it can't be read, or as [`Built::new`].
+    pub(super) fn of(file: Option<&Path>) -> Result<Self> {
+        let Some(path) = file else { return Self::new() };
+        let said = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+        Ok(Self::read(&said))
+    }
+
+    /// Builds what isn't built yet, and writes for [`Built::of`] what that is.
+    ///
+    /// # Errors
+    /// As [`Built::new`], or when it can't be written.
+    pub(super) fn say_to(file: &Path) -> Result<()> {
+        fs::write(file, Self::said()?).with_context(|| format!("can't write {}", file.display()))
+    }
+
+    fn read(said: &str) -> Self {
+        let messages = said.lines().filter_map(|line| serde_json::from_str(line).ok());
+        Self(messages.filter_map(|message| tests(&message)).collect())
+    }
+
+    /// Builds; returns cargo's messages, a line each.
+    fn said() -> Result<String> {
         let mut command = cargo();
         command.args(["test", "--quiet", "--workspace", "--no-run"]).args(locked());
         command.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
@@ -62,9 +91,7 @@ impl Built {
         if !output.status.success() {
             bail!("`{}` failed: {}", shown(&command), output.status);
         }
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let messages = said.lines().filter_map(|line| serde_json::from_str(line).ok());
-        Ok(Self(messages.filter_map(|message| tests(&message)).collect()))
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// A package's, by its folder in the workspace.

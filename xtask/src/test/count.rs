@@ -17,6 +17,7 @@ pub(super) struct Count {
     passed: u64,
     failed: u64,
     ignored: u64,
+    left_out: u64,
 }
 
 impl AddAssign for Count {
@@ -24,6 +25,7 @@ impl AddAssign for Count {
         self.passed += other.passed;
         self.failed += other.failed;
         self.ignored += other.ignored;
+        self.left_out += other.left_out;
     }
 }
 
@@ -32,7 +34,11 @@ impl fmt::Display for Count {
         if *self == Self::default() {
             return f.write_str("ok");
         }
-        write!(f, "{} tests passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)
+        write!(f, "{} tests passed, {} failed, {} ignored", self.passed, self.failed, self.ignored)?;
+        match self.left_out {
+            0 => Ok(()),
+            tests => write!(f, ", {tests} left out, for what this kernel lacks"),
+        }
     }
 }
 
@@ -42,6 +48,11 @@ impl Count {
         let mut total = Self::default();
         said.lines().filter_map(Self::of_line).for_each(|count| total += count);
         total
+    }
+
+    /// So many tests that this machine can't run.
+    pub(super) fn left_out(tests: usize) -> Self {
+        Self { left_out: tests as u64, ..Self::default() }
     }
 
     /// Whether a test has passed.
@@ -66,7 +77,12 @@ impl Count {
         let number = |word: &str| -> Option<u64> {
             rest.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
         };
-        Some(Self { passed: number("passed")?, failed: number("failed")?, ignored: number("ignored")? })
+        Some(Self {
+            passed: number("passed")?,
+            failed: number("failed")?,
+            ignored: number("ignored")?,
+            left_out: 0,
+        })
     }
 }
 
@@ -100,7 +116,7 @@ mod tests {
     #[test]
     fn a_result_is_read() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.1s";
-        assert_eq!(Count::of_line(line), Some(Count { passed: 12, failed: 3, ignored: 1 }));
+        assert_eq!(Count::of_line(line), Some(Count { passed: 12, failed: 3, ignored: 1, left_out: 0 }));
         assert_eq!(Count::of_line("test a ... ok"), None);
     }
 

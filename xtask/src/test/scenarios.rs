@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    process::Command,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -15,7 +16,10 @@ use super::{
     built::{Built, Tests},
     count::Count,
 };
-use crate::{command::said, programs};
+use crate::{
+    command::{output, said},
+    programs,
+};
 
 /// What the scenarios use of the system.
 pub(crate) const PROGRAMS: &[programs::Program] = &[
@@ -36,7 +40,7 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 16] = [
+const ONCE: [&str; 18] = [
     "backends",
     "cli",
     "daemon_moves",
@@ -44,6 +48,7 @@ const ONCE: [&str; 16] = [
     "demo_migration",
     "hostile",
     "ipv6",
+    "kinds",
     "migration",
     "observe",
     "orders",
@@ -53,6 +58,30 @@ const ONCE: [&str; 16] = [
     "resources",
     "scaling",
     "udp",
+    "vlan",
+];
+
+/// What a scenario asks of the kernel that some kernels lack.
+struct Needs {
+    scenario: &'static str,
+    /// What it is called.
+    what: &'static str,
+    /// A command that succeeds where the kernel has it.
+    look: &'static str,
+}
+
+const NEEDS: [Needs; 2] = [
+    Needs {
+        scenario: "kinds",
+        what: "bridges, bonds, macvlan or ipvlan",
+        look: "unshare --net sh -ec 'ip link add one type veth peer name two; ip link add three type bridge; \
+               ip link add four type bond; ip link add five link one type macvlan; ip link add six link two type ipvlan'",
+    },
+    Needs {
+        scenario: "vlan",
+        what: "VLANs (8021q)",
+        look: "unshare --net ip link add link lo name probed type vlan id 2",
+    },
 ];
 
 /// Scenarios of several busy processes, with bounds in time, or that count what is sent again: on few cores, side by side, they
@@ -83,18 +112,21 @@ struct Run<'a> {
     name: String,
 }
 
-/// Runs all whose name contains `filter`, each at the hooks that it is for; a filter's at both.
+/// Runs all whose name, as `SCENARIO::TEST`, contains `filter`, each at the hooks that it is for; a filter's at both.
 ///
 /// # Errors
 /// When one fails, or none ran, or something is missing.
-pub(super) fn run(filter: Option<&str>) -> Result<Count> {
+pub(super) fn run(filter: Option<&str>, built: Built) -> Result<Count> {
     programs::ensure(PROGRAMS)?;
     open_root()?;
-    let scenarios = Built::new()?.integration(FOLDER);
+    let scenarios = built.integration(FOLDER);
     let known = |name: &&&str| scenarios.iter().any(|tests| tests.name == **name);
-    if let Some(unknown) = ONCE.iter().chain(&ALONE).find(|name| !known(name)) {
+    if let Some(unknown) =
+        ONCE.iter().chain(&ALONE).chain(NEEDS.iter().map(|needs| &needs.scenario)).find(|name| !known(name))
+    {
         bail!("there is no scenario {unknown} in {FOLDER}");
     }
+    let (scenarios, left_out) = without_lacking(scenarios)?;
     let (mut alone, mut others) = (VecDeque::new(), VecDeque::new());
     for hook in ["tc", "xdp"] {
         for tests in &scenarios {
@@ -102,19 +134,42 @@ pub(super) fn run(filter: Option<&str>) -> Result<Count> {
                 continue;
             }
             let runs = if ALONE.contains(&&*tests.name) { &mut alone } else { &mut others };
-            let names =
-                tests.names()?.into_iter().filter(|name| filter.is_none_or(|part| name.contains(part)));
+            let wanted =
+                |name: &String| filter.is_none_or(|part| format!("{}::{name}", tests.name).contains(part));
+            let names = tests.names()?.into_iter().filter(wanted);
             runs.extend(names.map(|name| Run { hook, tests, name }));
         }
     }
     let (mut total, mut failed) = all(alone, 1);
     let (count, more) = all(others, 2);
     total += count;
+    total += left_out;
     failed.extend(more);
     if !failed.is_empty() {
         bail!("{total}: {}", failed.join(", "));
     }
     total.of_something("the scenarios")
+}
+
+/// Those that this kernel can run; the tests of the others are counted, and said.
+fn without_lacking(scenarios: Vec<Tests>) -> Result<(Vec<Tests>, Count)> {
+    let mut left_out = Count::default();
+    let mut kept = Vec::new();
+    for tests in scenarios {
+        let needs = NEEDS.iter().find(|needs| needs.scenario == tests.name);
+        let lacking = needs.filter(|needs| output(Command::new("sh").args(["-c", needs.look])).is_none());
+        match lacking {
+            None => kept.push(tests),
+            Some(Needs { scenario, what, .. }) => {
+                println!(
+                    "left out: {scenario}: this kernel has no {what}; \
+                     as root: cargo xtask guest test -- --only netns --name {scenario}::"
+                );
+                left_out += Count::left_out(tests.names()?.len());
+            }
+        }
+    }
+    Ok((kept, left_out))
 }
 
 /// Runs them, so many at a time; returns who failed, too.

@@ -60,11 +60,13 @@ mod tests {
             kind: "veth".into(),
             ethernet: true,
             controller: None,
+            vlan_of: None,
         };
         let port = Port {
             device,
             driver: Err("none".into()),
             xdp: None,
+            hides_vlans: false,
             rp_filter: 0,
             forwarding: true,
             forwards_six,

@@ -61,10 +61,12 @@ fn number_after(log: &str, word: &str) -> u64 {
     rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// The kernel prints the stack of each subprogram, as `stack depth 48+16+0`; the chain's limit is their sum at most.
+/// The kernel prints the stack of each subprogram, as `stack depth 48+16+0`; the chain's limit is their sum at most. Later ones
+/// (seen in 7.3) print the chain's own, as `stack depth max 48`.
 fn stack(log: &str) -> u64 {
     let Some((_, rest)) = log.rsplit_once("stack depth ") else { return 0 };
     let depths = rest.lines().next().unwrap_or_default();
+    let depths = depths.strip_prefix("max ").unwrap_or(depths);
     depths.split('+').filter_map(|depth| depth.trim().parse::<u64>().ok()).sum()
 }
 
@@ -80,6 +82,10 @@ mod tests {
         assert_eq!(number_after(LOG, "total_states "), 31);
         assert_eq!(number_after(LOG, "peak_states "), 29);
         assert_eq!(stack(LOG), 64);
+        assert_eq!(
+            stack("stack depth max 48\nsubprog 0 (look) main insns_self 22 insns_total 154 stack 16\n"),
+            48
+        );
     }
 
     #[test]
