@@ -105,7 +105,8 @@ fn read<P: Packet>(packet: P, scratch: &mut Scratch, kind: Kind, parse: &Parse, 
     if walk.behind_close != 0 {
         flags |= Reading::BEHIND_CLOSE;
     }
-    flags |= Reading::UPGRADE * (walk.upgrade & 1) as u8 | Reading::OPAQUE * (walk.upgrade >> 1 & 1) as u8;
+    flags |= Reading::UPGRADE * (walk.upgrade & 1) as u8;
+    flags |= Reading::OPAQUE * (walk.upgrade >> 1 & 1) as u8;
     reading.flags = flags;
 }
 

@@ -104,7 +104,7 @@ impl Words {
         Freeze { deadline_ns: word(1), epoch: armed as u32, thaw: (armed >> 32) as u32 }
     }
 
-    /// Writes of which nobody knows whether the authority, whose leg was lost, has done them ([`mirror_common::abi::App::in_doubt`]).
+    /// Writes of which nobody knows whether the authority, whose leg was lost, has done them ([`App::in_doubt`]).
     pub fn in_doubt(&self, app: u32) -> u64 {
         self.apps.at(app as usize * APP_WORDS + 5).load(Ordering::SeqCst)
     }
@@ -115,7 +115,7 @@ impl Words {
         self.apps.at(app as usize * APP_WORDS + 5).fetch_sub(doubts, Ordering::SeqCst);
     }
 
-    /// Keeps why the daemon put a side out just now: [`mirror_common::abi::App::RESTARTED`] and its like.
+    /// Keeps why the daemon put a side out just now: [`App::RESTARTED`] and its like.
     pub fn keep_reason(&self, app: u32, reason: u64) {
         let base = app as usize * APP_WORDS;
         self.apps.at(base + 4).store(reason, Ordering::SeqCst);
@@ -123,7 +123,7 @@ impl Words {
     }
 
     /// When a side fell out of sync the last time, in nanoseconds of the monotonic clock (0: never), and why
-    /// ([`mirror_common::abi::App::out_of_sync_reason`]).
+    /// ([`App::out_of_sync_reason`]).
     pub fn out_of_sync(&self, app: u32) -> (u64, u64) {
         let word = |offset: usize| self.apps.at(app as usize * APP_WORDS + offset).load(Ordering::SeqCst);
         (word(3), word(4))

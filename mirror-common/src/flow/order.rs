@@ -62,9 +62,9 @@ pub(super) const STAYS: u8 = 2;
 /// [`order`]: a write that must wait.
 pub(super) const WAITS: u8 = 3;
 
-/// What the order over connections asks of a request that begins now, in `step.order`; 0: nothing. `mirrored`: there is a mirror. A
-/// subprogram of its own, as its caller's frame is large; and by a record: numbers that were returned the kernel's verifier would
-/// follow one by one.
+/// What the order over connections asks of a request that begins now, in `step.order`; 0: nothing. `mirrored`: there is a mirror.
+/// A subprogram of its own, as its caller's frame is large; and by a record: numbers that were returned the kernel's verifier
+/// would follow one by one.
 ///
 /// While others wait, a connection that lags waits, too, though its own writes can't overtake one another: one that writes
 /// without a pause would lag for ever, and they would never begin.

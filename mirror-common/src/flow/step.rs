@@ -75,7 +75,7 @@ pub struct Step {
     /// Its server ([`crate::abi::Event::server`]).
     pub server: u8,
     /// What the order over connections asks of the request that begins ([`super::order`]).
-    pub(super) order: u8,
+    pub order: u8,
     /// What the packet's SACK option becomes in those that keep its options: the blocks to one receiver, NOPs to any other.
     pub sack: Sack,
     /// What it had to tell of turns.

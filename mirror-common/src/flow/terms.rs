@@ -39,7 +39,7 @@ impl Group {
     /// The group within which a service's requests keep their order. Without a branch, as the kernel's verifier follows each.
     #[inline(always)]
     pub(super) const fn of(service: &Service, client: Group) -> Self {
-        Self(client.0 * (service.flags / Service::ORDERED_BY_CLIENT & 1))
+        Self(client.0 * ((service.flags / Service::ORDERED_BY_CLIENT) & 1))
     }
 
     /// Of two numbers, a client's and all of them, this group's: one of the two that were counted.

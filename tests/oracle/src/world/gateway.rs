@@ -80,11 +80,6 @@ fn clear(step: &mut Step) {
     *step = Step { verdict: Verdict::StaleSlot as u8, ..Step::default() };
 }
 
-/// The verdict with a number.
-fn verdict_of(number: u8) -> Verdict {
-    *Verdict::ALL.iter().find(|verdict| **verdict as u8 == number).unwrap_or(&Verdict::StaleSlot)
-}
-
 impl Gateway {
     /// A gateway that has just been started.
     pub fn new(settings: &Settings, secret: u64) -> Gateway {
@@ -442,7 +437,7 @@ impl Gateway {
         packet: Option<Packet>,
         step: &Step,
     ) -> Outcome {
-        let verdict = verdict_of(step.verdict);
+        let verdict = Verdict::from_number(step.verdict).unwrap_or(Verdict::StaleSlot);
         self.hits[from][verdict as usize] += 1;
         let wake = (step.events & (Step::WAKE | Step::LEG_OPEN | Step::LEG_LOST) != 0).then_some(client);
         let mut out = Vec::new();
