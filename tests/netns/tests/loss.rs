@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::{
-    checker::Config,
+    checker::{Config, Segments},
     net::{Host, LinkSpec},
     wire::{Direction, Fault, Impairment},
 };
@@ -128,5 +128,43 @@ fn a_million_writes_at_1_percent_and_at_5_percent() -> Result<()> {
         through_every_place(&scene, &client, share, 500_000)?;
         end(&scene, client)?;
     }
+    Ok(())
+}
+
+/// The ways of a read that is given ahead, of a write behind it, of a head in pieces and of a lost frame meet where a connection
+/// is young: so, many short runs of new connections, at each weight, beside a shadow 20 ms away and links that lose 1 %.
+#[test]
+#[ignore = "a quarter of an hour: cargo xtask soak has it"]
+fn a_thousand_runs_of_new_connections_beside_a_far_shadow() -> Result<()> {
+    let scene = scene("10s")?;
+    let lossy = Fault { loss: 0.01, ..Fault::default() };
+    for (host, delay_us) in [(Host::Client, 0), (Host::Primary, 0), (Host::Shadow, 10_000)] {
+        scene.lab.wire(host)?.set(Impairment::both(Fault { delay_us, ..lossy }, 7));
+    }
+    let (mut requests, mut reads) = (0, 0);
+    for run in 0..1_000_usize {
+        scene.ctl(&["weight", "shop", ["25", "50", "100", "0"][run % 4]])?;
+        let mut config = clients(&scene, 8);
+        config.requests = Some(64);
+        config.run = format!("r{run}-");
+        config.seed = run as u64;
+        config.segments = if run % 8 < 4 { Segments::Whole } else { Segments::Every(40) };
+        let summary = scene.run_client(config)?;
+        all_answered(&summary)?;
+        requests += summary.requests;
+        let shadows = summary.windows.iter().filter_map(|window| window.servers.get("shadow"));
+        reads += shadows.map(|server| server.reads.count).sum::<u64>();
+        if run % 100 == 99 {
+            scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
+            let status = scene.gateway.status()?;
+            ensure!(status["shadow"]["in_sync"] == true, "run {run}: {status}");
+            println!(
+                "{}: {requests} requests, {reads} reads of the shadow's; {}",
+                run + 1,
+                scene.proven()?.line()
+            );
+        }
+    }
+    ensure!(scene.gateway.count("MirroredAhead")? > 100, "reads were given ahead");
     Ok(())
 }

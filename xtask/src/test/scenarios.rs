@@ -40,12 +40,13 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 18] = [
+const ONCE: [&str; 20] = [
     "backends",
     "cli",
     "daemon_moves",
     "demo",
     "demo_migration",
+    "divergence",
     "hostile",
     "ipv6",
     "kinds",
@@ -57,6 +58,7 @@ const ONCE: [&str; 18] = [
     "reload",
     "resources",
     "scaling",
+    "services",
     "udp",
     "vlan",
 ];
