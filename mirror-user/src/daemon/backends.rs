@@ -105,19 +105,27 @@ impl Keeper {
         Ok(())
     }
 
-    /// A side's servers of a service were asked, in their order.
+    /// A side's servers of a service were asked, in their order. The datapath hears of it first: where `status` says that a
+    /// server gets no new connections, it gets none.
     fn checked(&mut self, shared: &Shared, service: u32, side: Side, well: &[bool]) -> Result<()> {
         let poisoned = || anyhow!("poisoned");
-        let (takes, taking) = {
-            let mut state = shared.state.lock().map_err(|_| poisoned())?;
-            state.checked(service as usize, side, well);
+        let mut found = {
+            let state = shared.state.lock().map_err(|_| poisoned())?;
             let served = state.served.get(service as usize).context("no such service")?;
-            let backends = &served.backends[side as usize];
-            (backends.takes(), backends.taking())
+            served.backends[side as usize].clone()
         };
+        found.checked(well);
+        let told = self.tell(shared, service, side, &found);
+        shared.state.lock().map_err(|_| poisoned())?.checked(service as usize, side, well);
+        told
+    }
+
+    /// Tells the datapath who takes new connections, where it was told otherwise.
+    fn tell(&mut self, shared: &Shared, service: u32, side: Side, found: &Backends) -> Result<()> {
+        let (takes, taking) = (found.takes(), found.taking());
         let written = self.written.get(&(service, side as u8));
         if taking.len() > 1 && written != Some(&takes) {
-            let mut datapath = shared.datapath.lock().map_err(|_| poisoned())?;
+            let mut datapath = shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?;
             let written = datapath.take_connections(service, side, &taking);
             written.with_context(|| format!("the datapath isn't told of the {}'s", side.name()))?;
             self.written.insert((service, side as u8), takes);

@@ -73,6 +73,18 @@ impl Backends {
         (!self.0.is_empty()).then(|| self.0.iter().any(|backend| backend.health.is_well()))
     }
 
+    /// They were checked, in their order. Gives those for which that has changed something, and whether they are well now.
+    pub fn checked(&mut self, well: &[bool]) -> Vec<(SocketAddr, bool)> {
+        let mut changed = Vec::new();
+        for (backend, well) in self.0.iter_mut().zip(well) {
+            if backend.health.checked(*well) {
+                backend.since_ns = monotonic_ns();
+                changed.push((backend.address, *well));
+            }
+        }
+        changed
+    }
+
     /// As `status` shows them. `legs`: those that are open, by the servers' numbers.
     fn status(&self, service: &Option<String>, legs: &[u32; MAX_BACKENDS]) -> Vec<ServerStatus> {
         let one = |(backend, takes): (&Backend, bool)| ServerStatus {
@@ -113,13 +125,7 @@ impl State {
         let of = served.of();
         let backends = &mut served.backends[side as usize];
         let any_was = backends.any_is_well();
-        let mut changed = Vec::new();
-        for (backend, well) in backends.0.iter_mut().zip(well) {
-            if backend.health.checked(*well) {
-                backend.since_ns = monotonic_ns();
-                changed.push((backend.address, *well));
-            }
-        }
+        let changed = backends.checked(well);
         let any_is = backends.any_is_well();
         let alone = backends.0.len() == 1;
         for (address, well) in changed {
