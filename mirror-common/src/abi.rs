@@ -4,17 +4,19 @@
 
 pub mod backend;
 pub mod maps;
+mod memory;
 pub mod six;
 mod sweep;
 pub mod udp;
 
+pub use memory::BYTES_A_FLOW;
 pub use sweep::{Legs, SweepState};
 
 use crate::flow::{Compared, Flow};
 use crate::protocol::http1::PREFIX_BYTES;
 
 /// Raised whenever a record, a map's kind, or the meaning of a field changes. Pinned in [`maps::ABI`].
-pub const ABI_VERSION: u32 = 12;
+pub const ABI_VERSION: u32 = 13;
 
 /// Applications at most.
 pub const MAX_APPS: u32 = 64;
@@ -458,13 +460,8 @@ const _: () = {
     assert!(size_of::<Prefix>() == 64);
     assert!(size_of::<Recorded>() == 24);
     assert!(size_of::<Carried>() == 32);
-    // A million flows in 512 MiB.
-    assert!(1_000_000 * BYTES_A_FLOW <= 512 << 20);
+    assert!(size_of::<Flow>() == 352);
 };
-
-/// Bytes that one flow costs in all maps: its slot, and three tuples in a preallocated hash (key, value, link and
-/// pointers: 64 bytes each on 64-bit kernels).
-pub const BYTES_A_FLOW: usize = size_of::<Flow>() + 3 * 64;
 
 #[cfg(feature = "user")]
 mod pod {

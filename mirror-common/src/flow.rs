@@ -164,6 +164,8 @@ pub struct Flow {
     pub generation: u32,
     /// Addresses and ports of the client's segments.
     pub tuple: Tuple,
+    /// By what the client is told from others, from whichever port it connects ([`crate::abi::six::who`]): of IPv4 its address.
+    pub who: u32,
     /// [`flow_state`].
     pub state: u8,
     /// The [`Side`] that the client hears.
@@ -204,6 +206,8 @@ pub struct Flow {
     pub target: u32,
     /// Print of the blocks that the client was shown last ([`Sack::print`]).
     pub shown_sack: u32,
+    /// Zero.
+    pub pad: u32,
     /// Bit n modulo [`MAX_OUTSTANDING`](crate::protocol::http1::MAX_OUTSTANDING): the n-th request is a HEAD.
     pub heads: u64,
     /// How far the requests have been read.
@@ -460,8 +464,6 @@ pub struct Segment {
     pub permits_sack: u8,
     /// Zero.
     pub pad: u8,
-    /// A client's payload: by what clients are told from each other ([`crate::abi::six::who`]); of IPv4 its address.
-    pub who: u32,
     /// The SACK option as it came.
     pub sack: Sack,
 }

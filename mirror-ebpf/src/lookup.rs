@@ -252,6 +252,7 @@ pub fn make(scratch: &mut Scratch, service: &Service, second: bool, me: Side) ->
         return Err(Verdict::PortCollision);
     }
     scratch.opening.tuple = scratch.tuple;
+    scratch.opening.who = six::mirror_who(scratch.tuple.saddr);
     for side in 0..2_u32 {
         let asked = service.endpoints[side as usize].addr != 0 && (second || side == me as u32);
         let mut port = 0;

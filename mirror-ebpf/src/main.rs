@@ -29,7 +29,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 use mirror_common::{
-    abi::{Service, Tuple, six::is_alias},
+    abi::{Service, Tuple},
     flow::tcp,
     switch_word::Side,
     verdict::{Action, Verdict},
@@ -173,11 +173,10 @@ fn judge(skb: Skb, scratch: &mut Scratch) -> Result<&'static Service, Verdict> {
 #[inline(always)]
 fn decide<P: Packet>(packet: P, scratch: &mut Scratch, target: Target) -> Option<&'static Service> {
     // SAFETY: a hint: the client's addresses are compared under the lock.
-    let Tuple { saddr, daddr: vip, dport: port, .. } = unsafe { (*target.flow).tuple };
+    let Tuple { daddr: vip, dport: port, .. } = unsafe { (*target.flow).tuple };
     let service = lookup::service(vip, port)?;
     let words = Words::of(service.app, scratch.now_ns)?;
     if scratch.seg.payload > 0 && scratch.seg.flags & (tcp::SYN | tcp::RST) == 0 {
-        scratch.seg.who = if is_alias(saddr) { six::mirror_who(saddr) } else { saddr };
         classify::classify(packet, scratch, target.flow, target.from, service);
     }
     decide::decide::<P>(scratch, target, service, words);

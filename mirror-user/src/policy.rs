@@ -158,9 +158,9 @@ pub enum Order {
     /// Each connection's; where a write may overtake another connection's answered one, it is counted.
     #[default]
     Connection,
-    /// Each client's, by its address of IPv4: while the mirror owes the answer of a write that another connection of the same
-    /// client has seen answered, a read stays with the authority, and a write waits, held. For browsers, and clients with
-    /// several connections: each reads what it wrote.
+    /// Each client's, by its address: while the mirror owes the answer of a write that another connection of the same client has
+    /// seen answered, a read stays with the authority, and a write waits, held. For browsers, and clients with several
+    /// connections: each reads what it wrote.
     Client,
     /// The whole application's: the same beside any connection. Writes then go at the mirror's pace, and reads move in between.
     Service,

@@ -8,6 +8,7 @@
 
 use core::net::Ipv6Addr;
 
+use super::memory;
 use crate::weight::mix;
 
 /// An IPv6 address as it lies in a packet.
@@ -135,8 +136,9 @@ pub struct Known {
 
 const _: () = assert!(size_of::<Client>() == 36 && size_of::<Known>() == 40);
 
-/// Bytes that one flow of an IPv6 client costs besides: its element, and its key in a preallocated hash.
-pub const BYTES_A_FLOW: usize = size_of::<Known>() + 96;
+/// Bytes that one flow of an IPv6 client costs besides: its element, that one's place in the queue of free ones, and its key.
+pub const BYTES_A_FLOW: usize =
+    size_of::<Known>() + 4 + memory::element(size_of::<Client>(), 4) + memory::BUCKET;
 
 #[cfg(test)]
 mod tests {

@@ -22,6 +22,8 @@ pub(super) const SYN_AGAIN_MS: u32 = 200;
 pub struct Opening {
     /// Addresses and ports of the SYN.
     pub tuple: Tuple,
+    /// [`Flow::who`].
+    pub who: u32,
     /// By side: the leg's port ([`crate::abi::nat`]); 0: no such leg.
     pub ports: [u32; 2],
     /// By side: the leg's first sequence number.
@@ -39,6 +41,7 @@ pub fn open<S: Switch>(
 ) {
     let word = terms.switch.word();
     flow.tuple = opening.tuple;
+    flow.who = opening.who;
     flow.state = flow_state::OPENING;
     flow.authority = word.authority() as u8;
     flow.scales = if seg.scale == Segment::NO_SCALE { 0 } else { seg.scale & 15 };

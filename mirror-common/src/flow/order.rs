@@ -34,7 +34,7 @@ fn lags(flow: &Flow) -> bool {
 /// The connections of a flow's client, and those among which its requests keep their order.
 #[inline(always)]
 fn groups(flow: &Flow, service: &Service) -> [Group; 2] {
-    let client = Group::client(flow.tuple.saddr);
+    let client = Group::client(flow.who);
     [client, Group::of(service, client)]
 }
 

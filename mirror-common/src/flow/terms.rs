@@ -21,12 +21,12 @@ impl Group {
     /// All.
     pub const ALL: Self = Self(0);
 
-    /// Those of a client's address, and of the few that share its element.
+    /// Those of a client ([`super::Flow::who`]), and of the few that share its element.
     #[inline(always)]
     #[must_use]
-    pub const fn client(address: u32) -> Self {
+    pub const fn client(who: u32) -> Self {
         // Fibonacci hashing: addresses of one network differ in their last bytes. Odd: never all.
-        Self(address.wrapping_mul(0x9e37_79b1) >> (32 - LAGS.trailing_zeros()) | 1)
+        Self(who.wrapping_mul(0x9e37_79b1) >> (32 - LAGS.trailing_zeros()) | 1)
     }
 
     /// Its element of [`crate::abi::AppWords::lags`].

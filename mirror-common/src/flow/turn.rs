@@ -295,7 +295,7 @@ fn reader(flow: &Flow, seg: &Segment, data_end: u32, word: SwitchWord, last: boo
         return me;
     }
     let key = if word.sticky() {
-        u64::from(seg.who)
+        u64::from(flow.who)
     } else {
         (u64::from(flow.iss ^ flow.tuple.saddr.rotate_left(16) ^ u32::from(flow.tuple.sport)) << 32)
             | u64::from(flow.turns)

@@ -125,8 +125,12 @@ impl Scene {
             order: Order::new(),
             now_ms: 1_000,
         };
-        let opening =
-            Opening { tuple: Tuple::default(), ports: [1_024, if shadow { 1_025 } else { 0 }], iss: LEG_ISS };
+        let opening = Opening {
+            tuple: Tuple::default(),
+            who: 0,
+            ports: [1_024, if shadow { 1_025 } else { 0 }],
+            iss: LEG_ISS,
+        };
         let syn = Segment { seq: ISS, flags: tcp::SYN, window: 1_000, mss: 1_460, scale, ..scene.segment() };
         scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
         scene

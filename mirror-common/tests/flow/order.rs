@@ -238,7 +238,7 @@ fn a_client_waits_for_its_own_connections_alone() {
     let mut scene = ordered();
     scene.service.flags |= Service::ORDERED_BY_CLIENT;
     scene.word = scene.word.with_weight(10_000);
-    scene.flow.tuple.saddr = 7;
+    scene.flow.who = 7;
     scene.all().0 = 1;
     scene.of_client(8).0 = 1;
     is(&scene.client(0, READ, 0), Verdict::Mirrored);
@@ -258,7 +258,7 @@ fn a_client_waits_for_its_own_connections_alone() {
 #[test]
 fn a_connection_lags_among_its_clients_and_among_all() {
     let mut scene = ordered();
-    scene.flow.tuple.saddr = 7;
+    scene.flow.who = 7;
     scene.client(0, WRITE, 0);
     scene.server(Side::Primary, 0, ANSWER, WRITE.len());
     assert_eq!((scene.all().0, scene.of_client(7).0), (1, 1));

@@ -36,7 +36,7 @@ impl Scene {
     /// Handshakes of which each end says whether it permits SACK; the shadow's verdict.
     fn sacking(client: bool, servers: [bool; 2]) -> (Scene, Step) {
         let mut scene = Scene::open(true);
-        let opening = Opening { tuple: Tuple::default(), ports: [1_024, 1_025], iss: LEG_ISS };
+        let opening = Opening { tuple: Tuple::default(), who: 0, ports: [1_024, 1_025], iss: LEG_ISS };
         let syn =
             Segment { seq: ISS, flags: tcp::SYN, window: 60_000, mss: 1_460, scale: 7, ..scene.segment() };
         let syn = Segment { permits_sack: client.into(), ..syn };

@@ -209,7 +209,7 @@ fn the_least_segment_size_is_offered_to_both_ends() {
             end.mss = mss;
         }
         let syn = Segment { seq: ISS, flags: tcp::SYN, mss: client, ..scene.segment() };
-        let opening = Opening { tuple: Tuple::default(), ports: [1_024, 1_025], iss: LEG_ISS };
+        let opening = Opening { tuple: Tuple::default(), who: 0, ports: [1_024, 1_025], iss: LEG_ISS };
         let step = scene.run(|flow, terms, step| open(flow, &syn, &opening, terms, step));
         let offered = step.to_leg.map(|emit| emit.mss);
         assert!(

@@ -2,16 +2,18 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    net::{Host, LinkSpec, SERVICE_PORT, VIP},
+    gateway::{Gateway, policy_between},
+    net::{Host, LinkSpec, SERVICE_PORT, VIP, VIP6},
+    programs::ListsServer,
     wire::{Direction, Fate, Impairment},
 };
-use netns_tests::{SOON, Scene, all_answered, lab_builder, rounds};
+use netns_tests::{SOON, Scene, all_answered, hook, lab_builder, rounds};
 
 /// The first write's way to the shadow takes so much longer, on the first connection: less than its client waits before it
 /// sends it again.
@@ -41,14 +43,23 @@ fn ask(stream: &mut TcpStream, method: &str, body: &str) -> Result<String> {
     }
 }
 
-/// A shadow 20 ms away, and two connections with two legs. A write of `first` takes [`LATE`] longer to get there.
-fn two_connections(more: &str) -> Result<(Scene, [TcpStream; 2])> {
-    let lab = lab_builder()?.link(Host::Shadow, LinkSpec::wire(Impairment::round_trip(20_000))).up()?;
+/// A shadow 20 ms away, and two connections to an address of the service, with two legs. A write of `first` takes [`LATE`] longer
+/// to get there.
+fn two_connections(vip: IpAddr, more: &str) -> Result<(Scene, [TcpStream; 2])> {
+    let far = LinkSpec::wire(Impairment::round_trip(20_000));
+    let lab = lab_builder()?.six(vip.is_ipv6()).link(Host::Shadow, far).up()?;
     // Room for the late one, and for a busy machine.
-    let scene = Scene::on(lab, &format!("stall = \"3s\"\n{more}"), "", &[])?.joined()?;
+    let more = format!("hook = \"{}\"\nstall = \"3s\"\n{more}", hook()?);
+    let service = format!("vip = \"{}\"", SocketAddr::from((vip, SERVICE_PORT)));
+    let servers = [Host::Primary, Host::Shadow];
+    let sides = servers.map(|host| (host.service().into(), host.nat_pool()[0].into()));
+    let policy = policy_between(&more, &service, sides, "")?;
+    let start = |host| ListsServer::on(&lab, host, &["--volatile"]).map(Some);
+    let running = [start(Host::Primary)?, start(Host::Shadow)?];
+    let scene = Scene { gateway: Gateway::start(&lab, &policy)?, servers: running, lab }.joined()?;
     let connections = scene.lab.host(Host::Client).run(|| {
         let open = || -> Result<TcpStream> {
-            let mut stream = TcpStream::connect(SocketAddr::from((VIP, SERVICE_PORT)))?;
+            let mut stream = TcpStream::connect(SocketAddr::from((vip, SERVICE_PORT)))?;
             stream.set_read_timeout(Some(SOON))?;
             ask(&mut stream, "GET", "")?;
             Ok(stream)
@@ -65,7 +76,7 @@ fn two_connections(more: &str) -> Result<(Scene, [TcpStream; 2])> {
 
 /// `first` on one connection, `second` on another as soon as that is answered. Returns the list on each side.
 fn write_on_two(more: &str) -> Result<([Vec<String>; 2], Scene)> {
-    let (scene, [mut one, mut other]) = two_connections(more)?;
+    let (scene, [mut one, mut other]) = two_connections(VIP.into(), more)?;
     ask(&mut one, "POST", "first")?;
     ask(&mut other, "POST", "second")?;
     scene
@@ -77,8 +88,8 @@ fn write_on_two(more: &str) -> Result<([Vec<String>; 2], Scene)> {
 }
 
 /// `first` on one connection, and what a read on another finds as soon as that is answered, though every read is the shadow's.
-fn read_on_another(more: &str) -> Result<(String, Scene)> {
-    let (scene, [mut one, mut other]) = two_connections(more)?;
+fn read_on_another(vip: IpAddr, more: &str) -> Result<(String, Scene)> {
+    let (scene, [mut one, mut other]) = two_connections(vip, more)?;
     scene.ctl(&["weight", "shop", "100"])?;
     ask(&mut one, "POST", "first")?;
     let found = ask(&mut other, "GET", "")?;
@@ -91,13 +102,13 @@ fn read_on_another(more: &str) -> Result<(String, Scene)> {
 /// H8: a client reads what it wrote, on whichever of its connections.
 #[test]
 fn where_the_clients_order_is_kept_a_read_finds_what_it_wrote() -> Result<()> {
-    for order in ["client", "service"] {
-        let (found, scene) = read_on_another(&format!("order = \"{order}\""))?;
-        ensure!(found.contains("first"), "{order}: {found}");
+    for (vip, order) in [(VIP.into(), "client"), (VIP6.into(), "client"), (VIP.into(), "service")] {
+        let (found, scene) = read_on_another(vip, &format!("order = \"{order}\""))?;
+        ensure!(found.contains("first"), "{vip}, {order}: {found}");
         let kept = scene.gateway.count("KeptOrder")?;
-        ensure!(kept >= 1, "{order}: {found:?} {:?}", scene.ctl(&["counters"])?);
+        ensure!(kept >= 1, "{vip}, {order}: {found:?} {:?}", scene.ctl(&["counters"])?);
     }
-    let (found, scene) = read_on_another("")?;
+    let (found, scene) = read_on_another(VIP.into(), "")?;
     ensure!(!found.contains("first"), "the shadow had it already: {found}");
     ensure!(scene.gateway.count("KeptOrder")? == 0, "nobody asked for that");
     Ok(())

@@ -357,7 +357,7 @@ impl Gateway {
             return Err(Verdict::PortCollision);
         }
         self.tuples.insert(packet.tuple, Entry::new(slot, generation, 2));
-        let mut opening = Opening { tuple: packet.tuple, ..Opening::default() };
+        let mut opening = Opening { tuple: packet.tuple, who: packet.tuple.saddr, ..Opening::default() };
         for side in Side::BOTH {
             let n = side as usize;
             let port =

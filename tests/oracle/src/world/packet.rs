@@ -124,7 +124,6 @@ impl Packet {
             flags: self.flags,
             scale: self.scale,
             permits_sack: self.permits_sack.into(),
-            who: self.tuple.saddr,
             sack: self.option(),
             ..Segment::default()
         }
