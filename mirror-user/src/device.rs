@@ -1,6 +1,8 @@
 //! Network devices: the driver behind them, and what they take off the kernel's hands.
 #![allow(unsafe_code, reason = "ethtool is an ioctl")]
 
+pub mod xdp;
+
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},

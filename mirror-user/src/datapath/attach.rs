@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     maps::{DevMapHash, Map},
     programs::{
@@ -18,7 +18,7 @@ use mirror_common::abi::maps;
 
 use super::Datapath;
 use crate::{
-    device::{self, Driver, HIDES_VLANS},
+    device::{self, Driver, HIDES_VLANS, xdp::features},
     policy::Hook,
     tap,
 };
@@ -35,6 +35,19 @@ fn worth_trying(driver: &Result<Driver>) -> (bool, String) {
         Ok(Driver { name, on_bus: false }) => (false, format!("{name} would build frames only for XDP")),
         Err(error) => (false, format!("{error:#}")),
     }
+}
+
+/// What leaves is redirected from one device to another; a driver that takes nothing so would drop each packet of a connection.
+/// To be asked behind the attaching: some take it only with a program of their own.
+fn takes_redirected(device: &str) -> Result<()> {
+    // What isn't told can't be judged.
+    let takes = features(tap::index(device)?).map_or(true, |features| features.takes);
+    ensure!(
+        takes,
+        "no XDP at {device}: it drops what is redirected to it (a veth: ethtool -K DEVICE gro on tx off at its other end; \
+         or hook = \"auto\")"
+    );
+    Ok(())
 }
 
 /// Puts a new program behind the link that is pinned for a device, if there is one. False: there is none, or it was of a
@@ -85,14 +98,13 @@ impl Datapath {
             self.leave_xdp(device)?;
             return Ok(format!("{device}: TC, {why}"));
         }
-        match self.attach_xdp(device) {
-            Ok(()) => Ok(format!("{device}: XDP, {why}")),
-            Err(error) if hook == Hook::Auto => {
-                self.leave_xdp(device)?;
-                Ok(format!("{device}: TC, its driver refuses XDP ({error:#})"))
-            }
-            Err(error) => Err(error),
+        let attached = self.attach_xdp(device).and_then(|()| takes_redirected(device));
+        let Err(error) = attached else { return Ok(format!("{device}: XDP, {why}")) };
+        self.leave_xdp(device)?;
+        if hook == Hook::Auto {
+            return Ok(format!("{device}: TC, its driver refuses XDP ({error:#})"));
         }
+        Err(error)
     }
 
     fn attach_tc(&mut self, device: &str) -> Result<()> {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use self::server::{kept, nat, neighbour};
 use super::{Level, Line};
 use crate::{
-    device::{Driver, HIDES_VLANS},
+    device::{Driver, HIDES_VLANS, xdp::Features},
     network::{Device, Neighbour, Route, bits, headers},
     policy::{self, Hook, Nat, Policy},
 };
@@ -21,7 +21,7 @@ pub(super) struct Port {
     /// Its driver, or why it isn't known.
     pub driver: Result<Driver, String>,
     /// What the driver says that it can do with XDP.
-    pub xdp: Option<Xdp>,
+    pub xdp: Option<Features>,
     /// It takes the tags off frames of VLANs that have devices of their own: XDP must not see those.
     pub hides_vlans: bool,
     /// `rp_filter` of the device and of all: the larger one counts.
@@ -30,15 +30,6 @@ pub(super) struct Port {
     pub forwarding: bool,
     /// The same for IPv6.
     pub forwards_six: bool,
-}
-
-/// What a driver can do with XDP (`netdev` generic netlink, linux/netdev.h).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Xdp {
-    /// Runs programs, and can redirect.
-    pub native: bool,
-    /// Takes frames that are redirected to it. A veth does when its peer runs XDP or has `gro on`.
-    pub takes: bool,
 }
 
 /// What was found about a side's server.
@@ -291,7 +282,7 @@ mod tests {
         Port {
             device: device(index, name, "veth"),
             driver: Ok(Driver { name: "veth".into(), on_bus: false }),
-            xdp: Some(Xdp { native: true, takes: true }),
+            xdp: Some(Features { native: true, takes: true }),
             hides_vlans: false,
             rp_filter: 0,
             forwarding: true,
@@ -434,7 +425,7 @@ mod tests {
         let mut way = fine();
         let warned = judge(&policy("hook = \"xdp\""), &way);
         assert_eq!(worst(&warned), Level::Warning);
-        way.ports[2].xdp = Some(Xdp { native: true, takes: false });
+        way.ports[2].xdp = Some(Features { native: true, takes: false });
         assert_eq!(worst(&judge(&policy("hook = \"xdp\""), &way)), Level::Failure);
     }
 

@@ -40,6 +40,22 @@ fn at_xdp_answers_leave_by_redirect_and_at_tc_nothing_is_touched_there() -> Resu
     Ok(())
 }
 
+/// Redirected frames would all be lost: no packet of a connection would get through, though the daemon said that it was ready.
+#[test]
+fn xdp_is_refused_where_the_other_end_takes_nothing_that_is_redirected() -> Result<()> {
+    let lab = Lab::builder().xdp_ready(false).up()?;
+    let xdp = hook()? == "xdp";
+    let said = match Scene::on(lab, "", "", &[]) {
+        Ok(scene) => {
+            ensure!(!xdp, "served: {}", scene.gateway.log());
+            return Ok(());
+        }
+        Err(error) => format!("{error:#}"),
+    };
+    ensure!(xdp && said.contains("drops what is redirected to it") && said.contains("gro on"), "{said}");
+    Ok(())
+}
+
 #[test]
 fn an_address_of_the_loopback_is_served_to_clients_of_every_link() -> Result<()> {
     let lab = lab_builder()?.up()?;
