@@ -262,6 +262,9 @@ pub struct MoveRequest {
     /// A cutover alone: freezes and drains, and doesn't flip.
     #[serde(default)]
     pub rehearse: bool,
+    /// A join alone: a side that is in sync is put out first.
+    #[serde(default)]
+    pub again: bool,
     /// A cutover alone: preconditions that it is made without.
     #[serde(default)]
     pub despite: Vec<Precondition>,

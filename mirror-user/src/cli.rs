@@ -101,10 +101,19 @@ enum Command {
         percent: f64,
     },
     /// Bring the other side level and mirror every write to it
-    #[command(after_help = "Example:\n  mirror join shop")]
+    ///
+    /// With --again also one that is in sync, and answers otherwise all the same (mirror divergence): its reads go back to the
+    /// authority, it is put out when it owes nothing, the join hook brings it level, and it is joined; with no reads, as behind
+    /// any join. Where the hook fails it is out of sync.
+    #[command(
+        after_help = "Example:\n  mirror join shop\n  mirror divergence shop && mirror join shop --again"
+    )]
     Join {
         /// The application
         app: String,
+        /// Even if it is in sync: it is put out first
+        #[arg(long)]
+        again: bool,
     },
     /// Give the shadow the authority and all reads
     ///
@@ -388,7 +397,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
             print(&client.post::<Moved>("/weight", &body).await?, cli.json)
         }
         Command::Reload => print(&client.post::<Reloaded>("/reload", &()).await?, cli.json),
-        Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
+        Command::Join { app, again } => {
+            let body = MoveRequest { again: *again, ..ask(app, false) };
+            print(&client.post::<Moved>("/join", &body).await?, cli.json)
+        }
         Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
         Command::Cutover { app, cancel: true, .. } => order::cancel(&client, app, cli.json).await,
         Command::Cutover { app, when_ready, at, expires, despite, .. }

@@ -1,5 +1,7 @@
 //! Single connections, read from the slots of the pinned array. The daemon only ever reads them.
 
+mod exchanges;
+mod heard;
 mod servers;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -13,6 +15,7 @@ use mirror_common::{
 };
 use mirror_control::precondition::Unsettled;
 
+pub use self::heard::{Heard, heard};
 use self::servers::Servers;
 use crate::{
     alias::Names,
