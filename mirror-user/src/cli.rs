@@ -241,9 +241,10 @@ enum Command {
     /// Read a service's traffic where it passes by, touch none of it, and say what share a shadow could answer
     ///
     /// The first step, before any policy: on a gateway, or on the server itself. Needs CAP_NET_RAW, and no daemon. Counted are
-    /// requests of HTTP/1.x over IPv4 in clear; of the rest, the connections, and why.
+    /// requests of HTTP/1.x over IPv4 in clear, and a name server's queries over UDP; of the rest, the connections, and why.
     #[command(after_help = "Example:\n  mirror observe 10.0.2.2:8080 --for 10m\n  \
-                      mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'")]
+                      mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'\n  \
+                      mirror observe 10.0.2.2:53/udp 10.0.2.2:53\n  mirror observe --policy policies/services.toml")]
     Observe(observe::Args),
     #[command(flatten)]
     Provisioning(provision::Task),
@@ -322,10 +323,14 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());
         }
         command => {
+            let observed = match command {
+                Command::Observe(args) => args.policy()?,
+                _ => None,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| said(error.into()))?;
             let done = match command {
-                Command::Observe(args) => runtime.block_on(observe::run(args, cli.json)),
+                Command::Observe(args) => runtime.block_on(observe::run(args, observed.as_ref(), cli.json)),
                 command => runtime.block_on(talk(cli, command)),
             };
             done.map_err(said)?;

@@ -269,13 +269,13 @@ async fn flows(
     let authority = shared.mover.words.load(0).authority();
     let policy = shared.mover.policy();
     let listed = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit, authority));
-    let mut flows = listed.await??;
+    let (mut flows, questions) = listed.await??;
     let listens = |service: &Service, at: &str| service.all().any(|one| one.vip.to_string() == at);
     for flow in flows.iter_mut().filter(|_| policy.has_several()) {
         let service = policy.services().iter().find(|service| listens(service, &flow.service));
         flow.service_name = service.and_then(Service::name).map(Into::into);
     }
-    Ok(Json(Flows { total, flows }))
+    Ok(Json(Flows { total: total + questions, questions, flows }))
 }
 
 async fn counters(Extract(shared): Extract<App>) -> Result<Json<Vec<Counter>>, Refused> {
