@@ -86,8 +86,11 @@ pub enum Refusal {
     #[error("another move is under way (writes are frozen); wait for it")]
     UnderWay,
     /// The other side is a member.
-    #[error("the {0} is in sync already")]
+    #[error("the {0} is in sync already; if its answers differ all the same: mirror join APP --again")]
     InSync(&'static str),
+    /// The other side is a member, and nothing would bring it up to date.
+    #[error("the policy has no `join_hook`: nothing would bring the {0} up to date")]
+    NoHook(&'static str),
     /// The other side isn't a member.
     #[error("the {0} is out of sync; join it first: mirror join APP")]
     OutOfSync(&'static str),
@@ -144,6 +147,18 @@ pub fn plan(word: SwitchWord, wanted: Move) -> Result<Plan, Refusal> {
     };
     let phase = if wanted == Move::Join { Phase::Joining } else { Phase::Freezing };
     Ok(Plan { from: word, frozen: word.with_phase(phase).with_frozen(true), thawed: word, done })
+}
+
+/// Plans how the side without authority is put out, at rest: no client waits for a write that it might still do behind a copy.
+/// Its share of the reads is the authority's from the freeze on, and stays so where that fails.
+///
+/// # Errors
+/// Why it can't be put out.
+pub fn put_out(word: SwitchWord) -> Result<Plan, Refusal> {
+    let me = word.authority();
+    let thawed = weigh(word, reads_of(me))?;
+    let done = word.out_of_sync(me.other()).ok_or(Refusal::OutOfSync(me.other().name()))?;
+    Ok(Plan { from: word, frozen: thawed.with_phase(Phase::Freezing).with_frozen(true), thawed, done })
 }
 
 impl Plan {
@@ -233,11 +248,29 @@ mod tests {
         assert!(plan(lost, Move::Join).is_ok());
     }
 
+    #[test]
+    fn the_mirror_alone_is_put_out_and_its_share_goes_back_before_it() {
+        let shifting = weigh(joined(), 5_000).unwrap();
+        for word in [shifting, plan(shifting, Move::Cutover).unwrap().done] {
+            let (me, other) = (word.authority(), word.authority().other());
+            let planned = put_out(word).unwrap();
+            assert!(planned.frozen.frozen() && planned.frozen.member(other) && planned.thawed.member(other));
+            for share in [planned.frozen, planned.thawed, planned.done].map(SwitchWord::weight) {
+                assert_eq!(share, reads_of(me));
+            }
+            assert_eq!((planned.done.member(other), planned.done.frozen()), (false, false));
+            assert_eq!((planned.done.authority(), planned.done.member(me)), (me, true));
+            assert_eq!(put_out(planned.done), Err(Refusal::OutOfSync(other.name())));
+            assert!(plan(planned.done, Move::Join).is_ok());
+            assert_eq!(put_out(planned.frozen), Err(Refusal::UnderWay));
+        }
+    }
+
     proptest! {
         /// Whatever is asked in whatever order: the authority is always a member, a share is only ever a member's, and
         /// only a frozen word is followed by another authority.
         #[test]
-        fn no_order_of_moves_splits_writes(moves in proptest::collection::vec(0..6_u32, 1..40)) {
+        fn no_order_of_moves_splits_writes(moves in proptest::collection::vec(0..7_u32, 1..40)) {
             let mut word = SwitchWord::initial();
             for m in moves {
                 let next = match m {
@@ -246,6 +279,7 @@ mod tests {
                     2 => plan(word, Move::Rollback).map(|p| p.done),
                     3 => weigh(word, 2_500),
                     4 => weigh(word, 0),
+                    5 => put_out(word).map(|p| p.done),
                     _ => Ok(word.out_of_sync(word.authority().other()).unwrap_or(word)),
                 };
                 word = next.unwrap_or(word);

@@ -74,7 +74,7 @@ impl Precondition {
             Self::Settled => "mirror flows, or unsettled = \"reset\" in the policy".into(),
             Self::Weight => format!("mirror weight {app} 100"),
             Self::Capacity | Self::Standby => format!("mirror forecast {app}"),
-            Self::Divergence => format!("mirror divergence {app}"),
+            Self::Divergence => format!("mirror divergence {app}, mirror join {app} --again"),
         }
     }
 }

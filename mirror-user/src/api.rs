@@ -155,7 +155,7 @@ pub struct Status {
 /// One leg in [`FlowStatus`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LegStatus {
-    /// `none`, `dialling`, `open` or `down`.
+    /// `none`, `dialling`, `open` or `down`; of a question `none`, `asked`, `answered` or `unanswered`.
     pub state: String,
     /// The gateway's port that it comes from.
     pub port: u16,
@@ -174,7 +174,7 @@ pub struct LegStatus {
     pub behind_ms: u32,
 }
 
-/// A connection in `/flows`.
+/// A connection in `/flows`, or over UDP a question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FlowStatus {
     /// Address and port.
@@ -184,7 +184,13 @@ pub struct FlowStatus {
     /// ... and what that is called, where there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_name: Option<String>,
-    /// `opening`, `open` or `ended`.
+    /// `tcp` or `udp`.
+    #[serde(default)]
+    pub protocol: String,
+    /// Of DNS over UDP: the message's identifier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<u16>,
+    /// `opening`, `open` or `ended`; of a question `asked`, or `over`.
     pub state: String,
     /// The side that it hears.
     pub authority: String,
@@ -213,6 +219,9 @@ pub struct FlowStatus {
 pub struct Flows {
     /// How many there are.
     pub total: u32,
+    /// Questions over UDP among them.
+    #[serde(default)]
+    pub questions: u32,
     /// As many as were asked for, 10,000 at most; whose oldest debt is the oldest comes first.
     pub flows: Vec<FlowStatus>,
 }
@@ -262,6 +271,9 @@ pub struct MoveRequest {
     /// A cutover alone: freezes and drains, and doesn't flip.
     #[serde(default)]
     pub rehearse: bool,
+    /// A join alone: a side that is in sync is put out first.
+    #[serde(default)]
+    pub again: bool,
     /// A cutover alone: preconditions that it is made without.
     #[serde(default)]
     pub despite: Vec<Precondition>,

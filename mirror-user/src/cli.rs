@@ -16,6 +16,7 @@ use crate::{
         Client, Counter, Flows, MoveRequest, Moved, Reloaded, Status, WeightRequest,
         divergence::DivergenceAnswer, forecast::ForecastAnswer, resources::ResourcesAnswer,
     },
+    apps,
     daemon::{self, Places},
     datapath, doctor,
     output::{Holds, Removed, print, redraw},
@@ -86,9 +87,9 @@ enum Command {
     /// Show all of an application over the whole terminal, each second, with keys for what can be done
     ///
     /// Keys: w weight, p pause, r resume, c cutover, b rollback, a abort, f finalize, q quit. Each is asked back.
-    #[command(after_help = "Example:\n  mirror top shop")]
+    #[command(after_help = "Example:\n  mirror top")]
     Top {
-        /// The application; without it the first
+        /// The application; it may be left out where there is one alone
         app: Option<String>,
     },
     /// Set the share of the reads that the shadow answers
@@ -100,10 +101,19 @@ enum Command {
         percent: f64,
     },
     /// Bring the other side level and mirror every write to it
-    #[command(after_help = "Example:\n  mirror join shop")]
+    ///
+    /// With --again also one that is in sync, and answers otherwise all the same (mirror divergence): its reads go back to the
+    /// authority, it is put out when it owes nothing, the join hook brings it level, and it is joined; with no reads, as behind
+    /// any join. Where the hook fails it is out of sync.
+    #[command(
+        after_help = "Example:\n  mirror join shop\n  mirror divergence shop && mirror join shop --again"
+    )]
     Join {
         /// The application
         app: String,
+        /// Even if it is in sync: it is put out first
+        #[arg(long)]
+        again: bool,
     },
     /// Give the shadow the authority and all reads
     ///
@@ -167,16 +177,18 @@ enum Command {
     #[command(after_help = "Example:\n  mirror flows --limit 20\n  \
                       mirror flows --json | jq '.flows[] | select(.shadow.owed_bytes > 0)'")]
     Flows {
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
         /// Connections at most, up to 10000
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
     },
     /// Show what both sides' servers use: CPU, memory, I/O, network, requests
-    #[command(after_help = "Example:\n  mirror resources shop --since 1h\n  \
-                      mirror resources shop --json | jq '.sides[0].metrics[] | select(.metric == \"cpu\").now'")]
+    #[command(after_help = "Example:\n  mirror resources --since 1h\n  \
+                      mirror resources --json | jq '.sides[0].metrics[] | select(.metric == \"cpu\").now'")]
     Resources {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
         /// Mean and maximum of this time
         #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_duration)]
         since: Duration,
@@ -185,21 +197,21 @@ enum Command {
     ///
     /// Each forecast is kept and scored when its time has come: MASE below 1 is better than the value of a day ago (before there
     /// is a day: of the last minute); `within` is the share of the values in the 90 % interval.
-    #[command(after_help = "Example:\n  mirror forecast shop\n  \
-                      mirror forecast shop --json | jq '.classes[0].horizons[] | {seconds, mean, interval90}'")]
+    #[command(after_help = "Example:\n  mirror forecast\n  \
+                      mirror forecast --json | jq '.classes[0].horizons[] | {seconds, mean, interval90}'")]
     Forecast {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
     },
     /// Show how the two sides' answers differ, by path prefix
     ///
     /// Statuses, lengths and digests of the bodies, of turns that both sides answered. A digest's difference is noise where the
     /// primary differs as often from itself.
-    #[command(after_help = "Example:\n  mirror divergence shop\n  \
-                      mirror divergence shop --json | jq '.prefixes[0]'")]
+    #[command(after_help = "Example:\n  mirror divergence\n  \
+                      mirror divergence --json | jq '.prefixes[0]'")]
     Divergence {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
         /// Prefixes at most
         #[arg(long, default_value_t = 10, value_name = "N")]
         limit: usize,
@@ -208,11 +220,11 @@ enum Command {
     ///
     /// One file of HTML with its plots, that needs nothing else; or JSON. Without a daemon it is made of what lies in --state.
     #[command(
-        after_help = "Example:\n  mirror report shop --output shop.html\n  mirror report shop --json | jq .entries[].words"
+        after_help = "Example:\n  mirror report --output shop.html\n  mirror report shop --json | jq .entries[].words"
     )]
     Report {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
         /// The file; without it standard output
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -229,9 +241,10 @@ enum Command {
     /// Read a service's traffic where it passes by, touch none of it, and say what share a shadow could answer
     ///
     /// The first step, before any policy: on a gateway, or on the server itself. Needs CAP_NET_RAW, and no daemon. Counted are
-    /// requests of HTTP/1.x over IPv4 in clear; of the rest, the connections, and why.
+    /// requests of HTTP/1.x over IPv4 in clear, and a name server's queries over UDP; of the rest, the connections, and why.
     #[command(after_help = "Example:\n  mirror observe 10.0.2.2:8080 --for 10m\n  \
-                      mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'")]
+                      mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'\n  \
+                      mirror observe 10.0.2.2:53/udp 10.0.2.2:53\n  mirror observe --policy policies/services.toml")]
     Observe(observe::Args),
     #[command(flatten)]
     Provisioning(provision::Task),
@@ -310,10 +323,14 @@ fn run(cli: &Cli) -> miette::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "mirror", &mut std::io::stdout());
         }
         command => {
+            let observed = match command {
+                Command::Observe(args) => args.policy()?,
+                _ => None,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| said(error.into()))?;
             let done = match command {
-                Command::Observe(args) => runtime.block_on(observe::run(args, cli.json)),
+                Command::Observe(args) => runtime.block_on(observe::run(args, observed.as_ref(), cli.json)),
                 command => runtime.block_on(talk(cli, command)),
             };
             done.map_err(said)?;
@@ -330,10 +347,9 @@ fn said(error: anyhow::Error) -> miette::Report {
 /// Where an application stands, or all.
 async fn status(client: &Client, app: Option<&str>) -> Result<Status> {
     let mut status = client.get::<Status>("/status").await?;
-    if let Some(app) = app {
-        let names: Vec<_> = status.apps.iter().map(|known| known.name.as_str()).collect();
-        ensure!(names.contains(&app), "no application {app} here; there is {}", names.join(", "));
-        status.apps.retain(|known| known.name == app);
+    if app.is_some() {
+        let chosen = apps::choose(&status.names(), app)?.to_owned();
+        status.apps.retain(|known| known.name == chosen);
     }
     Ok(status)
 }
@@ -361,19 +377,23 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
             top::run(client, app.as_deref()).await
         }
         Command::Report { app, output } => {
-            report::run(&client, &cli.state, app, output.as_deref(), cli.json).await
+            report::run(&client, &cli.state, app.as_deref(), output.as_deref(), cli.json).await
         }
-        Command::Flows { limit } => {
+        Command::Flows { app, limit } => {
+            apps::running(&client, app.as_deref()).await?;
             print(&client.get::<Flows>(&format!("/flows?limit={limit}")).await?, cli.json)
         }
         Command::Resources { app, since } => {
+            let app = apps::running(&client, app.as_deref()).await?;
             let path = format!("/resources?app={app}&since={}", since.as_secs().max(1));
             print(&client.get::<ResourcesAnswer>(&path).await?, cli.json)
         }
         Command::Forecast { app } => {
+            let app = apps::running(&client, app.as_deref()).await?;
             print(&client.get::<ForecastAnswer>(&format!("/forecast?app={app}")).await?, cli.json)
         }
         Command::Divergence { app, limit } => {
+            let app = apps::running(&client, app.as_deref()).await?;
             let path = format!("/divergence?app={app}&limit={limit}");
             print(&client.get::<DivergenceAnswer>(&path).await?, cli.json)
         }
@@ -382,7 +402,10 @@ async fn talk(cli: &Cli, command: &Command) -> Result<()> {
             print(&client.post::<Moved>("/weight", &body).await?, cli.json)
         }
         Command::Reload => print(&client.post::<Reloaded>("/reload", &()).await?, cli.json),
-        Command::Join { app } => print(&client.post::<Moved>("/join", &ask(app, false)).await?, cli.json),
+        Command::Join { app, again } => {
+            let body = MoveRequest { again: *again, ..ask(app, false) };
+            print(&client.post::<Moved>("/join", &body).await?, cli.json)
+        }
         Command::Migration(task) => migrate::talk(&client, task, cli.json).await,
         Command::Cutover { app, cancel: true, .. } => order::cancel(&client, app, cli.json).await,
         Command::Cutover { app, when_ready, at, expires, despite, .. }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use mirror_common::{flow::sweep, switch_word::SwitchWord};
 pub use mirror_control::moves::Phases;
-use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, weigh};
+use mirror_control::moves::{Course, Do, Failed, Move, Plan, Saw, Terms, left_frozen, plan, put_out, weigh};
 use rustix::process::Signal;
 
 use self::hook::Hook;
@@ -53,10 +53,18 @@ impl Mover {
     /// When it can't be made, or its deadline passed.
     pub fn carry_out(&self, wanted: Move, dead: bool, end: &mut dyn FnMut(u32)) -> Result<Phases> {
         let planned = plan(self.words.load(APP), wanted)?;
-        let half = Some(monotonic_ns() + self.time(wanted).as_nanos() as u64 / 2);
-        let (give_up_ns, break_off_ns) =
-            (half.filter(|_| dead), half.filter(|_| self.policy().unsettled == Unsettled::Reset));
-        self.follow(planned, Terms { give_up_ns, break_off_ns, ..self.terms(wanted) }, end)
+        let give_up_ns = Some(self.half(wanted)).filter(|_| dead);
+        self.follow(planned, Terms { give_up_ns, ..self.terms_with_clients(wanted) }, end)
+    }
+
+    /// Puts the side without authority out as soon as it owes no write: within the time of a cutover, as [`Mover::carry_out`]
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`Mover::carry_out`].
+    pub fn put_out(&self, end: &mut dyn FnMut(u32)) -> Result<Phases> {
+        let planned = put_out(self.words.load(APP))?;
+        self.follow(planned, self.terms_with_clients(Move::Cutover), end)
     }
 
     /// Takes the side without authority in as it is, with no hook, from an authority that is dead: within the time of a rollback,
@@ -66,8 +74,8 @@ impl Mover {
     /// As [`Mover::carry_out`].
     pub fn take_in(&self, end: &mut dyn FnMut(u32)) -> Result<Phases> {
         let planned = plan(self.words.load(APP), Move::Join)?;
-        let half = monotonic_ns() + self.time(Move::Rollback).as_nanos() as u64 / 2;
-        self.follow(planned, Terms { give_up_ns: Some(half), ..self.terms(Move::Rollback) }, end)
+        let give_up_ns = Some(self.half(Move::Rollback));
+        self.follow(planned, Terms { give_up_ns, ..self.terms(Move::Rollback) }, end)
     }
 
     /// Freezes and drains as for the move, and thaws: what it would cost, with nobody's authority changed.
@@ -168,6 +176,17 @@ impl Mover {
         let deadline_ns = monotonic_ns() + self.time(wanted).as_nanos() as u64;
         let hook = wanted == Move::Join && !self.policy().join_hook.is_empty();
         Terms { deadline_ns, give_up_ns: None, break_off_ns: None, hook }
+    }
+
+    /// The same, and from half of the time on clients that haven't sent a write whole aren't waited for, if the policy says so.
+    fn terms_with_clients(&self, wanted: Move) -> Terms {
+        let break_off_ns = Some(self.half(wanted)).filter(|_| self.policy().unsettled == Unsettled::Reset);
+        Terms { break_off_ns, ..self.terms(wanted) }
+    }
+
+    /// When half of the time is over that a move may freeze writes.
+    fn half(&self, wanted: Move) -> u64 {
+        monotonic_ns() + self.time(wanted).as_nanos() as u64 / 2
     }
 
     /// How long a move may freeze writes.

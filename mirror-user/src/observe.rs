@@ -5,7 +5,9 @@
 //! parser is the same, and a request counts as one that could be shifted where a flow would be settled.
 
 mod connection;
+mod questions;
 mod socket;
+mod spec;
 mod tally;
 
 use std::{
@@ -16,13 +18,16 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use mirror_common::protocol::http1::Walk;
+use serde::Serialize;
 
 use self::{
     connection::{Connection, Segment},
+    questions::Questions,
     socket::PacketSocket,
 };
+pub use spec::{Spec, Target, of_policy};
 pub use tally::{Connections, Kept, Observed, Unread};
 
 /// Connections that are followed at once: about 300 bytes each, and what came early.
@@ -34,33 +39,22 @@ const BATCH: usize = 256;
 /// Longest packet: what the kernel merges on receiving is up to 64 KiB.
 const MAX_PACKET: usize = 65_536;
 
-/// What is to be observed.
-#[derive(Clone, Debug)]
-pub struct Spec {
-    /// The service as it appears on the wire here.
-    pub service: SocketAddrV4,
-    /// Devices; none: all.
-    pub devices: Vec<String>,
-    /// For how long.
-    pub time: Duration,
-    /// One of so many connections, chosen by their clients' ports; a power of two.
-    pub sample: u16,
-}
-
 /// Observes until the time is over, or the operator has seen enough (an interrupt).
 ///
 /// # Errors
 /// Without `CAP_NET_RAW`, or when a device isn't there.
-pub async fn run(spec: &Spec) -> Result<Observed> {
+///
+/// `alone`: nothing else is observed beside it, so that it may say how far it is.
+pub async fn run(spec: &Spec, alone: bool) -> Result<Observed> {
     let socket = PacketSocket::open(spec)?;
     let begun = Instant::now();
     let time = humantime::format_duration(spec.time);
-    eprintln!("observing {} for {time}; Ctrl-C ends it earlier", spec.service);
+    eprintln!("observing {} for {time}; Ctrl-C ends it earlier", spec.target);
     let mut observer = Observer::new(spec);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let end = tokio::time::sleep(spec.time);
     tokio::pin!(end);
-    let progress = std::io::stderr().is_terminal();
+    let progress = alone && std::io::stderr().is_terminal();
     let mut buffer = vec![0; MAX_PACKET];
     loop {
         tokio::select! {
@@ -71,6 +65,7 @@ pub async fn run(spec: &Spec) -> Result<Observed> {
                 break;
             }
             _ = second.tick() => {
+                observer.lapse();
                 if progress {
                     eprint!("\r{}\x1b[K", observer.seen.progress(begun.elapsed()));
                 }
@@ -94,23 +89,36 @@ pub async fn run(spec: &Spec) -> Result<Observed> {
     Ok(seen)
 }
 
+/// What was seen of several services.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Services(pub Vec<Observed>);
+
 /// All that was seen so far.
 struct Observer {
     service: SocketAddrV4,
     connections: HashMap<SocketAddrV4, Connection>,
+    /// Where it has datagrams.
+    questions: Option<Questions>,
     walk: Walk,
     seen: Observed,
 }
 
 impl Observer {
     fn new(spec: &Spec) -> Self {
-        let seen = Observed {
-            service: spec.service,
-            devices: spec.devices.clone(),
-            sample: spec.sample,
-            ..Observed::default()
-        };
-        Self { service: spec.service, connections: HashMap::new(), walk: Walk::new(), seen }
+        let Target { service, datagrams, name } = spec.target.clone();
+        let protocol = if datagrams.is_some() { "udp" } else { "tcp" };
+        let devices = spec.devices.clone();
+        let seen = Observed { service, name, protocol, devices, sample: spec.sample, ..Observed::default() };
+        let questions = datagrams.map(Questions::new);
+        Self { service, connections: HashMap::new(), questions, walk: Walk::new(), seen }
+    }
+
+    /// Forgets questions that nobody answers any more.
+    fn lapse(&mut self) {
+        if let Some(questions) = &mut self.questions {
+            questions.lapse(Instant::now(), &mut self.seen);
+        }
     }
 
     /// Reads what waits, up to a batch; whether that was all.
@@ -130,6 +138,9 @@ impl Observer {
 
     /// A packet from its IP header on. The same one may be seen again on another device: it brings nothing new then.
     fn packet(&mut self, bytes: &[u8], now: Instant) {
+        if self.questions.is_some() {
+            return self.datagram(bytes, now);
+        }
         let Some((client, segment)) = self.segment(bytes) else { return };
         self.seen.packets += 1;
         if segment.opens() {
@@ -147,6 +158,36 @@ impl Observer {
         connection.take(&segment, now, &mut self.walk, &mut self.seen);
         if connection.ended() {
             self.connections.remove(&client);
+        }
+    }
+
+    /// A datagram. Of one in fragments only the first is heard.
+    fn datagram(&mut self, bytes: &[u8], now: Instant) {
+        let Some(questions) = &mut self.questions else { return };
+        let Ok(packet) = LaxSlicedPacket::from_ip(bytes) else { return };
+        let Some(LaxNetSlice::Ipv4(ip)) = packet.net else { return };
+        let ports = |bytes: &[u8]| match bytes {
+            [a, b, c, d, ..] => Some((u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))),
+            _ => None,
+        };
+        let (ports, payload) = match packet.transport {
+            Some(TransportSlice::Udp(udp)) => {
+                (Some((udp.source_port(), udp.destination_port())), Some(udp.payload()))
+            }
+            _ if ip.header().protocol() == IpNumber::UDP => (ports(ip.payload().payload), None),
+            _ => return,
+        };
+        let Some((source, destination)) = ports else { return };
+        let from = SocketAddrV4::new(ip.header().source_addr(), source);
+        let to = SocketAddrV4::new(ip.header().destination_addr(), destination);
+        if to == self.service {
+            self.seen.packets += 1;
+            questions.ask(from, payload, now, &mut self.seen);
+        } else if from == self.service {
+            self.seen.packets += 1;
+            // Its first fragment has what tells whose answer it is.
+            questions
+                .answer(to, payload.unwrap_or_else(|| ip.payload().payload.get(8..).unwrap_or_default()));
         }
     }
 

@@ -21,6 +21,7 @@ use crate::{
     api::{
         AppStatus, Client, Status, forecast::ForecastAnswer, migration::History, resources::ResourcesAnswer,
     },
+    apps::{choose, kept},
     policy::Name,
     resources::Metric,
     series::{Fold, Grid, KEEP_MINUTES, KEEP_SECONDS, Resolution, Series},
@@ -73,16 +74,24 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Gathers a report, and writes it: as a page or as JSON, to a file or to standard output.
+/// Gathers a report, and writes it: as a page or as JSON, to a file or to standard output. `app`: which application, where
+/// there are several.
 ///
 /// # Errors
 /// When nothing is known of the application, or the file can't be written.
-pub async fn run(client: &Client, state: &Path, app: &str, output: Option<&Path>, json: bool) -> Result<()> {
+pub async fn run(
+    client: &Client,
+    state: &Path,
+    app: Option<&str>,
+    output: Option<&Path>,
+    json: bool,
+) -> Result<()> {
     let report = gather(client, state, app).await?;
     let text = if json { serde_json::to_string(&report)? + "\n" } else { page::page(&report)?.into_string() };
     match output {
         Some(path) => std::fs::write(path, text).with_context(|| format!("can't write {}", path.display())),
         None => {
+            let app = &report.app;
             let is_page = !json && std::io::IsTerminal::is_terminal(&std::io::stdout());
             ensure!(!is_page, "a page isn't for a terminal: mirror report {app} --output {app}.html");
             Ok(std::io::stdout().write_all(text.as_bytes())?)
@@ -90,10 +99,10 @@ pub async fn run(client: &Client, state: &Path, app: &str, output: Option<&Path>
     }
 }
 
-async fn gather(client: &Client, state: &Path, app: &str) -> Result<Report> {
+async fn gather(client: &Client, state: &Path, app: Option<&str>) -> Result<Report> {
     let made_at_ms = now_ms();
     let mut report = Report {
-        app: app.into(),
+        app: String::new(),
         made_at_ms,
         version: env!("CARGO_PKG_VERSION").into(),
         plan: None,
@@ -105,8 +114,9 @@ async fn gather(client: &Client, state: &Path, app: &str) -> Result<Report> {
     };
     match client.get::<Status>("/status").await {
         Ok(status) => {
-            let found = status.apps.into_iter().find(|found| found.name == app);
-            report.status = Some(found.with_context(|| format!("no application {app} here"))?);
+            let app = choose(&status.names(), app)?.to_owned();
+            report.status = status.apps.into_iter().find(|found| found.name == app);
+            report.app.clone_from(&app);
             let history: History = client.get(&format!("/history?app={app}&limit={ENTRIES}")).await?;
             report.keep(history.entries);
             let path = format!("/resources?app={app}&since={}", report.seconds());
@@ -121,10 +131,18 @@ async fn gather(client: &Client, state: &Path, app: &str) -> Result<Report> {
         }
         Err(error) => {
             report.missing.push(format!("how it stands now: {error:#}"));
+            report.app =
+                kept(state, app, journal_of).context("no daemon answers: --socket FILE, or --state DIR")?;
             report.read(state)?;
         }
     }
     Ok(report)
+}
+
+/// The application whose journal a file is.
+fn journal_of(path: &Path) -> Option<String> {
+    let stem = path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "journal"))?;
+    stem.to_str().map(Into::into)
 }
 
 fn curves(resources: ResourcesAnswer) -> Vec<Curve> {

@@ -47,6 +47,23 @@ pub struct Standing {
     pub reason: String,
 }
 
+/// Why a side is about to fall out of sync.
+struct Pending {
+    reason: String,
+    /// Nobody expects it back by itself.
+    on_purpose: bool,
+}
+
+impl Pending {
+    fn found(reason: String) -> Option<Self> {
+        Some(Self { reason, on_purpose: false })
+    }
+
+    fn on_purpose(reason: &str) -> Option<Self> {
+        Some(Self { reason: reason.into(), on_purpose: true })
+    }
+}
+
 /// The state of the application.
 pub struct State {
     /// By side.
@@ -74,7 +91,7 @@ pub struct State {
     /// The share of the reads that is the shadow's, in basis points, and since when (nanoseconds of the monotonic clock).
     pub weight: (u32, u64),
     policy: BreakerPolicy,
-    pending: Option<String>,
+    pending: Option<Pending>,
     not_taken: [NotTaken; 2],
     events: Events,
 }
@@ -186,7 +203,7 @@ impl State {
                 standing.reason = reason.clone();
                 self.say(format!("{}: {reason}", side.name()));
             } else {
-                self.pending = Some(reason);
+                self.pending = Pending::found(reason);
             }
         } else if event.kind == EventKind::TableFull as u32 {
             self.events.tell(Kind::Fault, Told::reason(TABLE_FULL));
@@ -236,7 +253,7 @@ impl State {
             Some((lost, legs, served.of()))
         });
         if let Some((lost, legs, of)) = restarted.filter(|_| !durable) {
-            self.pending = Some(format!(
+            self.pending = Pending::found(format!(
                 "{lost} of {legs} legs{of} were lost at once: {} (`durable = true` in the policy says that it doesn't)",
                 why(App::RESTARTED)
             ));
@@ -247,7 +264,7 @@ impl State {
         }
         let BreakerPolicy { lost_legs, window, .. } = &self.policy;
         let seconds = window.as_secs_f64();
-        self.pending = Some(format!("{}: {lost_legs} within {seconds} s", why(App::TRIPPED)));
+        self.pending = Pending::found(format!("{}: {lost_legs} within {seconds} s", why(App::TRIPPED)));
         Some((next, App::TRIPPED))
     }
 
@@ -257,10 +274,19 @@ impl State {
     }
 
     /// A side was put out on purpose, by this word.
-    pub fn released(&mut self, side: Side, word: SwitchWord) {
-        self.pending = Some(why(App::RELEASED).into());
+    pub fn released(&mut self, word: SwitchWord) {
+        self.puts_out(why(App::RELEASED));
         self.follow(word);
-        self.breakers[side as usize].released();
+    }
+
+    /// A side is about to be put out on purpose, and why.
+    pub fn puts_out(&mut self, reason: &str) {
+        self.pending = Pending::on_purpose(reason);
+    }
+
+    /// It wasn't.
+    pub fn keeps(&mut self) {
+        self.pending.take_if(|pending| pending.on_purpose);
     }
 
     /// A side that fell out was asked whether it is well.
@@ -279,17 +305,21 @@ impl State {
             if self.sides[side as usize].in_sync == member {
                 continue;
             }
-            let reason =
-                if member { "joined".to_owned() } else { self.pending.take().unwrap_or(UNKNOWN.into()) };
+            let pending = if member { None } else { self.pending.take() };
+            let on_purpose = pending.as_ref().is_some_and(|pending| pending.on_purpose);
+            let reason = match (member, pending) {
+                (true, _) => "joined".to_owned(),
+                (false, pending) => pending.map_or(UNKNOWN.into(), |pending| pending.reason),
+            };
             self.say(format!("{} {}: {reason}", side.name(), if member { "in sync" } else { "OUT OF SYNC" }));
             let kind = if member { Kind::InSync } else { Kind::OutOfSync };
             self.events.tell(kind, Told { side: Some(side.name().into()), ..Told::reason(&reason) });
             self.served.iter_mut().for_each(|served| served.losses[side as usize].clear());
             let breaker = &mut self.breakers[side as usize];
-            if member {
-                breaker.joined(monotonic_ns())
-            } else {
-                breaker.fell(monotonic_ns())
+            match (member, on_purpose) {
+                (true, _) => breaker.joined(monotonic_ns()),
+                (false, true) => breaker.released(),
+                (false, false) => breaker.fell(monotonic_ns()),
             }
             self.sides[side as usize] = Standing { in_sync: member, since_ns: monotonic_ns(), reason };
         }
@@ -324,167 +354,4 @@ fn loss_of(reason: u32) -> Option<Loss> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mirror_control::breaker::Standing;
-
-    fn lost(slot: u32, reason: LossReason) -> Event {
-        let kind = EventKind::LegLost as u32;
-        Event { at: monotonic_ns(), kind, slot, side: 1, reason: reason as u32, ..Event::default() }
-    }
-
-    fn twenty() -> BreakerPolicy {
-        BreakerPolicy { lost_legs: 20, ..BreakerPolicy::default() }
-    }
-
-    fn mirrored() -> (State, SwitchWord) {
-        let word = SwitchWord::initial().with_member(Side::Shadow, true);
-        (State::new(word, (0, 0), twenty()), word)
-    }
-
-    #[test]
-    fn many_refusals_at_once_put_the_shadow_out_and_say_why() {
-        let (mut state, word) = mirrored();
-        for slot in 0..4 {
-            state.note(&lost(slot, LossReason::Refused));
-        }
-        let (next, why) = state.unfit(word, false).unwrap();
-        assert_eq!(why, App::RESTARTED);
-        assert!(!next.member(Side::Shadow) && next.member(Side::Primary));
-        state.follow(next);
-        assert!(state.sides[1].reason.contains("4 of 4 legs"), "{}", state.sides[1].reason);
-        state.follow(next.with_member(Side::Shadow, true));
-        assert_eq!(state.unfit(word, false), None, "a side that has joined again starts anew");
-    }
-
-    #[test]
-    fn connections_that_are_not_taken_are_counted_and_are_no_restart() {
-        let (mut state, word) = mirrored();
-        for slot in 0..4 {
-            state.note(&Event { side: 0, ..lost(slot, LossReason::NotTaken) });
-        }
-        (0..3).for_each(|_| state.note(&lost(9, LossReason::Refused)));
-        let mut silent = lost(8, LossReason::Stalled);
-        state.note(&silent);
-        assert_eq!(state.not_taken(), [4, 1], "an open leg fell silent");
-        silent.reason |= u32::from(LossReason::NEVER_OPEN);
-        (0..3).for_each(|_| state.note(&silent));
-        state.note(&Event { kind: EventKind::LegOpen as u32, ..lost(9, LossReason::Closed) });
-        state.note(&lost(9, LossReason::Refused));
-        assert_eq!(state.not_taken(), [4, 3]);
-        assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None, "it has lost no leg");
-    }
-
-    #[test]
-    fn questions_that_a_side_leaves_unanswered_open_its_breaker_and_are_no_restart() {
-        let (mut state, word) = mirrored();
-        let unanswered = Event {
-            reason: LossReason::Unanswered as u32 | u32::from(LossReason::FAILED),
-            ..lost(0, LossReason::Unanswered)
-        };
-        for n in 0..20 {
-            assert_eq!(state.unfit(word, false), None, "after {n}");
-            state.note(&unanswered);
-        }
-        assert_eq!(state.unfit(word, false).map(|(_, why)| why), Some(App::TRIPPED));
-        assert_eq!(state.legs_lost, [0, 20]);
-    }
-
-    #[test]
-    fn an_event_behind_the_word_still_tells_why() {
-        let (mut state, word) = mirrored();
-        state.follow(word.with_member(Side::Shadow, false));
-        let kind = EventKind::OutOfSync as u32;
-        state.note(&Event { kind, side: 1, reason: LossReason::Stalled as u32, ..Event::default() });
-        assert!(state.sides[1].reason.contains("fell silent"), "{}", state.sides[1].reason);
-    }
-
-    #[test]
-    fn moves_are_counted_by_how_they_ended() {
-        let (mut state, _) = mirrored();
-        state.moved(Move::Join, false, &Ok(()));
-        state.moved::<()>(Move::Join, false, &Err(Refusal::UnderWay.into()));
-        state.moved::<()>(Move::Cutover, false, &Err(anyhow::anyhow!("too late")));
-        state.moved::<()>(Move::Cutover, false, &Err(anyhow::anyhow!("too late")));
-        let moves: Vec<_> = state.moves.clone().into_iter().collect();
-        assert_eq!(moves, [(("cutover", "aborted"), 2), (("join", "done"), 1), (("join", "refused"), 1)]);
-        state.moved(Move::Cutover, true, &Ok(()));
-        assert_eq!(state.moves.get(&("rehearsal", "done")), Some(&1));
-        assert_eq!(state.moves.get(&("cutover", "done")), None, "a rehearsal is no cutover");
-    }
-
-    #[test]
-    fn closes_at_idle_are_no_restart_and_the_authority_never_falls_out() {
-        let (mut state, word) = mirrored();
-        for slot in 0..100 {
-            state.note(&lost(slot, LossReason::Closed));
-            state.note(&lost(slot, LossReason::Stalled));
-        }
-        assert_eq!(state.unfit(word, false), None);
-        for slot in 0..100 {
-            state.note(&lost(slot, LossReason::Refused));
-        }
-        assert_eq!(state.unfit(word.with_authority(Side::Shadow), false), None);
-    }
-
-    fn failed(slot: u32, side: Side) -> Event {
-        let event = lost(slot, LossReason::Reset);
-        Event { side: side as u32, reason: event.reason | u32::from(LossReason::FAILED), ..event }
-    }
-
-    #[test]
-    fn a_mirror_that_loses_leg_after_leg_is_put_out_on_either_side_and_says_why() {
-        for mirror in Side::BOTH {
-            let word = SwitchWord::initial().with_member(Side::Shadow, true).with_authority(mirror.other());
-            let mut state = State::new(word, (0, 0), twenty());
-            for _ in 0..19 {
-                state.note(&failed(7, mirror));
-            }
-            assert_eq!(state.unfit(word, true), None, "19 of 20");
-            state.note(&failed(7, mirror));
-            let (next, reason) = state.unfit(word, true).unwrap();
-            assert_eq!(
-                (next.member(mirror), next.authority(), reason),
-                (false, mirror.other(), App::TRIPPED)
-            );
-            state.put_out(mirror, reason);
-            state.follow(next);
-            let standing = &state.sides[mirror as usize];
-            assert!(standing.reason.contains("20 within 10 s"), "{}", standing.reason);
-            assert_eq!(state.trips[mirror as usize], 1);
-            assert_eq!(state.breakers[mirror as usize].standing(), Standing::Open);
-            assert_eq!(state.breakers[mirror.other() as usize].standing(), Standing::Closed);
-            // What comes of its last legs counts for nothing.
-            state.note(&failed(7, mirror));
-            state.probed(mirror, true);
-            assert_eq!(state.breakers[mirror as usize].standing(), Standing::HalfOpen);
-            state.follow(next.with_member(mirror, true));
-            assert_eq!(state.unfit(word, true), None);
-        }
-    }
-
-    #[test]
-    fn legs_that_end_well_open_no_breaker_and_nor_does_the_authority() {
-        let (mut state, word) = mirrored();
-        for slot in 0..100 {
-            state.note(&lost(slot, LossReason::Closed));
-            state.note(&failed(slot, Side::Primary));
-        }
-        assert_eq!(state.unfit(word, true), None);
-    }
-
-    #[test]
-    fn a_daemon_that_comes_back_knows_who_fell_out_and_who_was_let_go() {
-        let alone = SwitchWord::initial();
-        let found = |at, reason| State::new(alone, (at, reason), twenty()).breakers;
-        assert_eq!(found(5, App::TRIPPED)[1].standing(), Standing::Open);
-        assert_eq!(found(5, App::RELEASED)[1].standing(), Standing::Closed);
-        assert_eq!(found(0, 0)[1].standing(), Standing::Closed, "it has never joined");
-        assert_eq!(found(5, App::TRIPPED)[0].standing(), Standing::Closed);
-        let (mut state, word) = mirrored();
-        let over = word.with_authority(Side::Shadow);
-        state.released(Side::Primary, over.out_of_sync(Side::Primary).unwrap());
-        assert_eq!(state.breakers[0].standing(), Standing::Closed);
-        assert!(state.sides[0].reason.contains("no more"), "{}", state.sides[0].reason);
-    }
-}
+mod tests;

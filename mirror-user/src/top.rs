@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use futures::StreamExt as _;
 use mirror_control::migration::Command as Asked;
@@ -22,11 +22,14 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-use crate::api::{
-    AppStatus, Client, MoveRequest, Moved, Status, WeightRequest,
-    forecast::ForecastAnswer,
-    migration::{AskRequest, Migrated},
-    resources::ResourcesAnswer,
+use crate::{
+    api::{
+        AppStatus, Client, MoveRequest, Moved, Status, WeightRequest,
+        forecast::ForecastAnswer,
+        migration::{AskRequest, Migrated},
+        resources::ResourcesAnswer,
+    },
+    apps::running,
 };
 use draw::Screen;
 use keys::{Command, Pressed};
@@ -54,7 +57,7 @@ struct Seen {
     forecast: Option<ForecastAnswer>,
 }
 
-/// Draws until somebody quits. `app`: which application; without it the first.
+/// Draws until somebody quits. `app`: which application, where there are several.
 ///
 /// # Errors
 /// Without a terminal, without a daemon when it begins, or when there is no such application.
@@ -64,20 +67,11 @@ pub async fn run(client: Client, app: Option<&str>) -> Result<()> {
         "top needs a terminal; elsewhere: mirror status --watch"
     );
     // Who mistyped the socket or the name is told at once; who watches sees the daemon go and come back.
-    let name = choose(&client.get::<Status>("/status").await?, app)?;
+    let app = running(&client, app).await?;
     let terminal = ratatui::try_init().context("can't draw on this terminal")?;
-    let ended = Top::new(client, name).run(terminal).await;
+    let ended = Top::new(client, app).run(terminal).await;
     ratatui::restore();
     ended
-}
-
-fn choose(status: &Status, app: Option<&str>) -> Result<String> {
-    let names: Vec<&str> = status.apps.iter().map(|app| app.name.as_str()).collect();
-    match app {
-        Some(app) if names.contains(&app) => Ok(app.to_owned()),
-        Some(app) => bail!("no application {app} here; there is {}", names.join(", ")),
-        None => Ok((*names.first().context("the daemon has no application")?).to_owned()),
-    }
 }
 
 struct Top {

@@ -77,13 +77,13 @@ pub enum Failed {
     #[error("the switch word changed meanwhile; look at `mirror status` and try again")]
     Changed,
     /// So many.
-    #[error("aborted: {0} writes weren't finished within the freeze's deadline; nothing has changed")]
+    #[error("aborted: {0} writes weren't finished within the freeze's deadline")]
     Open(i64),
     /// Why.
     #[error("aborted: {0}")]
     Hook(String),
     /// It was killed.
-    #[error("aborted: the join hook outlasted the deadline and was killed; nothing has changed")]
+    #[error("aborted: the join hook outlasted the deadline and was killed")]
     HookLate,
     /// Behind the freeze.
     #[error("aborted: the word changed meanwhile (the deadline passed, or a side fell out of sync)")]

@@ -11,6 +11,7 @@ use crate::{
         Client,
         migration::{AskRequest, History, MigrateRequest, Migrated, Migrating},
     },
+    apps,
     output::print,
 };
 
@@ -56,16 +57,16 @@ pub(super) enum Task {
         app: String,
     },
     /// Say where the migration stands, and why
-    #[command(after_help = "Example:\n  mirror why shop")]
+    #[command(after_help = "Example:\n  mirror why")]
     Why {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
     },
     /// Show what was decided, when and why
-    #[command(after_help = "Example:\n  mirror history shop --limit 20\n  mirror history shop --follow")]
+    #[command(after_help = "Example:\n  mirror history --limit 20\n  mirror history --follow")]
     History {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
         /// Lines at most
         #[arg(long, default_value_t = 50, value_name = "N")]
         limit: usize,
@@ -85,8 +86,14 @@ pub(super) async fn talk(client: &Client, task: &Task, json: bool) -> Result<()>
             let body = MigrateRequest { app: app.clone(), dry_run: *dry_run };
             return print(&client.post::<Migrating>("/migrate", &body).await?, json);
         }
-        Task::Why { .. } => return print(&client.get::<Migrated>("/migration").await?, json),
-        Task::History { app, limit, follow } => return history(client, app, *limit, *follow, json).await,
+        Task::Why { app } => {
+            apps::running(client, app.as_deref()).await?;
+            return print(&client.get::<Migrated>("/migration").await?, json);
+        }
+        Task::History { app, limit, follow } => {
+            let app = apps::running(client, app.as_deref()).await?;
+            return history(client, &app, *limit, *follow, json).await;
+        }
         Task::Pause { app } => (app, Command::Pause),
         Task::Resume { app } => (app, Command::Resume),
         Task::Abort { app } => (app, Command::Abort),

@@ -39,10 +39,10 @@ pub(super) enum Task {
         dry_run: bool,
     },
     /// Show a provisioned shadow: whether it runs and is healthy, and its limits
-    #[command(after_help = "Example:\n  mirror instance shop --json | jq .limits")]
+    #[command(after_help = "Example:\n  mirror instance --json | jq .limits")]
     Instance {
-        /// The application
-        app: String,
+        /// The application; it may be left out where there is one alone
+        app: Option<String>,
     },
     /// Change the limits of a provisioned shadow while it runs
     #[command(after_help = "Example:\n  mirror scale shop --cpu 2.5 --memory 2GiB")]
@@ -119,7 +119,10 @@ pub(super) fn run(task: &Task, state: &Path, pins: &Path, json: bool) -> miette:
             let policy = Policy::load(policy)?;
             provision(&driver, app, &policy, *dry_run, json).map_err(said)
         }
-        Task::Instance { app } => instance(&driver, app, json).map_err(said),
+        Task::Instance { app } => {
+            let app = driver.choose(app.as_deref());
+            app.and_then(|app| instance(&driver, &app, json)).map_err(said)
+        }
         Task::Scale { app, cpu, memory } => scale(&driver, app, *cpu, *memory, json).map_err(said),
         Task::Deprovision { app, force } => {
             let removed = if *force { Ok(()) } else { spare(app, pins) };

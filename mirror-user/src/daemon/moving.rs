@@ -53,14 +53,14 @@ impl Shared {
     }
 
     /// An aborted move's error, with the connections that it waited for, where they are still there.
-    fn explained(&self, error: anyhow::Error, within: Duration) -> anyhow::Error {
+    pub(super) fn explained(&self, error: anyhow::Error, within: Duration) -> anyhow::Error {
         if !matches!(error.downcast_ref::<Failed>(), Some(Failed::Open(_))) {
             return error;
         }
         match flows::unsettled(&self.pins, within, false).map(|seen| seen.named) {
-            Ok(waiting) if !waiting.is_empty() => anyhow!("{error}; it waited for {}", waiting.join(", ")),
+            Ok(waiting) if !waiting.is_empty() => anyhow!("{error:#}; it waited for {}", waiting.join(", ")),
             Ok(_) => error,
-            Err(unread) => anyhow!("{error}; what it waited for can't be read: {unread:#}"),
+            Err(unread) => anyhow!("{error:#}; what it waited for can't be read: {unread:#}"),
         }
     }
 

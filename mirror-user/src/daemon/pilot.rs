@@ -456,7 +456,7 @@ impl Thread {
                     let alone = words.swap(0, word, alone);
                     let alone = alone.map_err(|_| anyhow!("the switch word changed meanwhile"))?;
                     words.keep_reason(0, App::RELEASED);
-                    state.released(Side::Primary, alone);
+                    state.released(alone);
                 }
             }
         }

@@ -26,7 +26,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Shared, compare, forecast, metrics, migrate, notify, reload, resources};
+use super::{Shared, again, compare, forecast, metrics, migrate, notify, reload, resources};
 use crate::{
     api::{
         AppStatus, Counter, Failure, Flows, FlowsRequest, MoveRequest, Moved, ServiceStatus, SideStatus,
@@ -88,7 +88,7 @@ pub(super) fn serve(shared: App, socket: &Path) -> Result<()> {
         if let Some(metrics) = &shared.mover.policy().metrics {
             metrics::listen(Arc::clone(&shared), metrics.listen).await?;
         }
-        let moves = PATIENCE + shared.mover.policy().join_deadline.max(shared.mover.policy().freeze);
+        let moves = PATIENCE + again::longest(&shared.mover.policy());
         let router = Router::new()
             .route("/status", get(status))
             .route("/flows", get(flows))
@@ -269,13 +269,13 @@ async fn flows(
     let authority = shared.mover.words.load(0).authority();
     let policy = shared.mover.policy();
     let listed = tokio::task::spawn_blocking(move || flows::list(&shared.pins, ask.limit, authority));
-    let mut flows = listed.await??;
+    let (mut flows, questions) = listed.await??;
     let listens = |service: &Service, at: &str| service.all().any(|one| one.vip.to_string() == at);
     for flow in flows.iter_mut().filter(|_| policy.has_several()) {
         let service = policy.services().iter().find(|service| listens(service, &flow.service));
         flow.service_name = service.and_then(Service::name).map(Into::into);
     }
-    Ok(Json(Flows { total, flows }))
+    Ok(Json(Flows { total: total + questions, questions, flows }))
 }
 
 async fn counters(Extract(shared): Extract<App>) -> Result<Json<Vec<Counter>>, Refused> {
@@ -345,6 +345,9 @@ async fn make(shared: App, peer: Peer, body: MoveRequest, wanted: Move) -> Resul
     if body.rehearse && wanted != Move::Cutover {
         return Err(Refused(anyhow!("only a cutover is rehearsed")));
     }
+    if body.again && (wanted != Move::Join || body.dry_run) {
+        return Err(Refused(anyhow!("only a join is made again, and that has no dry run")));
+    }
     if wanted != Move::Cutover && !body.despite.is_empty() {
         return Err(Refused(anyhow!("only a cutover has preconditions")));
     }
@@ -370,6 +373,7 @@ fn make_now(shared: &Shared, who: &str, body: &MoveRequest, wanted: Move) -> Res
         let phases = match wanted {
             Move::Cutover if body.rehearse => shared.rehearse(who)?,
             Move::Cutover => shared.cut_over(who, &preconditions, &body.despite)?,
+            Move::Join if body.again => shared.join_again(who)?,
             Move::Join | Move::Rollback => shared.make(wanted, who)?,
         };
         (shared.mover.words.load(0), Some(phases))

@@ -208,6 +208,14 @@ impl ProcessDriver {
         }
     }
 
+    /// The application that is `named`, or the only one that is provisioned here.
+    ///
+    /// # Errors
+    /// When there is none, or there are several; then they are named.
+    pub fn choose(&self, named: Option<&str>) -> Result<String> {
+        crate::apps::kept(&self.state, named, record::app_of)
+    }
+
     fn log(&self, app: &str) -> PathBuf {
         self.state.join(app).join("log")
     }

@@ -83,9 +83,7 @@ impl Hook {
                 Saw::HookRuns
             }
             Ok(Some(status)) if status.success() => Saw::HookEnded(Ok(())),
-            Ok(Some(status)) => {
-                Saw::HookEnded(Err(format!("the join hook failed ({status}); nothing has changed")))
-            }
+            Ok(Some(status)) => Saw::HookEnded(Err(format!("the join hook failed ({status})"))),
             Err(error) => Saw::HookEnded(Err(format!("the join hook can't be waited for: {error}"))),
         }
     }

@@ -6,7 +6,6 @@
 
 use std::{
     io::{self, Read as _},
-    net::SocketAddrV4,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
@@ -16,7 +15,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use tokio::io::unix::AsyncFd;
 
-use super::Spec;
+use super::{Spec, Target};
 use crate::tap;
 
 /// Bytes that may wait in the kernel to be read.
@@ -50,7 +49,7 @@ impl PacketSocket {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         }
         socket
-            .attach_filter(&filter(spec.service, &devices, spec.sample))
+            .attach_filter(&filter(&spec.target, &devices, spec.sample))
             .context("can't attach the filter")?;
         // SAFETY: the socket is its own alone, and is open until it is dropped.
         Ok(unsafe { AsyncFd::register(Self(socket)) }?)
@@ -121,9 +120,9 @@ struct Instruction {
     to: [Place; 2],
 }
 
-/// Lets TCP over IPv4 of `service` pass whose client's port is among one in `sample`: classic BPF (Linux,
+/// Lets what is of a service over IPv4 pass whose client's port is among one in `sample`: classic BPF (Linux,
 /// Documentation/networking/filter.rst).
-fn filter(service: SocketAddrV4, devices: &[u32], sample: u16) -> Vec<SockFilter> {
+fn filter(target: &Target, devices: &[u32], sample: u16) -> Vec<SockFilter> {
     use Place::{Drop, FromClient, Heard, Next, Sampled};
     use libc::{
         BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_LD, BPF_LDX,
@@ -136,13 +135,14 @@ fn filter(service: SocketAddrV4, devices: &[u32], sample: u16) -> Vec<SockFilter
     let load_port = |offset| plain(BPF_LD | BPF_H | BPF_IND, offset);
     let only = |operand, no| at(Next, BPF_JMP | BPF_JEQ, operand, [Next, no]);
     let aside = |what: i32| (SKF_AD_OFF + what) as u32;
-    let (addr, port) = (service.ip().to_bits(), u32::from(service.port()));
+    let (addr, port) = (target.service.ip().to_bits(), u32::from(target.service.port()));
+    let protocol = if target.datagrams.is_some() { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP };
 
     let mut code = vec![
         load(BPF_W, aside(SKF_AD_PROTOCOL)),
         only(libc::ETH_P_IP as u32, Drop),
         load(BPF_B, 9),
-        only(libc::IPPROTO_TCP as u32, Drop),
+        only(protocol as u32, Drop),
         // Fragments but the first have no ports.
         load(BPF_H, 6),
         at(Next, BPF_JMP | BPF_JSET, 0x1fff, [Drop, Next]),

@@ -16,6 +16,10 @@ pub enum Kept {
     Split,
     /// It offers another protocol (Upgrade), and no server has declined one on its connection yet.
     Offers,
+    /// A datagram: the same client asked for it before, and had no answer yet.
+    AskedAgain,
+    /// A datagram in fragments.
+    Fragments,
 }
 
 impl Kept {
@@ -29,6 +33,8 @@ impl Kept {
             Self::Offers => {
                 "a connection's first offer of another protocol (Upgrade: h2c of Java's HttpClient)"
             }
+            Self::AskedAgain => "asked before the last answer: whoever was to answer that one does",
+            Self::Fragments => "in fragments: the gateway drops them",
         }
     }
 }
@@ -120,6 +126,11 @@ impl Connections {
 pub struct Observed {
     /// Of which service.
     pub service: SocketAddrV4,
+    /// What that is called, where it is called anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
     /// Where; empty: on all devices.
     pub devices: Vec<String>,
     /// For how long.
@@ -132,7 +143,7 @@ pub struct Observed {
     pub missed: u64,
     /// The connections.
     pub connections: Connections,
-    /// Requests whose heads were read.
+    /// Requests whose heads were read; over UDP datagrams.
     pub requests: u64,
     /// Of them those that change something, or may.
     pub writes: u64,
@@ -140,12 +151,16 @@ pub struct Observed {
     pub shiftable: u64,
     /// Reads that the authority would have had to answer, by the reason.
     pub kept: BTreeMap<Kept, u64>,
+    /// Of datagrams, where answers are told apart: those that had none within five seconds, nor were asked again.
+    pub unanswered: u64,
 }
 
 impl Default for Observed {
     fn default() -> Self {
         Self {
             service: SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0),
+            name: None,
+            protocol: "tcp",
             devices: Vec::new(),
             seconds: 0.0,
             sample: 1,
@@ -156,6 +171,7 @@ impl Default for Observed {
             writes: 0,
             shiftable: 0,
             kept: BTreeMap::new(),
+            unanswered: 0,
         }
     }
 }

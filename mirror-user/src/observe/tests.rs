@@ -21,7 +21,8 @@ struct Passing {
 
 impl Passing {
     fn new() -> Self {
-        let spec = Spec { service: SERVICE, devices: Vec::new(), time: Duration::ZERO, sample: 1 };
+        let target = Target { service: SERVICE, datagrams: None, name: None };
+        let spec = Spec { target, devices: Vec::new(), time: Duration::ZERO, sample: 1 };
         let client = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 2), 40_000);
         let mut passing = Self { observer: Observer::new(&spec), client, next: [0; 2] };
         passing.open();

@@ -3,17 +3,21 @@
 use std::fmt::Write as _;
 
 use super::{FAINT, Show, span, styled};
-use crate::api::{Flows, LegStatus};
+use crate::api::{FlowStatus, Flows, LegStatus};
 
 impl Show for Flows {
     fn lines(&self) -> String {
         // Where there is one alone it needs no name.
         let named = self.flows.iter().any(|flow| flow.service_name.is_some());
         let service = |name: &str| if named { format!("{name:<12} ") } else { String::new() };
+        // Of connections alone nothing need be said, either.
+        let mixed = self.flows.iter().any(|flow| flow.protocol == "udp");
+        let spoken = |what: &str| if mixed { format!("{what:<9} ") } else { String::new() };
         let mut text = format!(
-            "{:<22} {}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
+            "{:<22} {}{}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  \n",
             "CLIENT",
             service("SERVICE"),
+            spoken("PROTOCOL"),
             "STATE",
             "AUTHORITY",
             "PRIMARY",
@@ -34,9 +38,10 @@ impl Show for Flows {
             let flags: Vec<&str> = flags.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
             let _ = writeln!(
                 text,
-                "{:<22} {}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  {}",
+                "{:<22} {}{}{:<8} {:<9} {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  {}",
                 flow.client,
                 service(flow.service_name.as_deref().unwrap_or("-")),
+                spoken(&protocol(flow)),
                 flow.state,
                 flow.authority,
                 leg(&flow.primary),
@@ -54,6 +59,14 @@ impl Show for Flows {
             let _ = writeln!(text, "{}", styled(FAINT, format!("and {rest} more: --limit N")));
         }
         text
+    }
+}
+
+/// What is spoken, with a message's identifier.
+fn protocol(flow: &FlowStatus) -> String {
+    match flow.message {
+        Some(id) => format!("{} {id}", flow.protocol),
+        None => flow.protocol.clone(),
     }
 }
 
@@ -76,7 +89,6 @@ fn owed(leg: &LegStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::FlowStatus;
 
     #[test]
     fn what_a_leg_owes_stands_beside_it() {
@@ -93,6 +105,8 @@ mod tests {
             client: "10.0.1.2:40000".into(),
             service: "10.77.1.1:8080".into(),
             service_name: None,
+            protocol: "tcp".into(),
+            message: None,
             state: "open".into(),
             authority: "primary".into(),
             turns: 8,
@@ -105,8 +119,17 @@ mod tests {
             primary: leg(5_000, 0, 0, 0),
             shadow: leg(6_000, 1_460, 1, 340),
         };
+        let asked = FlowStatus {
+            protocol: "udp".into(),
+            message: Some(4_711),
+            state: "asked".into(),
+            ..flow.clone()
+        };
         let named = FlowStatus { service_name: Some("api".into()), ..flow.clone() };
-        let text = anstream::adapter::strip_str(&Flows { total: 3, flows: vec![flow] }.lines()).to_string();
+        let text = anstream::adapter::strip_str(
+            &Flows { total: 3, questions: 0, flows: vec![flow.clone()] }.lines(),
+        )
+        .to_string();
         let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
         let expected = format!(
             "{:<22} open     primary   {:<16} {:<24} {:<16} {:<24} {:>8} {:>7} {:>7}  write",
@@ -120,9 +143,14 @@ mod tests {
             "0 s"
         );
         assert_eq!(lines[1..], [expected.as_str(), "and 2 more: --limit N"]);
-        let text = Flows { total: 1, flows: vec![named] }.lines();
+        let text = Flows { total: 1, questions: 0, flows: vec![named] }.lines();
         let begins = |line: &str| text.lines().any(|one| one.starts_with(line));
         assert!(begins(&format!("{:<22} {:<12} STATE", "CLIENT", "SERVICE")), "{text}");
         assert!(begins(&format!("{:<22} {:<12} open", "10.0.1.2:40000", "api")), "{text}");
+        let text = Flows { total: 2, questions: 1, flows: vec![asked, flow] }.lines();
+        let begins = |line: &str| text.lines().any(|one| one.starts_with(line));
+        assert!(begins(&format!("{:<22} PROTOCOL  STATE", "CLIENT")), "{text}");
+        assert!(begins(&format!("{:<22} udp 4711  asked", "10.0.1.2:40000")), "{text}");
+        assert!(begins(&format!("{:<22} tcp       open", "10.0.1.2:40000")), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{BAD, DOUBTFUL, FAINT, GOOD, Show, span, styled};
-use crate::observe::Observed;
+use crate::observe::{Observed, Services};
 
 impl Show for Observed {
     fn lines(&self) -> String {
@@ -11,9 +11,11 @@ impl Show for Observed {
         let on = if self.devices.is_empty() { "all devices".into() } else { self.devices.join(", ") };
         let sample =
             if self.sample > 1 { format!("   1 of {} connections", self.sample) } else { String::new() };
+        let spoken = if self.protocol == "udp" { "/udp" } else { "" };
+        let named = self.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
         let _ = writeln!(
             text,
-            "{}   {}   {on}{sample}   {} packets   {}",
+            "{}{spoken}{named}   {}   {on}{sample}   {} packets   {}",
             self.service,
             span(self.seconds),
             self.packets,
@@ -37,7 +39,13 @@ impl Show for Observed {
         for (why, count) in &self.kept {
             text += &share(DOUBTFUL, *count, why.help());
         }
-        let _ = writeln!(text, "connections {}", self.connections.opened);
+        if self.protocol == "tcp" {
+            let _ = writeln!(text, "connections {}", self.connections.opened);
+        }
+        if self.unanswered > 0 {
+            let help = "not answered within 5 s";
+            let _ = writeln!(text, "  {:>12}  {}", self.unanswered, styled(DOUBTFUL, help));
+        }
         for (why, count) in &self.connections.unread {
             let style = if why.is_opaque() { DOUBTFUL } else { FAINT };
             let _ = writeln!(text, "  {count:>12}  {}", styled(style, why.help()));
@@ -47,6 +55,12 @@ impl Show for Observed {
             let _ = writeln!(text, "  {:>12}  {}", self.connections.not_followed, styled(BAD, help));
         }
         text
+    }
+}
+
+impl Show for Services {
+    fn lines(&self) -> String {
+        self.0.iter().map(Show::lines).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -99,6 +113,35 @@ connections 40
              1  not followed: too many at once (--sample)
 ";
         assert_eq!(plain(&observed), expected);
+    }
+
+    #[test]
+    fn several_services_stand_one_below_the_other_and_datagrams_have_no_connections() {
+        let names = Observed {
+            service: "10.0.2.2:53".parse().unwrap(),
+            name: Some("names".into()),
+            protocol: "udp",
+            seconds: 60.0,
+            packets: 200,
+            requests: 100,
+            shiftable: 97,
+            kept: BTreeMap::from([(Kept::AskedAgain, 3)]),
+            unanswered: 2,
+            ..Observed::default()
+        };
+        let web = Observed { service: "10.0.2.2:80".parse().unwrap(), ..Observed::default() };
+        let text = anstream::adapter::strip_str(&Services(vec![names, web]).lines()).to_string();
+        let expected = "\
+10.0.2.2:53/udp (names)   60 s   all devices   200 packets   none missed
+requests 100
+            97   97.0 %  reads that the shadow could have answered
+             0    0.0 %  writes, or what may be one: both sides get them, the authority answers
+             3    3.0 %  asked before the last answer: whoever was to answer that one does
+             2  not answered within 5 s
+
+10.0.2.2:80   0 s   all devices   0 packets   none missed
+";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

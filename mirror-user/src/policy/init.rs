@@ -38,6 +38,11 @@ const MANAGERS: [&str; 9] = [
     "WATCHDOG_USEC",
 ];
 
+/// When to take which order; as policies/http.toml has it.
+const ORDER: &str = "\
+# order = \"client\"   # for browsers and clients with several connections, so that each reads what it wrote; \"service\" where all
+#                    # come from one address (a proxy) or by IPv6, at the shadow's pace for writes; \"connection\" where neither is.";
+
 /// What is known of a primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -103,6 +108,7 @@ impl Found {
         let name = given.name.as_ref().map(|name| name.as_str().to_owned()).or_else(|| self.name());
         text.value("name", name.map(quoted), "\"APP\"", "1 to 32 letters, digits, - or _");
         text.value("join_hook", None, "[\"/PROGRAM\"]", "copies the state from $MIRROR_FROM to $MIRROR_TO");
+        text.line(format_args!("{ORDER}"));
         text.table("service");
         text.value("vip", given.vip.map(quoted), "\"ADDRESS:PORT\"", "what clients talk to");
         text.table("primary");
@@ -350,6 +356,21 @@ mod tests {
         assert!(text.contains("\n# cpu = 1.0   # cores; the primary isn't limited"), "{text}");
         assert!(text.contains("\naddress = \"10.0.2.2:8080\""), "{text}");
         assert!(Policy::parse("made.toml", &text).is_err());
+    }
+
+    #[test]
+    fn each_order_that_is_offered_holds() {
+        let text = found().policy(&given());
+        assert!(include_str!("../../../policies/http.toml").contains(&format!("{ORDER}\n")));
+        let offered = text.lines().position(|line| line.starts_with("# order = ")).unwrap();
+        for order in ["connection", "client", "service"] {
+            assert!(ORDER.contains(&format!("\"{order}\"")), "{order}");
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            lines[offered] = lines[offered][2..].replace("\"client\"   #", &format!("\"{order}\"   #"));
+            let text = lines.join("\n");
+            let policy = Policy::parse("made.toml", &text).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
+            assert_eq!(format!("{:?}", policy.order).to_lowercase(), order);
+        }
     }
 
     #[test]

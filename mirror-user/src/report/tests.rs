@@ -224,21 +224,28 @@ fn a_long_journal_keeps_both_ends() {
 async fn a_daemon_that_is_down_leaves_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let client = Client::new(&folder.path().join("no.sock")).unwrap();
-    let error = gather(&client, folder.path(), "shop").await.unwrap_err().to_string();
+    let error = gather(&client, folder.path(), Some("shop")).await.unwrap_err().to_string();
     assert!(error.contains("shop.journal") && error.contains("--state DIR"), "{error}");
-    let error = gather(&client, folder.path(), "../shop").await.unwrap_err().to_string();
+    let error = format!("{:#}", gather(&client, folder.path(), None).await.unwrap_err());
+    assert!(error.contains("--state DIR") && error.contains("there is no application"), "{error}");
+    let error = gather(&client, folder.path(), Some("../shop")).await.unwrap_err().to_string();
     assert!(error.contains("is no application"), "{error}");
 
     let lines: String = entries().iter().map(|entry| entry.line().unwrap()).collect();
     std::fs::write(folder.path().join("shop.journal"), lines).unwrap();
-    let report = gather(&client, folder.path(), "shop").await.unwrap();
+    let report = gather(&client, folder.path(), None).await.unwrap();
+    assert_eq!(report.app, "shop", "the only one");
     assert_eq!((report.entries.len(), report.status.is_none()), (4, true));
     assert_eq!(report.missing.len(), 2, "{:?}", report.missing);
     assert!(!folder.path().join("shop.series").exists(), "asking makes no file");
 
     drop(Series::open(&folder.path().join("shop.series")).unwrap());
-    let report = gather(&client, folder.path(), "shop").await.unwrap();
+    let report = gather(&client, folder.path(), Some("shop")).await.unwrap();
     assert_eq!(report.curves.len(), 2 * Metric::ALL.len());
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["entries"][3]["phases"]["drain_us"], 77.0);
+
+    std::fs::write(folder.path().join("blog.journal"), "").unwrap();
+    let error = format!("{:#}", gather(&client, folder.path(), None).await.unwrap_err());
+    assert!(error.contains("name one: blog, shop"), "{error}");
 }

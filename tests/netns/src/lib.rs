@@ -22,6 +22,7 @@ use lab::{
 use serde_json::Value;
 
 pub mod captures;
+pub mod tour;
 
 /// Longest time for something that must happen soon.
 pub const SOON: Duration = Duration::from_secs(10);

@@ -2,14 +2,17 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
+    names::{self, Ask, NameServer},
     net::{Host, Lab, Process, SERVICE_PORT},
     programs::{ListsServer, binary},
+    wait::wait_for,
 };
 use netns_tests::{SOON, lab_builder};
 use rustix::process::Signal;
@@ -23,14 +26,19 @@ struct Observer(Process);
 
 impl Observer {
     fn start(lab: &Lab, options: &[&str]) -> Result<Self> {
-        let service = SocketAddr::from((Host::Primary.address(), SERVICE_PORT)).to_string();
+        Self::of(lab, &[&server().to_string()], options)
+    }
+
+    fn of(lab: &Lab, services: &[&str], options: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary("mirror")?);
-        command.args(["observe", &service, "--json", "--for", "1h"]).args(options);
+        command.arg("observe").args(services).args(["--json", "--for", "1h"]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = lab.host(Host::Primary).spawn(&mut command)?;
-        let mut said = String::new();
-        BufReader::new(process.child().stderr.take().context("no stderr")?).read_line(&mut said)?;
-        ensure!(said.starts_with("observing"), "{said}");
+        let mut lines = BufReader::new(process.child().stderr.take().context("no stderr")?).lines();
+        for service in services {
+            let said = lines.next().context("it says nothing")??;
+            ensure!(said.starts_with(&format!("observing {service} ")), "{said}");
+        }
         Ok(Self(process))
     }
 
@@ -44,9 +52,12 @@ impl Observer {
     }
 }
 
+fn server() -> SocketAddr {
+    (Host::Primary.address(), SERVICE_PORT).into()
+}
+
 fn connect(lab: &Lab) -> Result<TcpStream> {
-    let server = SocketAddr::from((Host::Primary.address(), SERVICE_PORT));
-    netns_tests::connect(lab, Host::Gateway, server)
+    netns_tests::connect(lab, Host::Gateway, server())
 }
 
 /// Sends each piece in a segment of its own, and waits for as many answers.
@@ -102,5 +113,39 @@ fn it_says_which_requests_could_be_shifted_and_why_the_rest_can_not() -> Result<
     ensure!(seen["packets"] == 0, "on a device where nothing passes: {seen}");
     let seen = half.seen()?;
     ensure!(seen["connections"]["opened"] == sampled, "{sampled} of {ports:?}: {seen}");
+    Ok(())
+}
+
+#[test]
+fn a_name_servers_queries_are_read_beside_a_web_servers_requests() -> Result<()> {
+    let lab = lab_builder()?.up()?;
+    let _server = ListsServer::on(&lab, Host::Primary, &["--volatile"])?;
+    let resolver = NameServer::start(&lab.host(Host::Primary), Host::Primary.address(), 1)?;
+    let at = SocketAddr::from((Host::Primary.address(), names::PORT));
+    let observer = Observer::of(&lab, &[&format!("{at}/udp"), &server().to_string()], &[])?;
+    let client = lab.host(Host::Gateway).run(|| UdpSocket::bind("0.0.0.0:0"))??;
+    client.connect(at)?;
+    client.set_read_timeout(Some(SOON))?;
+    let ask = |id, becomes| client.send(&Ask { id, name: "a.test".into(), becomes }.bytes());
+    for (id, becomes) in [(1, None), (2, Some(Ipv4Addr::LOCALHOST)), (3, None)] {
+        ask(id, becomes)?;
+        client.recv(&mut [0; 512])?;
+    }
+    resolver.fall_silent();
+    ask(4, None)?;
+    // A question that is seen again at once is taken for the same one on its way.
+    let asked = Instant::now();
+    wait_for("the same question to be another one", SOON, || asked.elapsed() > Duration::from_millis(10))?;
+    ask(4, None)?;
+    talk(&mut connect(&lab)?, &[READ], 1)?;
+    let seen = observer.seen()?;
+    let [queries, requests] = [&seen[0], &seen[1]];
+    ensure!(queries["protocol"] == "udp" && queries["service"] == at.to_string(), "{seen}");
+    ensure!(queries["shiftable"] == 3 && queries["writes"] == 1 && queries["requests"] == 5, "{seen}");
+    ensure!(queries["kept"] == json!({"asked_again": 1}), "{seen}");
+    ensure!(
+        requests["protocol"] == "tcp" && requests["shiftable"] == 1 && requests["requests"] == 1,
+        "{seen}"
+    );
     Ok(())
 }

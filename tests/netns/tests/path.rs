@@ -13,7 +13,7 @@ use lab::{
     net::{Host, Lab, Namespace, SERVICE_PORT, VIP},
     programs::ListsServer,
 };
-use netns_tests::{SOON, Scene, hook, lab_builder};
+use netns_tests::{SOON, Scene, hook, lab_builder, tour};
 
 /// The server's address behind the router, and the router's on that side.
 const ADDRESS: [u8; 4] = [10, 9, 9, 2];
@@ -66,28 +66,14 @@ fn scene(router: Host, mtu: u32) -> Result<(Scene, Behind)> {
     Ok((Scene { gateway, servers: servers.map(Some), lab }, behind))
 }
 
-fn counter(scene: &Scene, name: &str) -> Result<u64> {
-    let counters = scene.ctl(&["counters"])?;
-    let found = counters.as_array().context("no list")?.iter().find(|counter| counter["name"] == name);
-    found.and_then(|counter| counter["count"].as_u64()).with_context(|| format!("no counter {name}"))
-}
-
 /// T8, T22: the client lowers its segments, and the leg lives.
 #[test]
 fn what_is_too_large_for_the_way_to_the_shadow_is_sent_smaller() -> Result<()> {
     let (scene, _behind) = scene(Host::Shadow, 1_400)?;
     let scene = scene.joined()?;
-    let upload = format!(
-        "head -c 300000 /dev/zero | curl -sS --fail --max-time 20 -T - -H 'Content-Length: 300000' \
-         -H 'Transfer-Encoding:' http://{VIP}:{SERVICE_PORT}/sink"
-    );
-    let said = scene.lab.host(Host::Client).sh(&upload)?;
-    ensure!(said.contains("\"length\":300000"), "{said}");
-    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
-    let status = scene.gateway.status()?;
-    ensure!(status["shadow"]["in_sync"] == true, "{status}");
-    ensure!(counter(&scene, "IcmpTranslated")? > 0, "no router has said anything");
-    ensure!(counter(&scene, "LegLost")? == 0, "a leg was lost");
+    tour::upload(&scene)?;
+    ensure!(scene.gateway.count("IcmpTranslated")? > 0, "no router has said anything");
+    ensure!(scene.gateway.count("LegLost")? == 0, "a leg was lost");
     Ok(())
 }
 

@@ -227,6 +227,50 @@ fn a_shadow_that_dies_at_weight_100_is_heard_no_more() -> Result<()> {
     Ok(())
 }
 
+/// Nor does one that is put out while it answers all of them, to be brought level.
+#[test]
+fn a_mirror_that_is_joined_again_loses_no_query() -> Result<()> {
+    let names = Names::new(SLOW_HOOK)?;
+    names.ctl(&["join", APP])?;
+    names.ctl(&["weight", APP, "100"])?;
+    let load = names.load(false, PATIENCE)?;
+    let before = load.next_window(ROUNDS)?;
+    load.turn();
+    names.ctl(&["join", APP, "--again"])?;
+    let behind = load.next_window(ROUNDS)?;
+    ensure!(names.gateway.status()?["shadow"]["in_sync"] == true);
+    let seen = load.stop()?;
+    let windows = answered(&seen)?;
+    let shares = [before, behind].map(|window| windows[window].share(SHADOW));
+    ensure!(shares == [1.0, 0.0], "{shares:?}: {seen:#?}");
+    Ok(())
+}
+
+#[test]
+fn flows_show_the_questions_that_a_mirror_owes_answers_to() -> Result<()> {
+    let names = Names::new("")?;
+    names.ctl(&["join", APP])?;
+    names.shadow.as_ref().context("a shadow")?.fall_silent();
+    let load = names.load(false, PATIENCE)?;
+    load.next_window(ROUNDS)?;
+    let seen = names.gateway.ctl(&["flows", "--limit", "10000"])?;
+    let all = seen["flows"].as_array().context("no list")?;
+    let owed: Vec<_> = all.iter().filter(|flow| flow["shadow"]["owed_answers"] == 1).collect();
+    ensure!(owed.len() > CLIENTS && seen["questions"].as_u64() >= Some(owed.len() as u64), "{seen:#}");
+    let whole = owed.iter().all(|flow| {
+        flow["protocol"] == "udp"
+            && flow["message"].is_u64()
+            && flow["authority"] == "primary"
+            && flow["client"].as_str().is_some_and(|client| client.starts_with("10.0.1.2:"))
+            && flow["shadow"]["state"] == "asked"
+            && flow["shadow"]["behind_ms"].as_u64() > Some(0)
+    });
+    ensure!(whole, "{seen:#}");
+    let answered_by = owed.iter().filter(|flow| flow["primary"]["state"] == "answered").count();
+    ensure!(answered_by > owed.len() / 2, "{answered_by}: {seen:#}");
+    answered(&load.stop()?).map(drop)
+}
+
 /// P1: what answers its clients was done by both, or one of them is out of sync. Nothing is lost but queries that it was asked.
 #[test]
 fn a_shadow_that_leaves_an_update_unanswered_is_out_of_sync() -> Result<()> {

@@ -1,17 +1,15 @@
 //! VLANs (IEEE 802.1Q), and VLANs within VLANs (802.1ad, "QinQ"): the gateway's devices are theirs. Needs a kernel that has them.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use lab::{
     gateway::{Gateway, policy},
     net::{
-        Host, Lab, LinkSpec, SERVICE_PORT, Tags, VIP,
+        Host, Lab, LinkSpec, Tags,
         tagged::{TRUNK, below},
     },
     programs::ListsServer,
 };
-use netns_tests::{Scene, share};
+use netns_tests::{Scene, tour};
 use serde_json::Value;
 
 /// All three links over one pair of veth.
@@ -27,38 +25,11 @@ fn scene(lab: Lab, more: &str) -> Result<Scene> {
     Ok(Scene { gateway, servers, lab })
 }
 
-/// Under load: joined, shared, moved and moved back. No request fails, and both sides have every write once. Before that, a
-/// body of full segments goes to both.
+/// Joined, with a body of full segments for both sides, moved and moved back.
 fn moved_and_back(lab: Lab, more: &str) -> Result<Scene> {
     let scene = scene(lab, more)?.joined()?;
-    let upload = format!(
-        "head -c 300000 /dev/zero | curl -sS --fail --max-time 20 -T - -H 'Content-Length: 300000' \
-         -H 'Transfer-Encoding:' http://{VIP}:{SERVICE_PORT}/sink"
-    );
-    let said = scene.lab.host(Host::Client).sh(&upload)?;
-    ensure!(said.contains("\"length\":300000"), "{said}");
-    scene.wait_status("nothing is under way", |status| status["open_writes"] == 0)?;
-    let mut config = scene.client(8);
-    config.think = Duration::from_millis(5);
-    config.duration = Some(Duration::from_secs(120));
-    let client = scene.start_client(config)?;
-    client.tick()?;
-    scene.ctl(&["weight", "shop", "50"])?;
-    client.mark("half")?;
-    let enough = client.tick()?.requests + 1_000;
-    while client.tick()?.requests < enough {}
-    scene.ctl(&["cutover", "shop"])?;
-    client.tick()?;
-    scene.ctl(&["rollback", "shop"])?;
-    client.tick()?;
-    let status = scene.gateway.status()?;
-    ensure!(status["shadow"]["in_sync"] == true, "{status}");
-    let summary = client.stop()?;
-    ensure!(summary.is_ok(), "{summary:#?}");
-    let half = share(&summary, "half")?;
-    ensure!((0.4..0.6).contains(&half), "the shadow answered {half} of the reads at weight 50");
-    scene.proven()?;
-    ensure!(scene.gateway.count("EmitFailed")? == 0, "packets couldn't be sent");
+    tour::upload(&scene)?;
+    tour::moved_and_back(&scene)?;
     Ok(scene)
 }
 

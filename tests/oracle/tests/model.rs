@@ -17,6 +17,8 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 struct Bounds {
     /// What the daemon does, in order.
     moves: &'static [Move],
+    /// The side that is to be joined is in sync: it is put out first.
+    again: bool,
     /// The authority may be dead: what waits for it is ended.
     rescue: bool,
     /// Writes that each connection begins.
@@ -55,6 +57,11 @@ enum Act {
 
 impl Bounds {
     fn begin(&self, state: &mut State) {
+        let word = state.kernel.word;
+        if self.again && word.member(word.authority().other()) {
+            state.moving = Moving::put_out(1, &state.kernel).ok();
+            return;
+        }
         let hook = Hook { runs: 1, ends: Ok(()) };
         let made = self.moves[state.made];
         state.made += 1;
@@ -92,7 +99,7 @@ impl Model for Bounds {
 
     fn init_states(&self) -> Vec<State> {
         let mut kernel = Kernel::new(self.mutant);
-        if self.moves[0] != Move::Join {
+        if self.moves[0] != Move::Join || self.again {
             let joined = plan(kernel.word, Move::Join).expect("nobody has joined").done;
             kernel.copy();
             kernel.swap(kernel.word, kernel.word.next(joined.state()));
@@ -185,7 +192,7 @@ impl Model for Bounds {
 }
 
 fn bounds(moves: &'static [Move], writes: [u8; FLOWS]) -> Bounds {
-    Bounds { moves, rescue: false, writes, ticks: 1, crashes: 1, losses: 0, mutant: None }
+    Bounds { moves, again: false, rescue: false, writes, ticks: 1, crashes: 1, losses: 0, mutant: None }
 }
 
 /// Explores all of it.
@@ -225,6 +232,11 @@ fn there_and_back_though_the_authority_may_be_dead() {
 #[test]
 fn join_with_a_hook() {
     explore("join", Bounds { ticks: 2, ..bounds(&[Move::Join], [2, 2, 0]) });
+}
+
+#[test]
+fn join_again_of_a_mirror_that_is_in_sync() {
+    explore("join again", Bounds { again: true, losses: 1, ..bounds(&[Move::Join], [2, 1, 0]) });
 }
 
 /// A model that finds no fault says nothing.

@@ -76,6 +76,12 @@ fn boot() -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
+/// The application of which a folder remembers an instance.
+pub(super) fn app_of(folder: &Path) -> Option<String> {
+    let name = folder.join("record.json").exists().then(|| folder.file_name())??;
+    name.to_str().map(Into::into)
+}
+
 /// What is remembered of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {

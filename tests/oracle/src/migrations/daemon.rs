@@ -6,7 +6,7 @@ use mirror_control::{
     executor::{Decision, Executor, Task},
     journal::{Entry, Journal, What},
     migration::{Action, Event, Plan, State},
-    moves::{Course, Do, Move, Saw, Terms, left_frozen, plan, weigh},
+    moves::{self, Course, Do, Move, Saw, Terms, left_frozen, plan, put_out, weigh},
 };
 
 use super::{Mutant, kernel::Kernel};
@@ -112,12 +112,26 @@ impl Moving {
     /// Why it can't be made.
     pub fn begin(made: Move, rescue: bool, time: u64, hook: Hook, kernel: &Kernel) -> Result<Self, String> {
         let planned = plan(kernel.word, made).map_err(|refused| refused.to_string())?;
+        Ok(Self::of(planned, made == Move::Join, rescue, time, hook, kernel))
+    }
+
+    /// The side without authority is put out at rest.
+    ///
+    /// # Errors
+    /// As [`Moving::begin`].
+    pub fn put_out(time: u64, kernel: &Kernel) -> Result<Self, String> {
+        let planned = put_out(kernel.word).map_err(|refused| refused.to_string())?;
+        let no_hook = Hook { runs: 0, ends: Ok(()) };
+        Ok(Self::of(planned, false, false, time, no_hook, kernel))
+    }
+
+    fn of(planned: moves::Plan, joins: bool, rescue: bool, time: u64, hook: Hook, kernel: &Kernel) -> Self {
         let bound = kernel.now + time;
         let give_up_ns = rescue.then_some(kernel.now + time / 2);
         // Here every request is one packet.
-        let terms = Terms { deadline_ns: bound, give_up_ns, break_off_ns: None, hook: made == Move::Join };
+        let terms = Terms { deadline_ns: bound, give_up_ns, break_off_ns: None, hook: joins };
         let (course, todo) = Course::new(planned, terms);
-        Ok(Self { course, todo, joins: made == Move::Join, hook, bound, begun: None })
+        Self { course, todo, joins, hook, bound, begun: None }
     }
 
     /// Does what is to be done; at the end says how it went.

@@ -206,6 +206,14 @@ impl Kernel {
 
     /// The hook has copied the authority's state.
     pub fn copy(&mut self) {
+        let mirror = self.word.authority().other() as usize;
+        let owed = |flow: &Flow| match flow.at {
+            At::Open(turn) | At::Losing(turn, _) | At::Doubting(turn) => turn.counted && turn.owed[mirror],
+            _ => false,
+        };
+        if self.flows.iter().any(owed) {
+            self.break_rule("a write that the mirror was asked may come behind the copy");
+        }
         self.copied = true;
     }
 
