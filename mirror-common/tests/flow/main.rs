@@ -2,7 +2,9 @@
 
 mod ahead;
 mod behind;
+mod borrowed;
 mod broken_off;
+mod chosen;
 mod doubt;
 mod emits;
 mod fins;
