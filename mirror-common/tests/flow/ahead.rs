@@ -330,3 +330,45 @@ fn of_a_long_tail_one_segment_is_shown() {
     is(&step, Verdict::Forwarded);
     assert_eq!(far.shows(&step, &bytes[at..]), (far.answered + 1_460, long[1_460..].to_vec()));
 }
+
+/// What the client hears first is told of by its own status: not by the one before it, where its own head isn't whole yet.
+#[test]
+fn the_status_is_the_heard_answers_own() {
+    let status = |last: &[u8]| {
+        let mut far = Far::ahead(1);
+        far.shadow(0, &[ANSWER, last].concat()).measured.statuses
+    };
+    assert_eq!(status(OTHER), Statuses::one(203));
+    assert_eq!(status(b"HTTP/1.1 500 No\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab"), Statuses::one(500));
+    assert_eq!(status(&FAILED[..9]), Statuses(0));
+    assert_eq!(status(b"HTTP/1.1 100 Continue\r\n\r\n"), Statuses(0));
+}
+
+/// An end that comes with a tail of which a part alone is shown isn't shown with that; one that was announced is, with the rest.
+#[test]
+fn an_end_waits_for_the_rest_of_a_long_tail() {
+    let long =
+        [b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2000\r\n\r\n".to_vec(), vec![b'x'; 2_000]];
+    let long = long.concat();
+    let bytes = [ANSWER, &long].concat();
+    let fin = tcp::FIN | tcp::ACK;
+    let mut far = Far::ahead(1);
+    let step = far.scene.server_flags(Side::Shadow, 0, &bytes, far.sent, fin);
+    is(&step, Verdict::TailForwarded);
+    assert_eq!(
+        (far.shows(&step, &bytes), step.to_client.flags),
+        ((far.answered, long[..1_460].to_vec()), tcp::ACK)
+    );
+    assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 1 + (far.answered + 1_460) as u32);
+    let at = ANSWER.len() + 1_460;
+    let step = far.scene.server_flags(Side::Shadow, at, &bytes[at..], far.sent, fin);
+    is(&step, Verdict::Forwarded);
+    assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 2 + (far.answered + long.len()) as u32);
+    // A tail that fits is shown whole, and its end with it.
+    let short = [ANSWER, CLOSE].concat();
+    let mut far = Far::ahead(1);
+    let step = far.scene.server_flags(Side::Shadow, 0, &short, far.sent, fin);
+    is(&step, Verdict::TailForwarded);
+    assert_eq!(step.to_client.flags, fin);
+    assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 2 + (far.answered + CLOSE.len()) as u32);
+}

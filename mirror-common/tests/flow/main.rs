@@ -2,11 +2,15 @@
 
 mod ahead;
 mod behind;
+mod borrowed;
 mod broken_off;
+mod chosen;
 mod doubt;
+mod emits;
 mod fins;
 mod hostile;
 mod late;
+mod lost;
 mod measure;
 mod offers;
 mod order;
@@ -21,7 +25,7 @@ use mirror_common::{
     abi::{Endpoint, Service, Tuple},
     checksum,
     flow::{
-        Dialled, Due, Flow, Group, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit,
+        Dialled, Due, Emit, Flow, Group, Opening, Parse, Reading, Segment, Step, Switch, Terms, Writes, emit,
         leg_state, on_client, on_client_syn, on_dialled, on_leg, on_sweep, open, tcp, to_sum,
     },
     protocol::{Kind, http1::Walk},
@@ -189,7 +193,9 @@ impl Scene {
             Words(&mut self.writes, &mut self.word, &mut self.doubts, &mut self.begun, &mut self.order);
         let mut terms = Terms { switch, service: &self.service, now_ms: self.now_ms };
         let mut step = Step::default();
+        let before = self.flow;
         act(&mut self.flow, &mut terms, &mut step);
+        emits::make_sense(&before, &self.flow, &step);
         step
     }
 

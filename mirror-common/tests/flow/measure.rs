@@ -2,7 +2,10 @@
 
 use mirror_common::{
     checksum,
-    flow::{Compared, Measured, Segment, Step, on_client, on_leg, outcome, pair, unanswered},
+    flow::{
+        Compared, Flow, Measured, Reading, Segment, Step, may_compare, on_client, on_leg, outcome, pair, tcp,
+        to_sum, unanswered,
+    },
     hist,
     protocol::{
         Kind,
@@ -276,4 +279,149 @@ proptest! {
         let same = checksum::digest(checksum::sum(&body)) == checksum::digest(checksum::sum(&changed));
         prop_assert_eq!(turn.outcome, if same { outcome::EQUAL } else { outcome::DIGEST });
     }
+}
+
+/// Each side and class has a row of its own, shown and compared.
+#[test]
+fn rows_are_apart() {
+    let mut rows = Vec::new();
+    for (side, class) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        rows.extend([Measured::shown(side, class), Measured::compared(side, class)]);
+    }
+    rows.sort_unstable();
+    assert_eq!(rows, (0..Measured::ROWS as u32).collect::<Vec<_>>());
+}
+
+#[test]
+fn whatever_was_measured_is_something() {
+    assert!(!Measured::default().any());
+    for bits in 1..16_u8 {
+        let on = |n: u8| bits >> n & 1;
+        let turn = Compared { outcome: on(2), ..Compared::default() };
+        let statuses = Statuses(on(3).into());
+        assert!(
+            Measured { ended: on(0), compared: on(1), turn, statuses, ..Measured::default() }.any(),
+            "{bits:b}"
+        );
+    }
+}
+
+/// One turn at a time is compared, until both bodies are summed; and with one leg none is.
+#[test]
+fn a_turn_may_be_compared_while_none_is() {
+    assert!(!may_compare(&Scene::established(false).flow));
+    let mut scene = Scene::established(true);
+    assert!(may_compare(&scene.flow));
+    ask(&mut scene, READ, 1_000);
+    assert!(!may_compare(&scene.flow), "answers are awaited");
+    answer(&mut scene, Side::Shadow, 0, ANSWER, 2_000);
+    assert!(scene.flow.has(Flow::PRIMARY_COMPARED) && !scene.flow.has(Flow::SHADOW_COMPARED));
+    answer(&mut scene, Side::Primary, 0, &ANSWER[..ANSWER.len() - 1], 2_000);
+    assert!(scene.flow.has(Flow::PRIMARY_SUMMED) && !scene.flow.has(Flow::SHADOW_SUMMED));
+    assert!(!may_compare(&scene.flow), "a body isn't summed yet");
+    answer(&mut scene, Side::Primary, ANSWER.len() - 1, &ANSWER[ANSWER.len() - 1..], 2_100);
+    assert!(may_compare(&scene.flow));
+}
+
+/// A comparison whose leg has gone ends with the next turn.
+#[test]
+fn with_a_leg_its_comparison_goes() {
+    let mut scene = Scene::established(true);
+    ask(&mut scene, READ, 1_000);
+    scene.says(Side::Shadow, tcp::RST, 0, 0);
+    answer(&mut scene, Side::Primary, 0, ANSWER, 2_000);
+    ask(&mut scene, READ, 3_000);
+    assert!(!scene.flow.has(Flow::COMPARING | Flow::SUMMING));
+}
+
+/// Of answers that come at once only the first one's head has a time: a later one that is awaited isn't compared.
+#[test]
+fn an_answer_that_comes_behind_another_in_one_segment_is_not_compared() {
+    let mut scene = Scene::established(true);
+    ask(&mut scene, &[READ, READ].concat(), 1_000);
+    ask(&mut scene, READ, 2_000);
+    assert!(scene.flow.has(Flow::COMPARING));
+    let three = [ANSWER; 3].concat();
+    assert_eq!(answer(&mut scene, Side::Shadow, 0, &three, 3_000).measured.compared, 0);
+    assert!(!scene.flow.has(Flow::COMPARING | Flow::SUMMING));
+    answer(&mut scene, Side::Primary, 0, &three, 3_000);
+    ask(&mut scene, READ, 4_000);
+    assert!(scene.flow.has(Flow::COMPARING), "the next turn is");
+}
+
+/// Which side erred, and whether they did alike.
+#[test]
+fn errors_are_told_by_side() {
+    let pair_of = |primary: &[u8], shadow: &[u8]| {
+        let mut scene = Scene::established(true);
+        ask(&mut scene, READ, 1_000);
+        answer(&mut scene, Side::Primary, 0, primary, 2_000);
+        answer(&mut scene, Side::Shadow, 0, shadow, 2_000).measured.pair
+    };
+    let (compared, differs) = (1 << pair::COMPARED, 1 << pair::STATUS_DIFFERS);
+    assert_eq!(pair_of(ANSWER, ANSWER), compared);
+    assert_eq!(pair_of(ERROR, ERROR), compared);
+    assert_eq!(pair_of(ERROR, ANSWER), compared | differs | 1 << pair::PRIMARY_ERRED);
+    assert_eq!(pair_of(ANSWER, ERROR), compared | differs | 1 << pair::SHADOW_ERRED);
+}
+
+/// What must be summed before the lock: the body of the awaited answer, and nothing of any other.
+#[test]
+fn only_the_compared_answers_body_is_summed() {
+    let mut scene = Scene::established(true);
+    ask(&mut scene, READ, 1_000);
+    let leg = *scene.flow.leg(Side::Shadow);
+    let seq = leg.rcv_nxt;
+    let reading = read(Kind::Response, &leg.parse, leg.answered, 0, seq, ANSWER);
+    let segment = Segment { seq, payload: ANSWER.len() as u32, reading, ..scene.segment() };
+    let bytes = |flow: &Flow, reading: Reading| to_sum(flow, Side::Shadow, &Segment { reading, ..segment }).1;
+    let body = (seq + ANSWER.len() as u32 - 2, 2);
+    assert_eq!(to_sum(&scene.flow, Side::Shadow, &segment), body);
+    assert_eq!(
+        bytes(&scene.flow, Reading { flags: reading.flags & !Reading::DONE, ..reading }),
+        0,
+        "not read"
+    );
+    assert_eq!(bytes(&scene.flow, Reading { first_status: 0, ..reading }), 0, "no head");
+    let long = Reading { body_length: UNKNOWN_LENGTH, ..reading };
+    assert_eq!(bytes(&scene.flow, long), 0, "too long");
+    let mut flow = scene.flow;
+    flow.compared_turn += 1;
+    assert_eq!(bytes(&flow, reading), 0, "a later answer's");
+    flow = scene.flow;
+    flow.set(Flow::SHADOW_COMPARED, false);
+    assert_eq!(bytes(&flow, reading), 0, "not awaited");
+}
+
+/// The sum that a packet brings must be of just the bytes that are missing: else the comparison says nothing.
+#[test]
+fn a_sum_of_other_bytes_makes_a_digest_unknown() {
+    let whole = bodied(b"abcdefgh");
+    let outcome_of = |change: &dyn Fn(&mut Reading)| {
+        let mut scene = Scene::established(true);
+        ask(&mut scene, READ, 1_000);
+        answer(&mut scene, Side::Primary, 0, &whole, 2_000);
+        let leg = *scene.flow.leg(Side::Shadow);
+        let (seq, payload) = (leg.rcv_nxt, whole.len() as u32);
+        let mut reading = read(Kind::Response, &leg.parse, leg.answered, 0, seq, &whole);
+        (reading.sum_at, reading.summed, reading.sum) = (seq + payload - 8, 8, checksum::sum(b"abcdefgh"));
+        change(&mut reading);
+        let ack = scene.flow.client_next.wrapping_add(leg.offset);
+        let segment = Segment { seq, ack, payload, reading, now_us: 2_000, ..scene.segment() };
+        scene.server_sends(Side::Shadow, &segment).measured.turn.outcome
+    };
+    assert_eq!(outcome_of(&|_| {}), outcome::EQUAL);
+    assert_eq!(outcome_of(&|reading| reading.sum_at += 1), outcome::UNKNOWN);
+    assert_eq!(outcome_of(&|reading| reading.summed -= 1), outcome::UNKNOWN);
+}
+
+/// Bodies of 256 KiB are summed, and longer ones aren't: what their heads say is all.
+#[test]
+fn a_long_body_is_compared_by_its_length_alone() {
+    let outcome_of = |length: u32| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+        compared_turn([head.as_bytes(), head.as_bytes()], [&[], &[]]).outcome
+    };
+    assert_eq!(outcome_of(1 << 18), 0, "its bytes are awaited");
+    assert_eq!(outcome_of((1 << 18) + 1), outcome::UNKNOWN);
 }

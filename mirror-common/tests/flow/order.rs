@@ -1,5 +1,7 @@
 //! Order across connections: a client that was answered on one may write on another at once, and be faster there on the mirror.
 
+use mirror_common::abi::LAGS;
+
 use super::*;
 
 const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab";
@@ -265,4 +267,24 @@ fn a_connection_lags_among_its_clients_and_among_all() {
     scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
     assert_eq!((scene.all().0, scene.of_client(7).0), (0, 0));
     assert_ne!(Group::client(7).element(), Group::client(8).element());
+}
+
+/// The map has an element for all, and a power of two of them for the clients; a client's number is never that of all.
+#[test]
+fn each_group_has_an_element_and_clients_of_one_network_are_spread() {
+    assert_eq!(Group::ALL.element(), 0);
+    let network: Vec<usize> = (0..256).map(|n| Group::client(n << 24 | 0x0a).element()).collect();
+    assert!(network.iter().all(|element| *element < LAGS as usize && element % 2 == 1));
+    let mut distinct = network.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert!(distinct.len() >= 100, "{} elements for 256 clients", distinct.len());
+}
+
+/// Of two counts a group takes its own, whatever the other one is.
+#[test]
+fn a_group_picks_its_own_count() {
+    for (client, all) in [(0, 5), (3, 0), (3, 5), (u64::MAX, 1), (1, u64::MAX)] {
+        assert_eq!((Group::client(7).pick(client, all), Group::ALL.pick(client, all)), (client, all));
+    }
 }

@@ -1,7 +1,10 @@
 //! SACK over two legs: what the client is shown both servers have, and what it says reaches the authority alone.
 
 use super::*;
-use mirror_common::flow::sack::{MAX_BLOCKS, Sack};
+use mirror_common::flow::{
+    Leg,
+    sack::{MAX_BLOCKS, Sack},
+};
 use proptest::prelude::*;
 
 /// The head of an upload of [`PIECES`] segments of [`PIECE`] bytes.
@@ -272,4 +275,80 @@ fn what_a_lost_leg_had_is_not_shown_again() {
     let step = scene.reports(Side::Primary, begin, &[[begin + 10, begin + 20]]);
     let owes = scene.flow.legs[1].state != leg_state::NONE;
     assert_eq!(shown(&step, 2).is_empty(), owes, "{:?}", scene.flow.legs[1]);
+}
+
+/// T5: a block that grows at its beginning is news, though it ends where the one before did.
+#[test]
+fn a_block_that_begins_earlier_is_shown_again() {
+    let mut scene = Scene::uploading([true; 2]);
+    scene.reports(Side::Primary, piece(1), &[[piece(2), piece(8)]]);
+    for begin in [4, 3, 2] {
+        let step = scene.reports(Side::Shadow, piece(1), &[[piece(begin), piece(6)]]);
+        is(&step, Verdict::Raised);
+        assert_eq!(shown(&step, 2), [[piece(begin), piece(6)]]);
+    }
+}
+
+/// T5: blocks of an acknowledgement that came late are no news, nor are those of a server that said nothing of SACK.
+#[test]
+fn blocks_of_old_and_of_unasked_for_options_are_not_believed() {
+    let both = [[piece(3), piece(5)]];
+    let mut scene = Scene::uploading([true; 2]);
+    scene.reports(Side::Primary, piece(2), &both);
+    scene.reports(Side::Shadow, piece(2), &[]);
+    assert_eq!(shown(&scene.reports(Side::Shadow, piece(1), &both), 2), [[0; 2]; 0], "it is behind");
+    assert_eq!(shown(&scene.reports(Side::Shadow, piece(2), &both), 2), both);
+    let mut scene = Scene::uploading([true, false]);
+    scene.reports(Side::Primary, piece(1), &both);
+    assert_eq!(
+        shown(&scene.reports(Side::Shadow, piece(1), &both), 2),
+        [[0; 2]; 0],
+        "it doesn't permit SACK"
+    );
+}
+
+/// T5: whichever of four blocks both have.
+#[test]
+fn each_of_four_blocks_counts() {
+    let all = [0, 1, 2, 3].map(|n| [piece(2 + 2 * n), piece(3 + 2 * n)]);
+    for n in 0..4 {
+        let mut scene = Scene::uploading([true; 2]);
+        scene.reports(Side::Primary, piece(1), &[all[n]]);
+        let step = scene.reports(Side::Shadow, piece(1), &all);
+        is(&step, Verdict::Raised);
+        assert_eq!(shown(&step, 2), [all[n]]);
+        for m in n + 1..4 {
+            let mut scene = Scene::uploading([true; 2]);
+            scene.reports(Side::Primary, piece(1), &[all[n], all[m]]);
+            assert_eq!(shown(&scene.reports(Side::Shadow, piece(1), &all), 2), [all[n], all[m]]);
+        }
+    }
+}
+
+/// T5: the client's blocks go to a leg that it hears, and that permits SACK; and not those of an older acknowledgement.
+#[test]
+fn the_clients_blocks_are_the_heard_legs_at_its_last_acknowledgement() {
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n";
+    let answering = || {
+        let mut scene = Scene::uploading([true; 2]);
+        scene.server(Side::Primary, 0, half, HEAD.len());
+        scene.server(Side::Primary, half.len(), &[b'b'; 4_000], HEAD.len());
+        scene
+    };
+    let begin = SERVER_ISS[0] + 1 + half.len() as u32;
+    let block = [begin + 3_000, begin + 4_000];
+    let says = |scene: &mut Scene, ack: u32| {
+        let segment = Segment { seq: scene.flow.client_next, ack, sack: option(&[block]), ..scene.segment() };
+        let step = scene.client_sends(&segment);
+        shown(&step, 0).to_vec()
+    };
+    let mut scene = answering();
+    assert_eq!(says(&mut scene, begin + 1_000), [block]);
+    assert_eq!(says(&mut scene, begin), [[0; 2]; 0], "older");
+    let mut scene = answering();
+    scene.flow.legs[0].flags &= !Leg::SACK;
+    assert_eq!(says(&mut scene, begin), [[0; 2]; 0], "its server doesn't permit SACK");
+    let mut scene = answering();
+    scene.flow.set(Flow::RETURNING, true);
+    assert_eq!(says(&mut scene, begin), [[0; 2]; 0], "nobody is heard");
 }
