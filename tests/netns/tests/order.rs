@@ -102,7 +102,7 @@ fn read_on_another(vip: IpAddr, more: &str) -> Result<(String, Scene)> {
 /// H8: a client reads what it wrote, on whichever of its connections.
 #[test]
 fn where_the_clients_order_is_kept_a_read_finds_what_it_wrote() -> Result<()> {
-    for (vip, order) in [(VIP.into(), "client"), (VIP6.into(), "client"), (VIP.into(), "service")] {
+    for (vip, order) in [(VIP.into(), "service"), (VIP6.into(), "client")] {
         let (found, scene) = read_on_another(vip, &format!("order = \"{order}\""))?;
         ensure!(found.contains("first"), "{vip}, {order}: {found}");
         let kept = scene.gateway.count("KeptOrder")?;

@@ -40,7 +40,8 @@ const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 20] = [
+const ONCE: [&str; 21] = [
+    "again",
     "backends",
     "cli",
     "daemon_moves",
