@@ -46,6 +46,7 @@ fn ports(packets: &[Packet]) -> BTreeSet<u16> {
     packets.iter().filter(opens).map(|packet| packet.from.port()).collect()
 }
 
+/// T33: connections with one leg and with two over the same devices, and no frame with another one's addresses.
 #[test]
 fn a_shadow_that_joins_again_is_dialled_from_new_ports_under_the_same_connections() -> Result<()> {
     let mut scene = Scene::new()?.joined()?;

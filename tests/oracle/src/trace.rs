@@ -6,6 +6,7 @@
 //! | back | what a client is shown, acknowledgement and right edge, never goes back, but by overtaking (an edge: by a unit) |
 //! | content | a sequence number never carries two contents, at the client and at each leg |
 //! | authority | each answer that a client got is one of its own leg's at the server that it names |
+//! | foreign | a host's packets are between two addresses alone: its own, and the one that it is to know |
 //! | clean | on a network that loses nothing: no retransmission, no duplicate acknowledgement, no reset at the client |
 //!
 //! The hosts' clocks must be one: namespaces of one machine. Requests carry `X-Request-Id`, answers `X-Server` too.
@@ -14,7 +15,11 @@ mod connection;
 mod packet;
 mod stream;
 
-use std::{collections::BTreeMap, net::SocketAddrV4, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddrV4,
+    time::Duration,
+};
 
 use mirror_common::flow::tcp;
 
@@ -79,6 +84,7 @@ pub fn check(trace: &Trace, service: SocketAddrV4, expected: Expected) -> Findin
             let (seen, least) = (packets.len(), expected.least_packets);
             findings.violations.push(format!("the capture at the {host} saw {seen} packets, not {least}"));
         }
+        foreign(host, packets, &mut findings);
     }
     let flows: Vec<Connection> = connection::all(&trace.client, |packet| packet.to == service, &mut findings);
     findings.flows = flows.len();
@@ -109,6 +115,18 @@ pub fn check(trace: &Trace, service: SocketAddrV4, expected: Expected) -> Findin
         findings.violations.push(format!("{} of {} packets overtaken", findings.overtaken, findings.packets));
     }
     findings
+}
+
+/// A copy that leaves as it came bears another host's addresses.
+fn foreign(host: &str, packets: &[Packet], findings: &mut Findings) {
+    let pair = |packet: &Packet| {
+        let (from, to) = (*packet.from.ip(), *packet.to.ip());
+        (from.min(to), from.max(to))
+    };
+    let pairs: BTreeSet<_> = packets.iter().map(pair).collect();
+    if pairs.len() > 1 {
+        findings.violations.push(format!("the capture at the {host} saw packets between {pairs:?}"));
+    }
 }
 
 const ID: &[u8] = b"X-Request-Id: ";

@@ -100,6 +100,15 @@ fn a_trace_of_too_few_packets_proves_nothing() {
     assert!(found.violations.iter().any(|text| text.contains("saw 3 packets")), "{found:#?}");
 }
 
+/// A request that came to the shadow with the primary's leg's addresses.
+#[test]
+fn a_frame_with_anothers_addresses_is_seen() {
+    let mut hosts = hosts();
+    let copy = hosts[1].packets[2].clone();
+    hosts[2].packets.push(copy);
+    breaks(hosts, "the shadow saw packets between");
+}
+
 #[test]
 fn an_acknowledgement_above_the_slower_leg_is_seen() {
     let mut hosts = hosts();
