@@ -129,6 +129,18 @@ mod tests {
         assert_eq!(of_leg(&flow, Side::Shadow, too_large(81_001, 1_400)), Some(1_001));
         assert_eq!(of_leg(&flow, Side::Shadow, too_large(81_001, 1_279)), None, "no tunnel is so small");
         assert_eq!(of_leg(&flow, Side::Primary, too_large(41_001, 576)), Some(1_001));
+        for other in [
+            Quote { kind: Quote::TIME_EXCEEDED, ..too_large(81_001, 1_400) },
+            Quote { code: 1, ..too_large(81_001, 1_400) },
+        ] {
+            assert_eq!(of_leg(&flow, Side::Shadow, other), None, "{other:?}");
+        }
+        for (state, told) in
+            [(flow_state::OPENING, Some(1_001)), (flow_state::ENDED, None), (flow_state::FREE, None)]
+        {
+            let flow = Flow { state, ..flow };
+            assert_eq!(of_leg(&flow, Side::Primary, unreachable(41_001)), told, "{state}");
+        }
     }
 
     #[test]

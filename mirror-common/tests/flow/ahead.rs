@@ -151,7 +151,10 @@ fn a_read_whose_leg_dies_is_the_other_ones() {
     let mut far = Far::ahead(2);
     far.shadow(0, ANSWER);
     is(&far.scene.says(Side::Shadow, tcp::RST, ANSWER.len(), far.sent), Verdict::LegLost);
-    assert_eq!((far.scene.flow.authority(), far.scene.flow.has(Flow::AHEAD)), (Side::Primary, false));
+    assert_eq!(
+        (far.scene.flow.authority(), far.scene.flow.has(Flow::AHEAD | Flow::MOVED)),
+        (Side::Primary, false)
+    );
     let step = far.primary(OTHER);
     is(&step, Verdict::Forwarded);
     assert_eq!(far.shows(&step, OTHER), (far.answered, OTHER.to_vec()));

@@ -1,7 +1,7 @@
 //! Ends: of the leg that answers, of the one that is waited for, and those that the client is told of.
 
 use super::*;
-use mirror_common::flow::{Due, LossReason, on_sweep, sweep};
+use mirror_common::flow::{Due, Leg, LossReason, on_sweep, sweep};
 
 const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 
@@ -298,4 +298,24 @@ fn a_server_fails_by_a_close_only_where_it_has_answered_nothing_at_all() {
     scene.client(READ.len(), READ, ANSWER.len());
     let closed = scene.says(Side::Shadow, fin, ANSWER.len(), READ.len());
     assert!(!failed(&closed), "it has answered once, and the next request came as it closed");
+}
+
+/// A leg that is waited for and can't take over: it is down, or its server has closed it.
+#[test]
+fn what_no_leg_can_be_asked_again_ends_the_connection() {
+    let ends = |state: u8, flags: u8| {
+        let (mut scene, _) = Scene::returning();
+        scene.word = scene.word.with_authority(Side::Shadow);
+        scene.now_ms += scene.service.stall_ms;
+        let leg = scene.flow.leg_mut(Side::Primary);
+        (leg.state, leg.heard_ms, leg.dialled_ms) = (state, 1_620, 1_620);
+        leg.flags |= flags;
+        let step = scene.run(|flow, terms, step| {
+            on_sweep(flow, sweep::ACT, terms, step);
+        });
+        step.to_client.flags & tcp::RST != 0
+    };
+    assert!(ends(leg_state::DOWN, 0));
+    assert!(ends(leg_state::OPEN, Leg::FIN));
+    assert!(!ends(leg_state::OPEN, 0));
 }

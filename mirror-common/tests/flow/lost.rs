@@ -102,6 +102,14 @@ fn only_at_a_boundary_of_an_open_connection_a_lost_leg_has_a_successor() {
     assert_eq!(state(&scene), leg_state::NONE, "in the middle of a request");
 
     let mut scene = served();
+    is(&scene.client(READ.len(), &WRITE[..HEAD_OF_WRITE], ANSWER.len()), Verdict::Mirrored);
+    let acked = READ.len() + HEAD_OF_WRITE;
+    scene.server(Side::Shadow, ANSWER.len(), ANSWER, acked);
+    scene.says(Side::Shadow, reset, 2 * ANSWER.len(), acked);
+    assert!(scene.word.member(Side::Shadow));
+    assert_eq!(state(&scene), leg_state::NONE, "in the middle of what it has answered early");
+
+    let mut scene = served();
     scene.word = scene.word.with_member(Side::Shadow, false);
     scene.says(Side::Shadow, reset, ANSWER.len(), READ.len());
     assert_eq!(state(&scene), leg_state::NONE, "out of sync");

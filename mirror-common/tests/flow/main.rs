@@ -13,10 +13,12 @@ mod late;
 mod lost;
 mod measure;
 mod offers;
+mod opening;
 mod order;
 mod pressure;
 mod resets;
 mod sack;
+mod settled;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -389,6 +391,7 @@ fn of_a_joined_retransmission_the_known_part_goes_on() {
     assert!(scene.flow.has(Flow::MOVED));
     let step = scene.client(0, &[READ, WRITE].concat(), 0);
     is(&step, Verdict::PartForwarded);
-    assert_eq!(step.to_leg.map(|e| (e.kind, e.mss)), [(emit::CUT, READ.len() as u16); 2]);
+    let cut = (emit::CUT, READ.len() as u16, tcp::ACK | tcp::PSH);
+    assert_eq!(step.to_leg.map(|e| (e.kind, e.mss, e.flags)), [cut; 2]);
     assert_eq!((step.hold_copy, scene.writes), (1, 0));
 }

@@ -352,3 +352,60 @@ fn the_clients_blocks_are_the_heard_legs_at_its_last_acknowledgement() {
     scene.flow.set(Flow::RETURNING, true);
     assert_eq!(says(&mut scene, begin), [[0; 2]; 0], "nobody is heard");
 }
+
+/// T5: where one leg is all that there is, its blocks are the client's; of a duplicate only the first block tells.
+#[test]
+fn a_lone_legs_blocks_are_shown_as_they_are() {
+    let mut scene = Scene::uploading([true; 2]);
+    scene.flow.legs[1].state = leg_state::NONE;
+    let step = scene.reports(Side::Primary, piece(4), &[[piece(5), piece(6)], [piece(1), piece(2)]]);
+    assert_eq!(shown(&step, 2), [[piece(5), piece(6)]]);
+}
+
+/// T5: kept are the blocks of the leg that is ahead, as long as they say more than its acknowledgement; and only what the client
+/// has sent.
+#[test]
+fn the_blocks_of_the_leg_that_is_ahead_are_kept() {
+    let kept = |scene: &Scene| (scene.flow.has(Flow::KEPT_OF_SHADOW), scene.flow.kept.map(|kept| kept[1]));
+    let mut scene = Scene::uploading([true; 2]);
+    let beyond = [piece(9), scene.flow.client_next + 1];
+    scene.reports(Side::Shadow, piece(1), &[[piece(2), piece(3)], [piece(5), piece(8)], beyond]);
+    let shadows = (true, [piece(3), piece(8), 0]);
+    assert_eq!(kept(&scene), shadows);
+    scene.reports(Side::Primary, piece(1), &[[piece(2), piece(7)]]);
+    assert_eq!(kept(&scene), shadows, "the primary's reach less far");
+    scene.reports(
+        Side::Primary,
+        piece(1),
+        &[[piece(2), piece(9)], [piece(0), piece(1)], [piece(4), piece(3)]],
+    );
+    assert_eq!(kept(&scene), (false, [piece(9), 0, 0]));
+    // What lies behind its acknowledgement says nothing any more.
+    scene.reports(Side::Primary, piece(9), &[]);
+    scene.reports(Side::Primary, piece(9), &[[piece(10), piece(11)]]);
+    scene.reports(Side::Shadow, piece(1), &[[piece(2), piece(3)]]);
+    assert_eq!(kept(&scene), (false, [piece(11), 0, 0]));
+    scene.reports(Side::Primary, piece(12), &[]);
+    scene.reports(Side::Shadow, piece(1), &[[piece(2), piece(3)]]);
+    assert_eq!(kept(&scene), (true, [piece(3), 0, 0]));
+}
+
+/// T5: each of the client's four blocks reaches the authority.
+#[test]
+fn four_blocks_of_the_clients_reach_the_authority() {
+    let mut scene = Scene::uploading([true; 2]);
+    let half = b"HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n";
+    scene.server(Side::Primary, 0, half, HEAD.len());
+    scene.server(Side::Primary, half.len(), &[b'b'; 9_000], HEAD.len());
+    let begin = SERVER_ISS[0] + 1 + half.len() as u32;
+    let blocks = [1, 3, 5, 7].map(|n| [begin + 1_000 * n, begin + 1_000 * n + 500]);
+    let says = |scene: &mut Scene, blocks: &[[u32; 2]]| {
+        let segment =
+            Segment { seq: scene.flow.client_next, ack: begin, sack: option(blocks), ..scene.segment() };
+        let step = scene.client_sends(&segment);
+        shown(&step, 0).to_vec()
+    };
+    assert_eq!(says(&mut scene, &blocks), blocks);
+    let unsent = [begin + 9_001, begin + 9_500];
+    assert_eq!(says(&mut scene, &[blocks[0], unsent, unsent, blocks[1]]), blocks[..2]);
+}

@@ -243,3 +243,55 @@ fn a_connection_goes_on_behind_any_number_of_bytes() {
         assert_eq!(step.to_leg[0].ack, next, "behind {piece} MiB");
     }
 }
+
+/// RFC 9293, 3.8.6.2.2: of a window that opens the client is told where it is by two segments, or where it had no room for one.
+#[test]
+fn a_window_that_opens_by_little_is_not_told() {
+    for (room, by, verdict) in [
+        (10_000, 2_919, Verdict::AbsorbedAck),
+        (10_000, 2_920, Verdict::Raised),
+        (1_459, 1, Verdict::Raised),
+        (1_460, 1, Verdict::AbsorbedAck),
+        (1_460, 0, Verdict::AbsorbedAck),
+    ] {
+        let mut scene = Scene::with_scales(0, [0, 0], [1_000; 2]);
+        is(&scene.client(0, READ, 0), Verdict::Mirrored);
+        for side in Side::BOTH {
+            scene.window(side, READ.len(), room);
+        }
+        scene.window(Side::Shadow, READ.len(), room + by);
+        is(&scene.window(Side::Primary, READ.len(), room + by), verdict);
+    }
+}
+
+/// T2: what acknowledges all is no sign of loss, nor is a window that has changed.
+#[test]
+fn only_the_very_same_acknowledgement_is_a_sign_of_loss() {
+    let mut scene = Scene::with_scales(0, [0, 0], [1_000; 2]);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    is(&scene.window(Side::Shadow, 0, 1_000), Verdict::Raised);
+    is(&scene.window(Side::Shadow, 0, 900), Verdict::AbsorbedAck);
+    for side in Side::BOTH {
+        scene.window(side, READ.len(), 1_000);
+    }
+    for side in Side::BOTH {
+        is(&scene.window(side, READ.len(), 1_000), Verdict::AbsorbedAck);
+    }
+}
+
+/// T9: a leg with less room than one unit of the client's window field is shut to the client: its probe goes there, too.
+#[test]
+fn a_leg_with_less_room_than_the_field_can_say_is_probed() {
+    for (room, probed) in [(127, emit::FORWARD), (128, emit::NONE)] {
+        let mut scene = Scene::established(true);
+        is(&scene.client(0, READ, 0), Verdict::Mirrored);
+        for side in Side::BOTH {
+            scene.server(side, 0, ANSWER, READ.len());
+        }
+        scene.client_says(FLAGS, READ.len(), ANSWER.len());
+        scene.flow.leg_mut(Side::Shadow).edge = scene.flow.client_next + room;
+        let probe = scene.client_says(FLAGS, READ.len() - 1, ANSWER.len());
+        is(&probe, Verdict::Probe);
+        assert_eq!(probe.to_leg.map(|emit| emit.kind), [emit::FORWARD, probed]);
+    }
+}
