@@ -11,7 +11,8 @@
 //! * [`driver`]: brings shadows up on this host, and down again.
 //! * [`daemon`], [`api`], [`state`], [`flows`], [`metrics`]: what `mirror run` serves.
 //! * [`events`]: what happens, told to a file and to webhooks.
-//! * [`cli`]: what a person types; [`apps`]: which application is meant; [`output`]: what is printed; [`top`]: both, over the whole terminal.
+//! * [`cli`]: what a person types; [`apps`]: which application is meant; [`output`]: what is printed; [`top`]: both, over the
+//!   whole terminal.
 //! * [`report`]: a page of what was moved, when and why.
 //! * [`doctor`]: whether this host can run it; [`observe`]: what share of the requests could be shifted.
 

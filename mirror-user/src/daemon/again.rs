@@ -94,9 +94,9 @@ impl Shared {
             }
             ensure!(
                 !late,
-                "aborted: {} answers of the {}'s are still under way: {}; it is in sync, and all other reads are the {}'s",
-                heard.answers,
+                "aborted: the {} still owes clients answers ({}): {}; it is in sync, and all other reads are the {}'s",
                 mirror.name(),
+                heard.answers,
                 heard.named.join(", "),
                 mirror.other().name()
             );

@@ -40,8 +40,9 @@ const MANAGERS: [&str; 9] = [
 
 /// When to take which order; as policies/http.toml has it.
 const ORDER: &str = "\
-# order = \"client\"   # for browsers and clients with several connections, so that each reads what it wrote; \"service\" where all
-#                    # come from one address (a proxy), at the shadow's pace for writes; \"connection\" where neither is.";
+# order = \"client\"   # for browsers and clients with several connections, so that each reads what it wrote;
+#                    # \"service\" where all come from one address (a proxy): writes go at the shadow's pace;
+#                    # \"connection\" where neither is so.";
 
 /// What is known of a primary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,17 @@
 //! `mirror join --again`: a mirror that is in sync, and answers otherwise all the same.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
-use lab::net::{Host, SERVICE_PORT, VIP};
-use netns_tests::{Scene, all_answered, rounds};
+use lab::{
+    net::{Host, SERVICE_PORT, VIP},
+    wait::wait_for,
+};
+use netns_tests::{SOON, Scene, all_answered, connect, rounds};
 use rustix::process::Signal;
 
 /// Answers whose bodies differ, and those that were compared.
@@ -17,7 +24,7 @@ fn differing(scene: &Scene) -> Result<(u64, u64)> {
 /// Writes a list's entries, through the gateway or by it.
 fn list(scene: &Scene, from: Host, to: SocketAddr, ids: &[&str]) -> Result<()> {
     let write = |id: &&str| lab::http_client::post(to, "/lists/k", id.as_bytes());
-    Ok(scene.lab.host(from).run(|| ids.iter().try_for_each(|id| write(id).map(drop)))??)
+    scene.lab.host(from).run(|| ids.iter().try_for_each(|id| write(id).map(drop)))?
 }
 
 fn service() -> SocketAddr {
@@ -107,4 +114,56 @@ fn who_has_the_authority_stays_and_a_copy_that_fails_leaves_the_mirror_out() -> 
     scene.restart(Host::Primary)?;
     scene.ctl(&["join", "shop", "--again"])?;
     scene.end_proven(client)
+}
+
+/// More than sockets hold.
+const BYTES: u64 = 20_000_000;
+
+fn ask(mut stream: &TcpStream, path: &str) -> Result<()> {
+    // In one segment: a head in several is nobody's to shift.
+    Ok(stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: shop\r\n\r\n").as_bytes())?)
+}
+
+/// Reads an answer; the length of its body.
+fn answer(from: &mut BufReader<&TcpStream>) -> Result<u64> {
+    let mut length = None;
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        match line.trim_end().split_once(": ") {
+            Some(("Content-Length", value)) => length = value.parse().ok(),
+            None if line.trim_end().is_empty() => break,
+            _ => {}
+        }
+    }
+    let length = length.context("no length")?;
+    Ok(std::io::copy(&mut from.take(length), &mut std::io::sink())?)
+}
+
+/// Who hears the mirror hears it to the end, or the order is given up.
+#[test]
+fn what_the_mirror_has_begun_to_answer_is_waited_for() -> Result<()> {
+    let scene = Scene::with("join_deadline = \"300ms\"", "", &[])?.joined()?;
+    let stream = connect(&scene.lab, Host::Client, service())?;
+    let mut answers = BufReader::new(&stream);
+    ask(&stream, "/ping")?;
+    answer(&mut answers)?;
+    scene.wait_status("two legs", |status| status["two_legs"] == 1)?;
+    scene.ctl(&["weight", "shop", "100"])?;
+    ask(&stream, &format!("/bytes/{BYTES}"))?;
+    wait_for("the mirror's answer", SOON, || {
+        scene.ctl(&["flows"]).is_ok_and(|seen| seen["flows"][0]["authority"] == "shadow")
+    })?;
+    let given_up = error(&scene, &["join", "shop", "--again"]);
+    ensure!(
+        given_up.contains("still owes clients answers (1)") && given_up.contains("in sync"),
+        "{given_up}"
+    );
+    ensure!(given_up.contains(&stream.local_addr()?.to_string()), "{given_up}");
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["in_sync"] == true && status["weight"] == 0.0, "{status}");
+    ensure!(answer(&mut answers)? == BYTES, "the answer is cut short");
+    scene.ctl(&["join", "shop", "--again"])?;
+    ask(&stream, "/ping")?;
+    answer(&mut answers).map(drop)
 }

@@ -1,7 +1,7 @@
 //! A service of datagrams: a name server's queries and updates, mirrored, shifted and moved, over IPv4 and IPv6.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use lab::{
     gateway::{APP, Gateway},
     http_client,
     names::{
-        self, Mark, NameServer,
+        self, Ask, Mark, NameServer,
         load::{Load, Plan, Seen, Window},
     },
     net::{Host, Lab, VIP, VIP6},
@@ -243,6 +243,30 @@ fn a_mirror_that_is_joined_again_loses_no_query() -> Result<()> {
     let windows = answered(&seen)?;
     let shares = [before, behind].map(|window| windows[window].share(SHADOW));
     ensure!(shares == [1.0, 0.0], "{shares:?}: {seen:#?}");
+    Ok(())
+}
+
+/// Nor is it put out while anybody may still hear it.
+#[test]
+fn a_mirror_that_owes_a_client_its_answer_is_not_put_out() -> Result<()> {
+    let names = Names::new("join_hook = [\"true\"]\njoin_deadline = \"300ms\"")?;
+    names.ctl(&["join", APP])?;
+    names.ctl(&["weight", APP, "100"])?;
+    names.shadow.as_ref().context("a shadow")?.fall_silent();
+    let client = names.lab.host(Host::Client).run(|| UdpSocket::bind("0.0.0.0:0"))??;
+    let ask = Ask { id: 4_711, name: "a.test".into(), becomes: None };
+    client.send_to(&ask.bytes(), (VIP, names::PORT))?;
+    let owed = || {
+        let seen = names.gateway.ctl(&["flows"]).unwrap_or_default();
+        seen["flows"][0]["message"] == 4_711 && seen["flows"][0]["authority"] == "shadow"
+    };
+    wait_for("the question", SOON, owed)?;
+    let again = || names.gateway.ctl(&["join", APP, "--again"]).map_err(|error| format!("{error:#}"));
+    let given_up = again().err().context("it was put out")?;
+    ensure!(given_up.contains("still owes clients answers (1): 10.0.1.2:"), "{given_up}");
+    ensure!(names.gateway.status()?["shadow"]["in_sync"] == true);
+    wait_for("nobody to wait for it any more", SOON, || !owed())?;
+    ensure!(again().is_ok_and(|joined| joined["weight"] == 0.0), "{:?}", names.gateway.status());
     Ok(())
 }
 
