@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    command::{self, cargo, is_root},
+    command::{self, cargo, is_root, root},
     ebpf, programs,
     test::scenarios,
 };
@@ -25,7 +25,7 @@ pub(crate) struct SoakArgs {
     /// Migrations on the simulated datapath
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     migrations: u64,
-    /// Only scenarios whose name contains this
+    /// Only tests whose name contains this, of all scenarios or of one: TEST, SCENARIO or SCENARIO::TEST
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 }
@@ -85,10 +85,25 @@ fn oracle(program: &str, option: &str, number: u64) -> Result<()> {
 
 fn long_scenarios(args: &SoakArgs, hook: &str) -> Result<()> {
     println!("--- hook {hook}");
-    let mut tests: Command = cargo();
-    tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests", "--"]);
-    tests.args(&args.name).args(["--test-threads=1", "--nocapture", "--include-ignored"]);
+    let name = args.name.as_deref().unwrap_or_default();
+    let (scenario, test) = match name.split_once("::") {
+        Some((scenario, test)) => (Some(scenario), test),
+        None if root().join(format!("{}/tests/{name}.rs", scenarios::FOLDER)).exists() => (Some(name), ""),
+        None => (None, name),
+    };
+    let tests = |more: &[&str]| {
+        let mut tests: Command = cargo();
+        tests.args(["test", "--release", "--quiet", "--no-fail-fast", "--package", "netns-tests"]);
+        tests.args(scenario.iter().flat_map(|scenario| ["--test", scenario]));
+        tests.args(["--", test, "--include-ignored"]).args(more);
+        tests
+    };
+    let (list, done) = command::said(&mut tests(&["--list"]))?;
+    if !done || !list.contains(": test") {
+        bail!("no scenario has a test {name} (tests/netns/tests):\n{list}");
+    }
     let oha = programs::oha()?;
+    let mut tests = tests(&["--test-threads=1", "--nocapture"]);
     command::run(tests.env("MIRROR_SOAK", "1").env("MIRROR_TEST_HOOK", hook).env("MIRROR_TEST_OHA", oha))
         .with_context(|| format!("at hook {hook}"))
 }

@@ -98,10 +98,10 @@ fn a_sticky_choice_depends_on_the_client_alone() {
     let chosen = |who: u32, iss: u32| {
         let mut scene = all_to_the_shadow();
         scene.word = scene.word.with_weight(5_000).with_sticky(true);
-        scene.flow.iss = iss;
+        (scene.flow.who, scene.flow.iss) = (who, iss);
         let reading = read(Kind::Request, &scene.flow.parse, 0, 0, ISS + 1, READ);
         let (payload, ack) = (READ.len() as u32, SERVER_ISS[0] + 1);
-        let segment = Segment { seq: ISS + 1, ack, payload, who, reading, ..scene.segment() };
+        let segment = Segment { seq: ISS + 1, ack, payload, reading, ..scene.segment() };
         is(&scene.client_sends(&segment), Verdict::Mirrored);
         scene.flow.authority()
     };

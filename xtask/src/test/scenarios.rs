@@ -36,7 +36,7 @@ pub(crate) const PROGRAMS: &[programs::Program] = &[
 ];
 
 /// The scenarios' folder.
-const FOLDER: &str = "tests/netns";
+pub(crate) const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
