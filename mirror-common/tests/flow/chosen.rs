@@ -107,7 +107,7 @@ fn a_sticky_choice_depends_on_the_client_alone() {
     };
     let sides: Vec<Side> = (0..64).map(|who| chosen(who, 1)).collect();
     assert!(Side::BOTH.iter().all(|side| sides.contains(side)));
-    assert_eq!(sides, (0..64).map(|who| chosen(who, 1 << who % 32)).collect::<Vec<_>>());
+    assert_eq!(sides, (0..64).map(|who| chosen(who, 1 << (who % 32))).collect::<Vec<_>>());
 }
 
 /// Two turns on a connection is all that a server takes: in its last answer it says that it will close.
