@@ -64,7 +64,7 @@ fn a_leg_that_ends_is_not_chosen() {
     assert_eq!(scene.flow.authority(), Side::Primary);
 }
 
-/// Half of the reads: of one connection's turns, and of connections that differ in nothing but one number, each side answers some.
+/// Half of the reads: each side answers some turns of a connection, and some connections that differ in one number alone.
 #[test]
 fn the_choice_depends_on_the_turn_and_on_each_number_of_the_connection() {
     let chosen = |set: &dyn Fn(&mut Flow)| {
@@ -107,7 +107,7 @@ fn a_sticky_choice_depends_on_the_client_alone() {
     };
     let sides: Vec<Side> = (0..64).map(|who| chosen(who, 1)).collect();
     assert!(Side::BOTH.iter().all(|side| sides.contains(side)));
-    assert_eq!(sides, (0..64).map(|who| chosen(who, 1 << who % 32)).collect::<Vec<_>>());
+    assert_eq!(sides, (0..64).map(|who| chosen(who, 1 << (who % 32))).collect::<Vec<_>>());
 }
 
 /// Two turns on a connection is all that a server takes: in its last answer it says that it will close.
