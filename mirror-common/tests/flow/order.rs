@@ -275,6 +275,7 @@ fn each_group_has_an_element_and_clients_of_one_network_are_spread() {
     assert_eq!(Group::ALL.element(), 0);
     let network: Vec<usize> = (0..256).map(|n| Group::client(n << 24 | 0x0a).element()).collect();
     assert!(network.iter().all(|element| *element < LAGS as usize && element % 2 == 1));
+    assert!((0..256).all(|address| Group::client(address).element() % 2 == 1));
     let mut distinct = network.clone();
     distinct.sort_unstable();
     distinct.dedup();
