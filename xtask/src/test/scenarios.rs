@@ -40,10 +40,11 @@ pub(crate) const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 21] = [
+const ONCE: [&str; 22] = [
     "again",
     "backends",
     "cli",
+    "daemon",
     "daemon_moves",
     "demo",
     "demo_migration",
