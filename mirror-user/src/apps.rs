@@ -59,6 +59,7 @@ pub fn kept(folder: &Path, named: Option<&str>, of: impl Fn(&Path) -> Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal;
 
     #[test]
     fn the_only_one_needs_no_name_and_of_several_all_are_named() {
@@ -79,11 +80,7 @@ mod tests {
     #[test]
     fn what_a_folder_keeps_is_found_by_its_kind() {
         let folder = tempfile::tempdir().unwrap();
-        let journals = |path: &Path| {
-            let stem = path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "journal"))?;
-            Some(stem.to_str()?.to_owned())
-        };
-        let said = |named| kept(folder.path(), named, journals).map_err(|error| format!("{error:#}"));
+        let said = |named| kept(folder.path(), named, journal::app_of).map_err(|error| format!("{error:#}"));
         assert!(said(None).unwrap_err().ends_with("there is no application here"));
         std::fs::write(folder.path().join("blog.series"), "").unwrap();
         std::fs::write(folder.path().join("shop.journal"), "").unwrap();

@@ -27,6 +27,17 @@ pub struct JournalFile {
     next: u64,
 }
 
+/// Where an application's journal lies in a folder.
+pub fn path_of(folder: &Path, app: &str) -> PathBuf {
+    folder.join(format!("{app}.journal"))
+}
+
+/// The application whose journal a file is.
+pub fn app_of(path: &Path) -> Option<String> {
+    let stem = path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "journal"))?;
+    stem.to_str().map(Into::into)
+}
+
 impl JournalFile {
     /// Opens or makes `APP.journal` in a folder; a last line that a crash cut short is cut off. Returns what it says, too.
     ///
@@ -38,7 +49,7 @@ impl JournalFile {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("can't make {}: give another folder by --state", folder.display()))?;
-        let path = folder.join(format!("{app}.journal"));
+        let path = path_of(folder, app);
         let open =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let mut file = open.with_context(|| format!("can't open {}", path.display()))?;

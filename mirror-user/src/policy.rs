@@ -26,7 +26,7 @@ pub use events::{Events, Webhook};
 pub use migration::{Cutover, Migration};
 pub use pressure::{Budget, Pressure};
 pub use servers::Server;
-pub use service::{Affinity, Datagrams, Listener, Port, Protocol, Service};
+pub use service::{Affinity, DNS_PORT, Datagrams, Listener, Port, Protocol, Service};
 pub use side::{Capacity, Endpoint, Nat};
 pub mod init;
 pub mod process;

@@ -22,6 +22,7 @@ use crate::{
         AppStatus, Client, Status, forecast::ForecastAnswer, migration::History, resources::ResourcesAnswer,
     },
     apps::{choose, kept},
+    journal,
     policy::Name,
     resources::Metric,
     series::{Fold, Grid, KEEP_MINUTES, KEEP_SECONDS, Resolution, Series},
@@ -131,18 +132,12 @@ async fn gather(client: &Client, state: &Path, app: Option<&str>) -> Result<Repo
         }
         Err(error) => {
             report.missing.push(format!("how it stands now: {error:#}"));
-            report.app =
-                kept(state, app, journal_of).context("no daemon answers: --socket FILE, or --state DIR")?;
+            report.app = kept(state, app, journal::app_of)
+                .context("no daemon answers: --socket FILE, or --state DIR")?;
             report.read(state)?;
         }
     }
     Ok(report)
-}
-
-/// The application whose journal a file is.
-fn journal_of(path: &Path) -> Option<String> {
-    let stem = path.file_stem().filter(|_| path.extension().is_some_and(|kind| kind == "journal"))?;
-    stem.to_str().map(Into::into)
 }
 
 fn curves(resources: ResourcesAnswer) -> Vec<Curve> {
@@ -186,7 +181,7 @@ impl Report {
         if let Err(what) = Name::try_from(app.clone()) {
             bail!("`{app}` is no application: {what}");
         }
-        let path = folder.join(format!("{app}.journal"));
+        let path = journal::path_of(folder, &app);
         let bytes = std::fs::read(&path).with_context(|| {
             format!("no daemon answers, and there is no {}: --socket FILE, or --state DIR", path.display())
         })?;

@@ -30,7 +30,7 @@ use crate::{
     datapath::Turns,
     events::{Kind, Told},
     health::Checker,
-    journal::JournalFile,
+    journal::{self, JournalFile},
     metrics::decisions::Decided,
     moves::{Phases, fault},
     policy::Policy,
@@ -145,8 +145,7 @@ pub(super) fn start(
         last: None,
         rate: shared.board.rate,
     };
-    let file = state_folder.join(format!("{}.journal", policy.name.as_str()));
-    if file.exists() {
+    if journal::path_of(state_folder, policy.name.as_str()).exists() {
         thread.take_up()?;
     }
     std::thread::Builder::new().name("pilot".into()).spawn(move || thread.run(&asked))?;

@@ -18,7 +18,10 @@ use mirror_common::abi::maps;
 
 use super::Datapath;
 use crate::{
-    device::{self, Driver, HIDES_VLANS, xdp::features},
+    device::{
+        self, Driver, HIDES_VLANS,
+        xdp::{VETH_ADVICE, features},
+    },
     policy::Hook,
     tap,
 };
@@ -42,11 +45,7 @@ fn worth_trying(driver: &Result<Driver>) -> (bool, String) {
 fn takes_redirected(device: &str) -> Result<()> {
     // What isn't told can't be judged.
     let takes = features(tap::index(device)?).map_or(true, |features| features.takes);
-    ensure!(
-        takes,
-        "no XDP at {device}: it drops what is redirected to it (a veth: ethtool -K DEVICE gro on tx off at its other end; \
-         or hook = \"auto\")"
-    );
+    ensure!(takes, "no XDP at {device}: it drops what is redirected to it (of a veth {VETH_ADVICE})");
     Ok(())
 }
 

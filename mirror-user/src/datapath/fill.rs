@@ -160,11 +160,7 @@ impl Datapath {
         for (end, servers) in service.endpoints.iter_mut().zip(servers) {
             (end.addr, end.port) = servers.first().copied().unwrap_or_default();
         }
-        service.flags |= match datagrams {
-            Datagrams::Dns => Service::DNS,
-            Datagrams::Writes => Service::WRITES,
-            Datagrams::Reads => 0,
-        };
+        service.flags |= datagrams.flags();
         let mut silence: HashMap<_, ServiceKey, Silence> = HashMap::try_from(self.map(maps::SILENCE)?)?;
         if silence.get(&key, 0).is_err() {
             silence.insert(key, Silence::default(), 0)?;

@@ -17,6 +17,9 @@ const BASIC_AND_REDIRECT: u64 = 3;
 /// `NETDEV_XDP_ACT_NDO_XMIT`.
 const TAKES: u64 = 4;
 
+/// What a veth needs where XDP is at its peer, or what to do without.
+pub const VETH_ADVICE: &str = "at the other end: ethtool -K DEVICE gro on tx off; or hook = \"auto\"";
+
 /// What a device's driver can do with XDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {

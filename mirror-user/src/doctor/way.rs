@@ -8,7 +8,10 @@ use std::net::IpAddr;
 use self::server::{kept, nat, neighbour};
 use super::{Level, Line};
 use crate::{
-    device::{Driver, HIDES_VLANS, xdp::Features},
+    device::{
+        Driver, HIDES_VLANS,
+        xdp::{Features, VETH_ADVICE},
+    },
     network::{Device, Neighbour, Route, bits, headers},
     policy::{self, Hook, Nat, Policy},
 };
@@ -174,12 +177,7 @@ fn hook(wanted: Hook, port: &Port) -> Line {
             } else {
                 "its other end drops what is redirected to it, without `gro on` there"
             };
-            Line {
-                check,
-                level,
-                found: format!("{said}: {trouble}"),
-                advice: Some("at the other end: ethtool -K DEVICE gro on tx off; or hook = \"auto\"".into()),
-            }
+            Line { check, level, found: format!("{said}: {trouble}"), advice: Some(VETH_ADVICE.into()) }
         }
         Hook::Xdp => Line::ok(&check, format!("{said}; XDP by policy")),
     }

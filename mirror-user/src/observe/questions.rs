@@ -34,12 +34,8 @@ pub(super) struct Questions {
 
 impl Questions {
     pub(super) fn new(datagrams: Datagrams) -> Self {
-        let flags = match datagrams {
-            Datagrams::Dns => Service::DNS,
-            Datagrams::Reads => 0,
-            Datagrams::Writes => Service::WRITES,
-        };
-        Self { service: Service { flags, ..Service::default() }, open: HashMap::new() }
+        let service = Service { flags: datagrams.flags(), ..Service::default() };
+        Self { service, open: HashMap::new() }
     }
 
     /// A client's datagram; `None`: in fragments, so that nobody reads it.

@@ -9,10 +9,7 @@ use std::{
 
 use mirror_common::switch_word::Side;
 
-use crate::policy::{Datagrams, Policy};
-
-/// Where DNS is spoken.
-const DNS_PORT: u16 = 53;
+use crate::policy::{DNS_PORT, Datagrams, Policy};
 
 /// A service as it is addressed where it passes by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use mirror_common::switch_word::Side;
+use mirror_common::{abi, switch_word::Side};
 
 use super::{Name, address, process::Health, side::Endpoint};
 
@@ -82,7 +82,18 @@ pub enum Datagrams {
 }
 
 /// Where DNS is spoken.
-const DNS_PORT: u16 = 53;
+pub const DNS_PORT: u16 = 53;
+
+impl Datagrams {
+    /// How the datapath is told: of [`abi::Service::flags`].
+    pub const fn flags(self) -> u32 {
+        match self {
+            Self::Dns => abi::Service::DNS,
+            Self::Writes => abi::Service::WRITES,
+            Self::Reads => 0,
+        }
+    }
+}
 
 /// A further port of the same service, at the same addresses.
 #[derive(Clone, Copy, Debug, Deserialize)]
