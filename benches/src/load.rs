@@ -34,6 +34,8 @@ pub(crate) struct Measured {
     pub(crate) p50_us: f64,
     /// 99th percentile, in microseconds.
     pub(crate) p99_us: f64,
+    /// The slowest, in microseconds.
+    pub(crate) max_us: f64,
     /// Processor time of the whole machine a request, in microseconds: client, servers and all else.
     pub(crate) cpu_us: f64,
 }
@@ -68,6 +70,7 @@ fn measure(standing: &Standing, kind: Kind, duration: Duration) -> Result<Measur
         per_second: result.requests_per_second,
         p50_us: result.p50_us as f64,
         p99_us: result.p99_us as f64,
+        max_us: result.max_us as f64,
         cpu_us: busy.as_secs_f64() * 1e6 / result.requests as f64,
     })
 }

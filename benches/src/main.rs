@@ -117,12 +117,14 @@ fn main() -> Result<()> {
         let extent = load::Extent { rounds: args.rounds, duration, only: &args.only };
         rounds = load::run(extent, |round, forwarder, kind, measured| {
             eprintln!(
-                "round {}: {:24} {:8} {:9.0}/s  p50 {:5.0} µs  CPU {:6.1} µs",
+                "round {}: {:24} {:8} {:9.0}/s  p50 {:5.0} µs  p99 {:6.0} µs  slowest {:6.0} µs  CPU {:6.1} µs",
                 round + 1,
                 forwarder.name(),
                 format!("{kind:?}"),
                 measured.per_second,
                 measured.p50_us,
+                measured.p99_us,
+                measured.max_us,
                 measured.cpu_us
             );
         })?;

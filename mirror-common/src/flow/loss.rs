@@ -1,5 +1,7 @@
 //! A leg is lost: refused, reset, closed or silent. The client's connection goes on where it can.
 
+use core::hint::cold_path;
+
 use super::broken_off::{incomplete, owes_last_alone, waits_for_client};
 use super::client::{ack_client, end_client, raise_shown};
 use super::clock::OPENING_MS;
@@ -8,7 +10,7 @@ use super::pressure::presses;
 use super::redial::{ask_dial, must_renew, put_down, renew};
 use super::settled::{answered, at_boundary, finished, owes_write};
 use super::to_leg::end_leg;
-use super::{Flow, Leg, Step, Switch, Terms, flow_state, leg_state, offer};
+use super::{Emit, Flow, Leg, Step, Switch, Terms, flow_state, leg_state, offer};
 use crate::abi::{Event, Service, backend};
 use crate::seq;
 use crate::switch_word::Side;
@@ -174,7 +176,7 @@ pub(super) fn lose<S: Switch>(
     }
     if flow.state == flow_state::OPEN {
         if raise_shown(flow) {
-            ack_client(flow, step);
+            acknowledge(flow, step);
         }
         if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
             ask_dial(flow, side.other(), terms.now_ms, step);
@@ -325,7 +327,19 @@ pub(super) fn tell_not_taken(flow: &Flow, service: &Service, step: &mut Step) {
     step.reason = LossReason::NotTaken as u8;
 }
 
-/// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority.
+/// Tells the client what it may know: beside the answer that it is sent, or by itself.
+#[inline(always)]
+fn acknowledge(flow: &mut Flow, step: &mut Step) {
+    let with = step.to_client;
+    ack_client(flow, step);
+    if with.carries() {
+        let Emit { ack, window, .. } = step.to_client;
+        step.to_client = Emit { ack, window, ..with };
+    }
+}
+
+/// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority. The packet at hand goes on all
+/// the same, unless its connection ends: the client, or the other server, would send it again only after a timeout.
 #[inline(always)]
 pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, step: &mut Step) {
     if flow.state == flow_state::OPENING {
@@ -334,7 +348,15 @@ pub(super) fn check_clock<S: Switch>(flow: &mut Flow, terms: &mut Terms<'_, S>, 
     let side = terms.switch.word().authority().other();
     let loss = overdue(flow, side, terms);
     if loss.is_one() {
+        cold_path();
+        step.to_leg[side as usize] = Emit::default();
         let verdict = lose(flow, loss, terms, step);
+        let goes_on = step.to_client.carries() || step.to_leg[side.other() as usize].carries();
+        if flow.state == flow_state::OPEN && goes_on {
+            return;
+        }
+        // What is only held can't make the packets of a loss.
+        step.hold_copy |= u8::from(step.held() && flow.state == flow_state::OPEN);
         step.end(verdict);
     }
 }

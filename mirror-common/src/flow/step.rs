@@ -2,7 +2,7 @@
 
 use super::measure::Measured;
 use super::sack::Sack;
-use crate::verdict::Verdict;
+use crate::verdict::{Action, Verdict};
 
 /// Kinds of [`Emit`].
 pub mod emit {
@@ -50,6 +50,14 @@ pub struct Emit {
 }
 
 const _: () = assert!(size_of::<Emit>() == 24);
+
+impl Emit {
+    /// Whether it is the packet at hand with its payload, or a piece of that, and not one made from it.
+    #[inline(always)]
+    pub fn carries(&self) -> bool {
+        self.kind == emit::FORWARD || self.kind == emit::CUT
+    }
+}
 
 /// What one segment leads to. At most one packet leaves to each end for one that came: two as a rule, three where a leg is ended
 /// beside; and a copy may be held.
@@ -100,5 +108,11 @@ impl Step {
     #[inline(always)]
     pub fn end(&mut self, verdict: Verdict) {
         self.verdict = verdict as u8;
+    }
+
+    /// Whether the packet at hand itself must wait.
+    #[inline(always)]
+    pub(super) fn held(&self) -> bool {
+        matches!(Verdict::from_number(self.verdict).map(Verdict::action), Some(Action::Hold))
     }
 }

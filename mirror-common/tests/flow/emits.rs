@@ -79,8 +79,25 @@ fn to_client(after: &Flow, packet: &Emit) {
     }
 }
 
+/// What is taken as seen is sent on in the same step: whoever sent it would repeat it only after a timeout.
+fn goes_on(before: &Flow, after: &Flow, step: &Step) {
+    if before.state != flow_state::OPEN || after.state != flow_state::OPEN {
+        return;
+    }
+    if seq::lt(before.view_next, after.view_next) {
+        assert!(step.to_client.carries(), "the client's: {step:?}");
+    }
+    for side in Side::BOTH {
+        let lacks = after.leg(side).state == leg_state::OPEN && seq::lt(after.leg(side).acked, after.client_next);
+        if seq::lt(before.client_next, after.client_next) && lacks {
+            assert!(step.to_leg[side as usize].carries() || step.hold_copy != 0, "{side:?}'s: {step:?}");
+        }
+    }
+}
+
 /// What leaves in a step is what its receiver can make sense of.
 pub(super) fn make_sense(before: &Flow, after: &Flow, step: &Step) {
+    goes_on(before, after, step);
     for side in Side::BOTH {
         let packet = &step.to_leg[side as usize];
         if packet.kind != emit::NONE {

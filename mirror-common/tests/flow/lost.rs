@@ -216,6 +216,49 @@ fn half_heard() -> Scene {
     scene
 }
 
+/// The shadow owes an answer, which will be overdue in a millisecond; the next request is the primary's to answer.
+fn nearly_overdue() -> Scene {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    is(&scene.server(Side::Primary, 0, ANSWER, READ.len()), Verdict::Forwarded);
+    is(&scene.says(Side::Shadow, tcp::ACK, 0, READ.len()), Verdict::Raised);
+    scene.now_ms += scene.service.stall_ms - 1;
+    scene
+}
+
+/// T4: an answer by which its mirror's loss was noticed became the acknowledgement that goes with that, and came to the client
+/// a timeout later.
+#[test]
+fn the_answer_by_which_a_mirror_is_found_late_goes_on() {
+    let mut scene = nearly_overdue();
+    is(&scene.client(READ.len(), READ, ANSWER.len()), Verdict::Mirrored);
+    scene.now_ms += 1;
+    let step = scene.server(Side::Primary, ANSWER.len(), ANSWER, 2 * READ.len());
+    is(&step, Verdict::Forwarded);
+    assert!(step.events & Step::LEG_LOST != 0);
+    assert_eq!((step.reason, step.dial()), ((LossReason::Stalled as u8) | LossReason::FAILED, Some(Side::Shadow)));
+    let (kind, ack) = (step.to_client.kind, step.to_client.ack);
+    assert_eq!((kind, ack), (emit::FORWARD, ISS + 1 + 2 * READ.len() as u32), "with all that may be known now");
+}
+
+/// So does a request, to the other leg alone; and one that must wait waits as a copy, beside what the loss makes.
+#[test]
+fn the_request_by_which_a_mirror_is_found_late_goes_on() {
+    let mut scene = nearly_overdue();
+    scene.now_ms += 1;
+    let step = scene.client(READ.len(), READ, ANSWER.len());
+    is(&step, Verdict::Mirrored);
+    assert_eq!(step.to_leg.map(|emit| emit.kind), [emit::FORWARD, emit::NONE]);
+    assert_eq!((step.events & Step::LEG_LOST, step.dial()), (Step::LEG_LOST, Some(Side::Shadow)));
+
+    let mut frozen = nearly_overdue();
+    frozen.word = frozen.word.with_frozen(true);
+    frozen.now_ms += 1;
+    let step = frozen.client(READ.len(), WRITE, ANSWER.len());
+    is(&step, Verdict::LegLost);
+    assert_eq!((step.hold_copy, frozen.writes), (1, 0), "it waits");
+}
+
 /// What only a lost leg had may be on its way: the client has the stall budget to acknowledge it, and then the other one goes on.
 #[test]
 fn what_a_lost_leg_has_shown_is_waited_for() {

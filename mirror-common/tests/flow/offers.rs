@@ -64,9 +64,11 @@ fn a_mirror_that_says_nothing_to_it_is_lost_and_the_connection_goes_on() {
         let mut scene = offered();
         scene.server(Side::Primary, 0, answer, OFFER.len());
         scene.says(Side::Shadow, tcp::ACK, 0, OFFER.len());
-        for verdict in [Verdict::Forwarded, Verdict::LegLost] {
+        for lost in [0, Step::LEG_LOST] {
             scene.now_ms += 300;
-            is(&scene.server(Side::Primary, 0, &answer[..1], OFFER.len()), verdict);
+            let step = scene.server(Side::Primary, 0, &answer[..1], OFFER.len());
+            is(&step, Verdict::Forwarded);
+            assert_eq!(step.events & Step::LEG_LOST, lost);
         }
         assert!(!scene.word.member(Side::Shadow), "it owes a write, for all that is known");
         let frame = if answer == ANSWER { READ } else { FRAME };
