@@ -68,6 +68,19 @@ struct Queue {
     /// When each frame that is on its way through the program came first.
     released: Vec<(Vec<u8>, Instant)>,
     tried: Option<Instant>,
+    /// Woken while nothing was in hand: what that was for may still be on its way here.
+    woken: bool,
+}
+
+impl Queue {
+    /// Whether its frames may go on: they were woken, or have waited for a while.
+    fn is_due(&mut self, woken: bool, now: Instant) -> bool {
+        self.woken |= woken;
+        if self.frames.is_empty() {
+            return false;
+        }
+        self.woken || self.tried.is_none_or(|tried| now - tried >= AGAIN)
+    }
 }
 
 /// The holder: one thread.
@@ -184,11 +197,10 @@ impl Holder {
     fn let_go(&mut self, all: bool, woken: &[u32]) -> Result<()> {
         let now = Instant::now();
         for queue in self.flows.values_mut() {
-            let due = queue.tried.is_none_or(|tried| now - tried >= AGAIN);
-            if !(all || due || woken.contains(&queue.slot)) || queue.frames.is_empty() {
+            if !queue.is_due(all || woken.contains(&queue.slot), now) {
                 continue;
             }
-            queue.tried = Some(now);
+            (queue.tried, queue.woken) = (Some(now), false);
             queue.released.clear();
             for held in queue.frames.drain(..) {
                 self.bytes -= held.frame.len();
@@ -242,4 +254,24 @@ fn event_of(bytes: &[u8]) -> Option<Event> {
         side: word(24)?,
         reason: word(28)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What wakes a frame may be faster than the frame: it was tried again only when its time had come.
+    #[test]
+    fn a_frame_that_comes_behind_what_wakes_it_goes_on_at_once() {
+        let now = Instant::now();
+        let held = || Held { frame: vec![1], since: now };
+        let mut queue = Queue { tried: Some(now), ..Queue::default() };
+        queue.frames.push_back(held());
+        assert!(!queue.is_due(false, now), "it was tried just now");
+        assert!(queue.is_due(false, now + AGAIN));
+        queue.frames.clear();
+        assert!(!queue.is_due(true, now), "nothing is in hand");
+        queue.frames.push_back(held());
+        assert!(queue.is_due(false, now));
+    }
 }
