@@ -217,14 +217,13 @@ fn cut_of(step: &Step) -> Emit {
 }
 
 /// Where the packet is cut. Nobody is shown blocks, or what is kept would have two sums: another acknowledgement brings them.
-/// False: counted, and nothing must leave.
-#[inline(always)]
-fn prepare_cut(skb: Skb, scratch: &mut Scratch, cut: &Emit) -> bool {
+/// False: counted, and nothing must leave. A subprogram of its own: its ways are many, and come to the same.
+#[inline(never)]
+fn prepare_cut(skb: Skb, scratch: &mut Scratch, skip: u32, stays: u32) -> bool {
     scratch.step.sack.count = 0;
-    if !keep_sack(skb, scratch, 0) {
-        return false;
-    }
-    let kept = packet::keep(skb, scratch, u32::from(cut.skip), u32::from(cut.mss));
+    let segment = skb.segment_size();
+    let tail = skip > emit::LITTLE && segment != 0 && stays > segment;
+    let kept = (tail || keep_sack(skb, scratch, 0)) && packet::keep(skb, scratch, skip, stays, tail);
     if !kept {
         count::verdict(Verdict::EmitFailed);
     }
@@ -240,7 +239,7 @@ pub fn carry(skb: Skb, scratch: &mut Scratch, service: &Service, keep: bool) -> 
     let cuts = cut.kind == emit::CUT;
     if cuts {
         cold_path();
-        if !prepare_cut(skb, scratch, &cut) {
+        if !prepare_cut(skb, scratch, u32::from(cut.skip), u32::from(cut.mss)) {
             return TC_ACT_SHOT;
         }
     }

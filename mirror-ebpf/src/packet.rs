@@ -248,25 +248,42 @@ fn behind_headers(header: &Header, payload: u32) -> u32 {
     options + payload
 }
 
-/// Moves what stays of the payload of a packet that is to be cut to its beginning, and sums it with the options into
-/// `scratch.cut_sum`. False where the packet is shorter than that.
+/// Makes what stays of the payload of a packet that is to be cut follow its headers, and sums it with the options into
+/// `scratch.cut_sum`. A `tail` reaches to the packet's end, and leaves a super-packet one; it loses its options. False where the
+/// packet is shorter.
 #[inline(never)]
-pub fn keep(skb: Skb, scratch: &mut Scratch, skip: u32, payload: u32) -> bool {
+pub fn keep(skb: Skb, scratch: &mut Scratch, skip: u32, payload: u32, tail: bool) -> bool {
     if !reload(skb, scratch) {
         return false;
     }
-    let kept = behind_headers(&scratch.header, payload);
-    let at = HEADERS + behind_headers(&scratch.header, 0);
-    if skip > 0 && !shift::shift(skb, scratch, at, skip, payload) {
+    let options = behind_headers(&scratch.header, 0);
+    let kept = match (tail, skip) {
+        (true, _) => behead(skb, scratch, options + skip),
+        (_, 0) => true,
+        _ => shift::shift(skb, scratch, HEADERS + options, skip, payload),
+    };
+    let sum = if kept {
+        sum::pieces(skb, scratch, HEADERS, behind_headers(&scratch.header, payload))
+    } else {
+        None
+    };
+    scratch.cut_sum = u32::from(sum.unwrap_or(0));
+    sum.is_some()
+}
+
+/// Takes `by` bytes away behind the headers at hand, of which options are the first.
+#[inline(always)]
+fn behead(skb: Skb, scratch: &mut Scratch, by: u32) -> bool {
+    if !shift::behead(skb, by) {
         return false;
     }
-    match sum::pieces(skb, scratch, HEADERS, kept) {
-        Some(sum) => {
-            scratch.cut_sum = u32::from(sum);
-            true
-        }
-        None => false,
-    }
+    let header = &mut scratch.header;
+    let total = u16::from_be(header.total).wrapping_sub(by as u16).to_be();
+    header.ip_sum = checksum::update(header.ip_sum, checksum::diff16(header.total, total));
+    header.total = total;
+    header.offset = (20 / 4) << 4;
+    // SAFETY: the headers have as many bytes.
+    unsafe { skb.store(0, header.bytes(), HEADERS) }
 }
 
 /// The options of a SYN that we make, each padded by NOPs to a word. What isn't sent is zero.

@@ -15,8 +15,12 @@ pub mod emit {
     /// A SYN or SYN-ACK made from it: `mss`, `permits_sack` and `scale` as options, nothing else. For the packet at hand when
     /// that is a SYN too, and for dials.
     pub const SYN: u8 = 3;
-    /// As [`FORWARD`], but of the payload only `mss` bytes, from its byte `skip` on.
+    /// As [`FORWARD`], but of the payload only `mss` bytes, from its byte `skip` on. What is more than one segment is so by its
+    /// last byte, behind more than [`LITTLE`]: the kernel takes a packet's first bytes away, and leaves it what it is.
     pub const CUT: u8 = 4;
+    /// So few bytes (TCP's header, and what is before it) can't be taken from a super-packet's payload: its checksum is left to a
+    /// device that goes by where it was, and would be written among what stays.
+    pub const LITTLE: u32 = 34;
     /// The ICMP error at hand, the packet that it quotes with the sequence number given.
     pub const ERROR: u8 = 5;
 }

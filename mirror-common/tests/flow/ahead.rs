@@ -319,16 +319,26 @@ fn only_the_error_that_the_client_hears_is_counted_as_shown() {
     assert_eq!((measured.statuses, measured.statuses_row), (Statuses::one(500), 2));
 }
 
-/// A packet larger than a segment becomes one segment: the rest comes again.
+/// An answer so short that what comes in one packet with it can't be made a packet by itself ([`emit::LITTLE`]).
+const LITTLE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// A packet larger than a segment stays one. Behind a little it becomes one segment: the rest comes again.
 #[test]
-fn of_a_long_tail_one_segment_is_shown() {
-    let mut far = Far::ahead(1);
+fn a_long_tail_is_shown_whole_and_behind_a_little_one_segment_of_it() {
     let long = [b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n".to_vec(), vec![b'x'; 5_000]].concat();
+    let mut far = Far::ahead(1);
     let bytes = [ANSWER, &long].concat();
     let step = far.shadow(0, &bytes);
     is(&step, Verdict::TailForwarded);
+    assert_eq!(far.shows(&step, &bytes), (far.answered, long.clone()));
+    assert!(step.measured.ended != 0, "its end was seen");
+
+    let mut far = Far::ahead(1);
+    let bytes = [LITTLE, &long].concat();
+    let step = far.shadow(0, &bytes);
+    is(&step, Verdict::TailForwarded);
     assert_eq!(far.shows(&step, &bytes), (far.answered, long[..1_460].to_vec()));
-    let at = ANSWER.len() + 1_460;
+    let at = LITTLE.len() + 1_460;
     let step = far.shadow(at, &bytes[at..]);
     is(&step, Verdict::Forwarded);
     assert_eq!(far.shows(&step, &bytes[at..]), (far.answered + 1_460, long[1_460..].to_vec()));
@@ -353,7 +363,7 @@ fn an_end_waits_for_the_rest_of_a_long_tail() {
     let long =
         [b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2000\r\n\r\n".to_vec(), vec![b'x'; 2_000]];
     let long = long.concat();
-    let bytes = [ANSWER, &long].concat();
+    let bytes = [LITTLE, &long].concat();
     let fin = tcp::FIN | tcp::ACK;
     let mut far = Far::ahead(1);
     let step = far.scene.server_flags(Side::Shadow, 0, &bytes, far.sent, fin);
@@ -363,7 +373,7 @@ fn an_end_waits_for_the_rest_of_a_long_tail() {
         ((far.answered, long[..1_460].to_vec()), tcp::ACK)
     );
     assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 1 + (far.answered + 1_460) as u32);
-    let at = ANSWER.len() + 1_460;
+    let at = LITTLE.len() + 1_460;
     let step = far.scene.server_flags(Side::Shadow, at, &bytes[at..], far.sent, fin);
     is(&step, Verdict::Forwarded);
     assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 2 + (far.answered + long.len()) as u32);

@@ -88,7 +88,8 @@ fn goes_on(before: &Flow, after: &Flow, step: &Step) {
         assert!(step.to_client.carries(), "the client's: {step:?}");
     }
     for side in Side::BOTH {
-        let lacks = after.leg(side).state == leg_state::OPEN && seq::lt(after.leg(side).acked, after.client_next);
+        let lacks =
+            after.leg(side).state == leg_state::OPEN && seq::lt(after.leg(side).acked, after.client_next);
         if seq::lt(before.client_next, after.client_next) && lacks {
             assert!(step.to_leg[side as usize].carries() || step.hold_copy != 0, "{side:?}'s: {step:?}");
         }

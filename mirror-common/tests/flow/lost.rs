@@ -236,9 +236,16 @@ fn the_answer_by_which_a_mirror_is_found_late_goes_on() {
     let step = scene.server(Side::Primary, ANSWER.len(), ANSWER, 2 * READ.len());
     is(&step, Verdict::Forwarded);
     assert!(step.events & Step::LEG_LOST != 0);
-    assert_eq!((step.reason, step.dial()), ((LossReason::Stalled as u8) | LossReason::FAILED, Some(Side::Shadow)));
+    assert_eq!(
+        (step.reason, step.dial()),
+        ((LossReason::Stalled as u8) | LossReason::FAILED, Some(Side::Shadow))
+    );
     let (kind, ack) = (step.to_client.kind, step.to_client.ack);
-    assert_eq!((kind, ack), (emit::FORWARD, ISS + 1 + 2 * READ.len() as u32), "with all that may be known now");
+    assert_eq!(
+        (kind, ack),
+        (emit::FORWARD, ISS + 1 + 2 * READ.len() as u32),
+        "with all that may be known now"
+    );
 }
 
 /// So does a request, to the other leg alone; and one that must wait waits as a copy, beside what the loss makes.

@@ -1,4 +1,4 @@
-//! Moves a packet's bytes towards its beginning: what stays of a payload whose first bytes are taken away.
+//! Takes the first bytes of a payload away: what stays is moved towards the packet's beginning, or its headers towards the end.
 
 use core::ffi::c_void;
 
@@ -54,4 +54,33 @@ pub fn shift(skb: Skb, scratch: &mut Scratch, to: u32, by: u32, len: u32) -> boo
     // SAFETY: the callback and its context outlive the call.
     unsafe { bpf_loop(PIECES, piece as *mut c_void, (&raw mut context).cast(), 0) };
     context.failed == 0
+}
+
+/// The most that the kernel takes away at once, in bytes.
+const MOST: u32 = 0xfff;
+
+struct Beheaded {
+    skb: Skb,
+    left: u32,
+}
+
+/// Takes the next piece away.
+unsafe extern "C" fn next(_index: u32, context: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` hands on what `behead` gave it, which outlives the loop.
+    let context = unsafe { &mut *context.cast::<Beheaded>() };
+    let by = if context.left > MOST { MOST } else { context.left };
+    if by == 0 || !context.skb.behead(by) {
+        return 1;
+    }
+    context.left -= by;
+    0
+}
+
+/// Takes `by` bytes away behind the IPv4 header, so that a super-packet stays one. False where the kernel can't.
+#[inline(always)]
+pub fn behead(skb: Skb, by: u32) -> bool {
+    let mut context = Beheaded { skb, left: by };
+    // SAFETY: the callback and its context outlive the call.
+    unsafe { bpf_loop(65_536 / MOST + 1, next as *mut c_void, (&raw mut context).cast(), 0) };
+    context.left == 0
 }

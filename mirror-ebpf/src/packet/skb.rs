@@ -4,9 +4,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_NET,
+    },
     helpers::generated::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_csum_update, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+        bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -48,11 +52,26 @@ impl Skb {
         self.is(PROTOCOL_IPV6)
     }
 
+    /// Bytes of payload of each segment that it is cut into when it is sent; 0: it is one.
+    #[inline(always)]
+    pub fn segment_size(self) -> u32 {
+        // SAFETY: the context's own field.
+        unsafe { (*self.0).gso_size }
+    }
+
     /// Whether it is cut into segments when it is sent.
     #[inline(always)]
     fn is_super_packet(self) -> bool {
-        // SAFETY: the context's own field.
-        unsafe { (*self.0).gso_size != 0 }
+        self.segment_size() != 0
+    }
+
+    /// Takes `by` bytes (1 to 4,095) away behind the IPv4 header. A super-packet stays one. More than [`mirror_common::flow::emit::LITTLE`] in all, and a
+    /// checksum that was left to a device isn't any more, and must be right (Linux, `skb_postpull_rcsum`).
+    #[inline(always)]
+    pub(super) fn behead(self, by: u32) -> bool {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: nothing points into the packet.
+        unsafe { bpf_skb_adjust_room(self.0, -(by as i32), BPF_ADJ_ROOM_NET, flags) == 0 }
     }
 
     /// What lies between the start of the metadata and the packet's, as addresses.
@@ -186,8 +205,9 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn resize(self, len: u32) -> bool {
+        // A super-packet would be made one segment, even if nothing changed.
         // SAFETY: nothing points into the packet.
-        unsafe { bpf_skb_change_tail(self.0, len, 0) == 0 }
+        self.length() == len || unsafe { bpf_skb_change_tail(self.0, len, 0) == 0 }
     }
 
     #[inline(always)]
