@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn measured(per_second: f64) -> Measured {
-        Measured { per_second, p50_us: 1.0, p99_us: 2.0, cpu_us: 3.0 }
+        Measured { per_second, p50_us: 1.0, p99_us: 2.0, max_us: 4.0, cpu_us: 3.0 }
     }
 
     #[test]

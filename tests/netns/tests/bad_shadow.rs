@@ -83,6 +83,29 @@ fn stopped_at_weight_0_it_fails_no_request() -> Result<()> {
     unharmed(&summary, &scene)
 }
 
+/// T4: the packet by which a leg's loss was noticed, an answer of the primary's, came to the client a timeout later.
+#[test]
+fn stopped_under_reads_it_costs_its_legs_and_no_packet() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    let mut config = scene.client(50);
+    config.write_fraction = 0.0;
+    config.think = Duration::ZERO;
+    config.duration = Some(Duration::from_secs(60));
+    let client = scene.start_client(config)?;
+    client.tick()?;
+    let sent_again = |scene: &Scene| scene.lab.host(Host::Primary).tcp_counter("RetransSegs");
+    let before = sent_again(&scene)?;
+    make(Fault::Stopped, &mut scene)?;
+    scene.wait_status("each leg lost, and its successor", |status| {
+        status["shadow"]["legs_lost"].as_u64().is_some_and(|lost| lost >= 100)
+    })?;
+    let after = sent_again(&scene)?;
+    ensure!(before == after, "the primary sent {after} segments again, before {before}");
+    let status = scene.gateway.status()?;
+    ensure!(status["shadow"]["in_sync"] == true, "nothing was written: {status}");
+    all_answered(&client.stop()?)
+}
+
 #[test]
 fn cut_off_at_weight_0_it_fails_no_request() -> Result<()> {
     let (scene, summary) = under(Fault::Cut, "0")?;
