@@ -13,13 +13,13 @@ use crate::wait::wait_for;
 
 /// How long nginx may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of `/1k`.
+/// The unit of its files, in bytes.
 const KIB: usize = 1024;
 
 /// What nginx shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// Serve `GET /1k` (1,024 bytes of text), `GET /name` and `POST /post` by itself.
+    /// Serve `GET /1k` and `GET /100k` (so many times 1,024 bytes of text), `GET /name` and `POST /post` by itself.
     Server {
         /// What `/name` answers, and `X-Server` in every answer.
         name: String,
@@ -78,6 +78,7 @@ impl Nginx {
         };
         std::fs::create_dir(root.join("html")).context("make a directory")?;
         write("html/1k", text(KIB).as_bytes())?;
+        write("html/100k", text(100 * KIB).as_bytes())?;
         write(
             "nginx.conf",
             configuration(&root.display().to_string(), listen, role, keep_alive)?.as_bytes(),
@@ -150,7 +151,7 @@ fn configuration(root: &str, listen: SocketAddr, role: &Role, keep_alive: KeepAl
     Ok(conf)
 }
 
-/// So many bytes of lines.
-fn text(length: usize) -> String {
+/// So many bytes of lines: what its files are made of.
+pub fn text(length: usize) -> String {
     (0..length).map(|at| if at % 64 == 63 { '\n' } else { char::from(b'a' + (at % 26) as u8) }).collect()
 }

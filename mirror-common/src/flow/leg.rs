@@ -286,7 +286,7 @@ fn show<S: Switch>(
         return;
     }
     let mut end = end;
-    // Behind so little that is hidden a packet larger than a segment can't go on as one: it becomes a segment, the rest comes again.
+    // Behind so little that is hidden a packet larger than a segment can't stay one: it becomes a segment, the rest comes again.
     let most = u32::from(flow.mss);
     let partly = hidden > 0 && hidden <= emit::LITTLE && seg.payload.wrapping_sub(hidden) > most;
     let without_fin = seg.is(tcp::FIN) && seg.payload > 0 && (partly || borrowed(flow, side, terms));

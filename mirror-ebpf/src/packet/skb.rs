@@ -65,8 +65,9 @@ impl Skb {
         self.segment_size() != 0
     }
 
-    /// Takes `by` bytes (1 to 4,095) away behind the IPv4 header. A super-packet stays one. More than [`mirror_common::flow::emit::LITTLE`] in all, and a
-    /// checksum that was left to a device isn't any more, and must be right (Linux, `skb_postpull_rcsum`).
+    /// Takes `by` bytes (1 to 4,095) away behind the IPv4 header. A super-packet stays one. After more than
+    /// [`mirror_common::flow::emit::LITTLE`] in all a checksum that was left to a device isn't any more, and must be right
+    /// (Linux, `skb_postpull_rcsum`).
     #[inline(always)]
     pub(super) fn behead(self, by: u32) -> bool {
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
