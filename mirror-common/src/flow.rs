@@ -135,6 +135,12 @@ impl Leg {
     /// Its server's last segment isn't acknowledged yet: the next packet to it brings that.
     pub const OWES_ACK: u8 = 32;
 
+    /// Whether it is in the middle of an answer: of what was read, its server hasn't sent all.
+    #[inline(always)]
+    pub fn in_answer(&self) -> bool {
+        crate::seq::lt(self.sent_max, self.parse.at)
+    }
+
     /// Whether its server waits for an acknowledgement ([`Leg::OWES_ACK`]).
     #[inline(always)]
     pub fn owes_ack(&self) -> bool {

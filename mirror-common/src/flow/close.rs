@@ -44,9 +44,7 @@ fn wrote(flow: &Flow, side: Side) -> bool {
 #[inline(always)]
 fn answered_write(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
-    let whole = leg.state != leg_state::OPEN
-        || leg.answered != flow.write_turn
-        || !seq::lt(leg.sent_max, leg.parse.at);
+    let whole = leg.state != leg_state::OPEN || leg.answered != flow.write_turn || !leg.in_answer();
     whole && !owes_write(flow, side)
 }
 

@@ -229,9 +229,7 @@ fn failed(leg: &Leg, turns: u32, whole: bool, reason: u32) -> bool {
 #[inline(always)]
 fn all_but_last(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
-    leg.answered.wrapping_add(1) == flow.turns
-        && !seq::lt(leg.sent_max, leg.parse.at)
-        && leg.parse.scanner.is_boundary()
+    leg.answered.wrapping_add(1) == flow.turns && !leg.in_answer() && leg.parse.scanner.is_boundary()
 }
 
 /// The other leg takes over from a lost one that the client heard, or waited for. `whole`: its last answer had been shown
@@ -400,9 +398,9 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     let leg = flow.leg(side);
     let silent = if answers {
         flow.client_window != 0
-            && (flow.client_acked != flow.view_next || (counted && leg.answered != turns) || in_answer(leg))
+            && (flow.client_acked != flow.view_next || (counted && leg.answered != turns) || leg.in_answer())
     } else {
-        in_answer(leg) && !in_answer(&other)
+        leg.in_answer() && !other.in_answer()
     };
     let leg = flow.leg_mut(side);
     if leg.state == leg_state::NONE {
@@ -421,7 +419,7 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
             return true;
         }
         let other_over =
-            other_done && !in_answer(&other) && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
+            other_done && !other.in_answer() && (other.answered.wrapping_sub(leg.answered) as i32) >= 0;
         return drags(leg, heard_by_nobody && other_over, now_ms);
     }
     let answered = !counted || (leg.answered.wrapping_sub(leg.mark_turn) as i32) >= 0;
@@ -439,17 +437,11 @@ fn late(flow: &mut Flow, side: Side, now_ms: u32, stall_ms: u32) -> bool {
     its_fault && seq::since(now_ms, leg.behind_since) >= stall_ms
 }
 
-/// Whether a leg is in the middle of an answer.
-#[inline(always)]
-fn in_answer(leg: &Leg) -> bool {
-    seq::lt(leg.sent_max, leg.parse.at)
-}
-
 /// Whether a leg that is behind in nothing else goes on with an answer that nobody hears, `alone`: the other one's was over
 /// long ago. Its clock runs from when that was, for each answer anew.
 #[inline(always)]
 fn drags(leg: &mut Leg, alone: bool, now_ms: u32) -> bool {
-    if !alone || !in_answer(leg) {
+    if !alone || !leg.in_answer() {
         leg.behind_since = 0;
         return false;
     }

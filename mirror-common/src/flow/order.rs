@@ -27,7 +27,7 @@ fn lags(flow: &Flow) -> bool {
     // Turns of whose answers the client may have seen a byte: the last one, where its head or its chunks are under way.
     let seen = authority.answered.wrapping_add(u32::from(!authority.parse.scanner.is_boundary()));
     let ahead = mirror.answered.wrapping_sub(seen) as i32;
-    let whole = mirror.state != leg_state::OPEN || ahead > 0 || !seq::lt(mirror.sent_max, mirror.parse.at);
+    let whole = mirror.state != leg_state::OPEN || ahead > 0 || !mirror.in_answer();
     flow.has(Flow::COUNTED) && mirror.state != leg_state::NONE && (ahead < 0 || !whole)
 }
 

@@ -14,7 +14,7 @@ pub(super) fn answered(flow: &Flow, side: Side) -> bool {
     let leg = flow.leg(side);
     leg.state == leg_state::OPEN
         && leg.answered == flow.turns
-        && !seq::lt(leg.sent_max, leg.parse.at)
+        && !leg.in_answer()
         && leg.parse.scanner.is_boundary()
 }
 

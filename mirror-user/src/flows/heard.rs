@@ -6,7 +6,6 @@ use anyhow::Result;
 use mirror_common::{
     datagram,
     flow::{Flow, flow_state, leg_state},
-    seq,
     switch_word::Side,
 };
 
@@ -62,7 +61,7 @@ fn expects(flow: &Flow, side: Side) -> Option<bool> {
     }
     let leg = flow.leg(side);
     let owes = leg.state != leg_state::NONE
-        && ((leg.answered.wrapping_sub(flow.turns) as i32) < 0 || seq::lt(leg.sent_max, leg.parse.at));
+        && ((leg.answered.wrapping_sub(flow.turns) as i32) < 0 || leg.in_answer());
     match (owes, flow.client_acked == flow.view_next) {
         (true, _) => Some(true),
         (false, acked) => (!acked).then_some(false),
