@@ -206,7 +206,18 @@ impl Judge {
                 }
             }
         }
-        Ok(())
+        self.all_was_sent(slot, flow)
+    }
+
+    /// What the client is taken to have in its view was sent to it: nobody would repeat it before a timeout.
+    fn all_was_sent(&mut self, slot: u32, flow: &Flow) -> Result<(), String> {
+        let Watched { open, shown, .. } = self.flow(slot);
+        let sent = shown.first.wrapping_add(shown.bytes.len() as u32);
+        // An end takes a number, too.
+        if !*open || flow.state != flow_state::OPEN || seq::le(flow.view_next, sent.wrapping_add(1)) {
+            return Ok(());
+        }
+        Err(format!("the client's view reaches to {}; it was sent bytes up to {sent}", flow.view_next))
     }
 
     fn leg_gets(&mut self, side: usize, packet: &Packet, slot: u32, flow: &Flow) -> Result<(), String> {
