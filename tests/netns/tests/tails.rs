@@ -72,6 +72,7 @@ fn a_long_answer_behind_an_unheard_one_goes_on_as_it_came() -> Result<()> {
     let tails = gateway.count("TailForwarded")?;
     let again = [Host::Primary, Host::Shadow].map(|host| lab.host(host).tcp_counter("RetransSegs"));
     let again = again.into_iter().sum::<Result<u64>>()?;
+    println!("{tails} answers came behind earlier ones; {again} segments were sent again");
     ensure!(tails > 100, "{tails} answers alone came with earlier ones");
     // A host that cuts into segments itself sends bursts of them, of which a device's ring may lose some.
     let whole = hook()? == "tc";
