@@ -70,7 +70,7 @@ fn a_long_answer_behind_an_unheard_one_goes_on_as_it_came() -> Result<()> {
         client.join().map_err(|_| anyhow!("a client panicked"))??;
     }
     let tails = gateway.count("TailForwarded")?;
-    let again = [Host::Primary, Host::Shadow].map(|host| lab.host(host).tcp_counter("RetransSegs"));
+    let again = [Host::Primary, Host::Shadow].map(|host| lab.host(host).tcp_counter("TCPFastRetrans"));
     let again = again.into_iter().sum::<Result<u64>>()?;
     println!("{tails} answers came behind earlier ones; {again} segments were sent again");
     ensure!(tails > 100, "{tails} answers alone came with earlier ones");
