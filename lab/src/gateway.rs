@@ -48,7 +48,16 @@ pub fn policy(more: &str, shadow: &str) -> Result<String> {
     policy_between(more, &service, [side(Host::Primary), side(Host::Shadow)], shadow)
 }
 
-/// The same with a service, and each side's server with the gateway's address towards it, of one's own.
+/// The same without a join hook: for servers that have the same data already.
+///
+/// # Errors
+/// As [`policy`].
+pub fn policy_without_hook(more: &str, shadow: &str) -> Result<String> {
+    let text = policy(more, shadow)?;
+    Ok(text.lines().filter(|line| !line.starts_with("join_hook")).collect::<Vec<_>>().join("\n"))
+}
+
+/// The same as [`policy`] with a service, and each side's server with the gateway's address towards it, of one's own.
 ///
 /// # Errors
 /// As [`policy`].

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use lab::{
-    gateway::{Gateway, policy},
+    gateway::{Gateway, policy_without_hook},
     load::{Load, wrk},
     net::{Host, Lab, Process, SERVICE_PORT, VIP},
     nginx::{KeepAlive, Nginx, Role},
@@ -139,12 +139,6 @@ fn oha_with_half_of_the_reads_moved() -> Result<()> {
     Ok(())
 }
 
-/// For servers that serve the same from the start. `shadow` stands in the shadow's table.
-fn policy_without_hook(shadow: &str) -> Result<String> {
-    let text = policy("", shadow)?;
-    Ok(text.lines().filter(|line| !line.starts_with("join_hook")).collect::<Vec<_>>().join("\n"))
-}
-
 /// A server that ends a connection because its client has asked for that, and doesn't say so in its answer.
 const SILENT_CLOSER: &str = r#"
 import http.server, socketserver
@@ -193,7 +187,7 @@ fn a_client_that_waits_for_the_end_that_it_asked_for() -> Result<()> {
         Ok(server)
     };
     let (_primary, _shadow) = (serve(Host::Primary)?, serve(Host::Shadow)?);
-    let gateway = Gateway::start(&lab, &policy_without_hook("")?)?;
+    let gateway = Gateway::start(&lab, &policy_without_hook("", "")?)?;
     gateway.ctl(&["join", "shop"])?;
     gateway.ctl(&["weight", "shop", "100"])?;
     let vip = SocketAddrV4::new(VIP, SERVICE_PORT);
@@ -216,7 +210,7 @@ fn nginx_on_both_sides() -> Result<()> {
         Nginx::start(&lab.host(host), host.service().into(), &role, limits)
     };
     let (_primary, _shadow) = (start(Host::Primary)?, start(Host::Shadow)?);
-    let gateway = Gateway::start(&lab, &policy_without_hook("max_requests = 1000")?)?;
+    let gateway = Gateway::start(&lab, &policy_without_hook("", "max_requests = 1000")?)?;
     gateway.ctl(&["join", "shop"])?;
     gateway.ctl(&["weight", "shop", "50"])?;
     let mut load = Load::get((VIP, SERVICE_PORT).into(), "/1k");
