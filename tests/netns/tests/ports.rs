@@ -113,6 +113,8 @@ fn one_restarted_process_of_several_puts_the_shadow_out_of_sync() -> Result<()> 
         config.think = Duration::from_millis(100);
         clients.push(ports.scene.start_client(config)?);
     }
+    // A leg that has carried nothing yet isn't dialled at once when it is closed: its server may be back by then (LIMITS.md).
+    clients.iter().try_for_each(|client| client.tick().map(drop))?;
     ports.scene.wait_status("two legs", |status| status["two_legs"] == 19)?;
     ports.second[1] = None;
     ports.second[1] = Some(Ports::start(&ports.scene, 1)?);
