@@ -29,10 +29,7 @@ impl Site {
     /// If something can't be started.
     pub(crate) fn build(xdp_ready: bool) -> Result<Self> {
         let lab = Lab::builder().forwarding(true).xdp_ready(xdp_ready).up()?;
-        let start = |host: Host| {
-            let role = Role::Server { name: host.name().to_owned() };
-            Nginx::start(&lab.host(host), SocketAddr::from(host.service()), &role, KeepAlive::default())
-        };
+        let start = |host: Host| Nginx::on(&lab, host, host.name(), KeepAlive::default());
         let servers = [start(Host::Primary)?, start(Host::Shadow)?];
         Ok(Self { lab, _servers: servers })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::net::{Namespace, Process};
+use crate::net::{Host, Lab, Namespace, Process};
 use crate::wait::wait_for;
 
 /// How long nginx may take to listen.
@@ -95,6 +95,15 @@ impl Nginx {
             bail!("nginx doesn't listen on {listen}: {}", log.trim());
         }
         Ok(Self { process, directory, address: listen })
+    }
+
+    /// Starts a server of that name on `host` of `lab`, where the service is.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn on(lab: &Lab, host: Host, name: &str, keep_alive: KeepAlive) -> Result<Self> {
+        let role = Role::Server { name: name.to_owned() };
+        Self::start(&lab.host(host), host.service().into(), &role, keep_alive)
     }
 
     /// The process: stopped, the whole server stands still.

@@ -11,8 +11,7 @@ use lab::programs::ListsServer;
 use lab::wait::wait_for;
 
 fn start(lab: &Lab, host: Host) -> Nginx {
-    let role = Role::Server { name: host.name().into() };
-    Nginx::start(&lab.host(host), host.service().into(), &role, KeepAlive::default()).unwrap()
+    Nginx::on(lab, host, host.name(), KeepAlive::default()).unwrap()
 }
 
 #[test]

@@ -179,10 +179,10 @@ pub fn hold() -> i32 {
 
 /// A packet that a step makes, in the order in which they are made: what is forwarded first.
 #[inline(always)]
-fn bit(kind: u8, index: u32) -> u32 {
-    match kind {
+fn bit(emit: &Emit, index: u32) -> u32 {
+    match emit.kind {
         emit::NONE => 0,
-        emit::FORWARD | emit::CUT => 1 << index,
+        _ if emit.carries() => 1 << index,
         _ => 8 << index,
     }
 }
@@ -190,7 +190,7 @@ fn bit(kind: u8, index: u32) -> u32 {
 /// The packets that a step makes, a [`bit`] each.
 #[inline(always)]
 fn outputs(step: &Step) -> u32 {
-    bit(step.to_leg[0].kind, 0) | bit(step.to_leg[1].kind, 1) | bit(step.to_client.kind, 2)
+    bit(&step.to_leg[0], 0) | bit(&step.to_leg[1], 1) | bit(&step.to_client, 2)
 }
 
 /// The receiver of a step's only packet; `None`: it makes several, or none.

@@ -153,16 +153,16 @@ pub extern "C" fn mirror_choose(pool: u32, key: u64, skip: u32) -> u32 {
     POOLS.get(pool).map_or(0, |pool| backend::choose(pool.takes, key, skip))
 }
 
-/// What the port id of a new leg has beside its port: the server, chosen of those that take connections. `last`: the port id
-/// of the leg before it, or 0.
+/// What the port id of a new leg has beside its port: the server, chosen of those that take connections. `who`: by what the
+/// client is told from others. `last`: the port id of the leg before it, or 0.
 #[inline(always)]
-fn chosen(service: &Service, side: u32, client: &Tuple, last: u32) -> u32 {
+fn chosen(service: &Service, side: u32, client: &Tuple, who: u32, last: u32) -> u32 {
     if service.flags & Service::POOLED == 0 {
         return 0;
     }
     let port = if service.flags & Service::BY_CLIENT == 0 { Some(client.sport) } else { None };
     let tries = backend::tries(last);
-    let key = backend::key(secret(), six::mirror_who(client.saddr), port);
+    let key = backend::key(secret(), who, port);
     backend::with_backend(0, mirror_choose(service.pools.wrapping_add(side & 1), key, tries), tries)
 }
 
@@ -208,10 +208,10 @@ fn show(tuple: &Tuple, entry: Entry) -> bool {
 }
 
 /// Claims a port for a leg: the client's own where its server sees the client's address, else the oldest free one whose
-/// addresses aren't taken. 0: none.
+/// addresses aren't taken. `who` and `last` as in [`chosen`]. 0: none.
 #[inline(always)]
-fn claim(service: &Service, side: u32, client: &Tuple, entry: Entry, last: u32) -> u32 {
-    let server = chosen(service, side, client, last);
+fn claim(service: &Service, side: u32, client: &Tuple, who: u32, entry: Entry, last: u32) -> u32 {
+    let server = chosen(service, side, client, who, last);
     if service.endpoints[side as usize & 1].nat == 0 {
         let own = u32::from(u16::from_be(client.sport)) | nat::CLIENTS | server;
         let tuple = leg_tuple(service, side, client, own);
@@ -252,12 +252,13 @@ pub fn make(scratch: &mut Scratch, service: &Service, second: bool, me: Side) ->
         return Err(Verdict::PortCollision);
     }
     scratch.opening.tuple = scratch.tuple;
-    scratch.opening.who = six::mirror_who(scratch.tuple.saddr);
+    let who = six::mirror_who(scratch.tuple.saddr);
+    scratch.opening.who = who;
     for side in 0..2_u32 {
         let asked = service.endpoints[side as usize].addr != 0 && (second || side == me as u32);
         let mut port = 0;
         if asked {
-            port = claim(service, side, &scratch.tuple, Entry::new(slot, generation, side), 0);
+            port = claim(service, side, &scratch.tuple, who, Entry::new(slot, generation, side), 0);
             if port == 0 && side == me as u32 {
                 release(service, 0, &scratch.tuple, scratch.opening.ports[0]);
                 let _ = TUPLES.remove(&scratch.tuple);
@@ -279,10 +280,10 @@ pub fn make(scratch: &mut Scratch, service: &Service, second: bool, me: Side) ->
 /// Claims a port for a leg that is dialled anew: `scratch.dialled` is filled.
 #[inline(always)]
 pub fn make_leg(scratch: &mut Scratch, service: &Service, side: u32, target: Target) -> bool {
-    // SAFETY: a hint: who else dials the leg meanwhile is found out under the lock.
-    let last = unsafe { (*target.flow).legs[side as usize & 1].port };
+    // SAFETY: a hint: who else dials the leg meanwhile is found out under the lock. Who the client is never changes.
+    let (last, who) = unsafe { ((*target.flow).legs[side as usize & 1].port, (*target.flow).who) };
     let entry = Entry::new(target.slot, target.generation, side);
-    let port = claim(service, side, &scratch.client, entry, last);
+    let port = claim(service, side, &scratch.client, who, entry, last);
     scratch.dialled.side = side;
     scratch.dialled.port = port;
     scratch.dialled.iss = first_number(service, side, port, scratch.now_ns);

@@ -104,10 +104,10 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     let _lock = lock::Lock::take(&places.pins)?;
     forwarding::switch_on(&policy)?;
     let network = Network::open()?;
-    let (file, index) = tap::open(&network)?;
+    let tap = tap::open(&network)?;
     forwarding::switch_on_tap(&policy)?;
     let mut datapath = Datapath::load(&policy, &places.pins)?;
-    datapath.fill(&policy, index, &segments(&policy, &network)?)?;
+    datapath.fill(&policy, tap.1, &segments(&policy, &network)?)?;
     if log_packets {
         log::start(&mut datapath)?;
     }
@@ -117,7 +117,7 @@ pub fn run(loaded: Loaded, places: &Places, log_packets: bool) -> Result<()> {
     let noisy = policy.divergence.noisy().map_err(|what| anyhow!("the policy's [divergence]: {what}"))?;
     let (compared, told) = compare::Compared::new(&mut datapath, &places.pins, noisy)?;
     let given = Given { policy, file: reload::File::new(loaded) };
-    let shared = share(given, datapath, file, places, pilot, compared)?;
+    let shared = share(given, datapath, tap, places, pilot, compared)?;
     compare::start(&shared, told)?;
     let mut follower = devices::Follower::new(Network::open()?);
     follower.look(&shared)?;
@@ -156,7 +156,7 @@ struct Given {
 fn share(
     Given { policy, file: policy_file }: Given,
     mut datapath: Datapath,
-    file: File,
+    tap: (File, u32),
     places: &Places,
     pilot: pilot::Pilot,
     compared: compare::Compared,
@@ -173,7 +173,7 @@ fn share(
     let events = RingBuf::try_from(datapath.take_map(maps::EVENTS)?)?;
     let tuples = HashMap::try_from(datapath.take_map(maps::TUPLES)?)?;
     let woken = rustix::io::dup(&thaw)?;
-    let holder = Holder::new(file, events, tuples, woken, bounds, Arc::clone(&state), Arc::clone(&counts));
+    let holder = Holder::new(tap, events, tuples, woken, bounds, Arc::clone(&state), Arc::clone(&counts))?;
     std::thread::Builder::new().name("hold".into()).spawn(move || {
         if let Err(error) = holder.run() {
             tracing::error!("holding has ended: {error:#}");

@@ -18,7 +18,10 @@ use aya::maps::{HashMap as BpfHashMap, MapData, RingBuf};
 use mirror_common::abi::{Entry, Event, EventKind, Tuple};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::state::State;
+use crate::{network::Network, state::State};
+use room::Room;
+
+mod room;
 
 /// Bytes of the virtio header before each frame.
 const VNET: usize = 10;
@@ -26,13 +29,15 @@ const VNET: usize = 10;
 const IPV6: [u8; 2] = [0x86, 0xdd];
 /// Held frames are tried again after this, event or not.
 const AGAIN: Duration = Duration::from_millis(20);
+/// How often the TAP is asked what its queue didn't take.
+const ASKED: Duration = Duration::from_secs(1);
 
 /// Bounds of what is held.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Frames of one flow.
     pub frames: usize,
-    /// Bytes in all.
+    /// Bytes in all; as many again for flows that found no room before.
     pub bytes: usize,
     /// How long.
     pub time: Duration,
@@ -45,7 +50,7 @@ pub struct Counts {
     pub held: AtomicU64,
     /// Frames in hand now.
     pub now: AtomicU64,
-    /// Given up: over a bound in number, bytes or time.
+    /// Given up: over a bound in number, bytes or time, or the TAP's queue was full.
     pub dropped: AtomicU64,
 }
 
@@ -65,8 +70,8 @@ struct Held {
 struct Queue {
     frames: VecDeque<Held>,
     slot: u32,
-    /// When each frame that is on its way through the program came first.
-    released: Vec<(Vec<u8>, Instant)>,
+    /// Frames that are on their way through the program. If they come back, their place is still theirs.
+    released: Vec<Held>,
     tried: Option<Instant>,
     /// Woken while nothing was in hand: what that was for may still be on its way here.
     woken: bool,
@@ -81,6 +86,39 @@ impl Queue {
         }
         self.woken || self.tried.is_none_or(|tried| now - tried >= AGAIN)
     }
+
+    /// Those that were let go and haven't come back have gone on. Says how many bytes they were.
+    fn gone(&mut self) -> usize {
+        self.released.drain(..).map(|held| held.frame.len()).sum()
+    }
+}
+
+/// What the TAP's queue didn't take, as the kernel counts it since the device was made.
+struct TapQueue {
+    network: Network,
+    index: u32,
+    dropped: u64,
+    asked: Instant,
+}
+
+impl TapQueue {
+    fn new(network: Network, index: u32) -> Result<Self> {
+        let dropped = network.dropped(index)?;
+        Ok(Self { network, index, dropped, asked: Instant::now() })
+    }
+
+    /// How many frames it dropped since the last time that it was asked; it isn't asked all the time.
+    fn dropped(&mut self, now: Instant) -> u64 {
+        if now - self.asked < ASKED {
+            return 0;
+        }
+        self.asked = now;
+        let dropped = self.network.dropped(self.index).unwrap_or_else(|error| {
+            tracing::debug!("what the TAP's queue dropped is counted later: {error:#}");
+            self.dropped
+        });
+        dropped.saturating_sub(std::mem::replace(&mut self.dropped, dropped))
+    }
 }
 
 /// The holder: one thread.
@@ -91,23 +129,28 @@ pub struct Holder {
     thaw: OwnedFd,
     bounds: Bounds,
     flows: HashMap<Ends, Queue>,
-    bytes: usize,
+    room: Room,
+    tap_queue: TapQueue,
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
 }
 
 impl Holder {
-    /// A holder; `thaw` is an eventfd that is written when a freeze has ended.
+    /// A holder of what comes to the TAP of that interface index; `thaw` is an eventfd that is written when a freeze has ended.
+    ///
+    /// # Errors
+    /// When the kernel doesn't know the TAP.
     pub fn new(
-        tap: File,
+        (tap, index): (File, u32),
         events: RingBuf<MapData>,
         tuples: BpfHashMap<MapData, Tuple, u64>,
         thaw: OwnedFd,
         bounds: Bounds,
         state: Arc<Mutex<State>>,
         counts: Arc<Counts>,
-    ) -> Self {
-        Self { tap, events, tuples, thaw, bounds, flows: HashMap::new(), bytes: 0, state, counts }
+    ) -> Result<Self> {
+        let (room, tap_queue) = (Room::new(bounds.bytes), TapQueue::new(Network::open()?, index)?);
+        Ok(Self { tap, events, tuples, thaw, bounds, flows: HashMap::new(), room, tap_queue, state, counts })
     }
 
     /// Runs until the TAP fails.
@@ -122,6 +165,8 @@ impl Holder {
             let all = self.thawed();
             let (caught_up, woken) = self.read_events();
             self.let_go(all || caught_up, &woken)?;
+            let dropped = self.tap_queue.dropped(Instant::now());
+            self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
         }
     }
 
@@ -158,21 +203,23 @@ impl Holder {
 
     fn keep(&mut self, frame: &[u8]) {
         let Some((ends, tuple)) = ends_of(frame) else { return };
-        self.counts.held.fetch_add(1, Ordering::Relaxed);
         let entry = tuple.and_then(|tuple| self.tuples.get(&tuple, 0).ok());
         let queue = self.flows.entry(ends).or_default();
         queue.slot = entry.map_or(0, |entry| Entry(entry).slot());
         if queue.frames.iter().any(|held| held.frame == frame) {
             return;
         }
-        let full = queue.frames.len() >= self.bounds.frames || self.bytes + frame.len() > self.bounds.bytes;
-        if full {
+        if let Some(at) = queue.released.iter().position(|held| held.frame == frame) {
+            queue.frames.push_back(queue.released.remove(at));
+            return;
+        }
+        self.counts.held.fetch_add(1, Ordering::Relaxed);
+        let (frames, now) = (queue.frames.len() + queue.released.len(), Instant::now());
+        if frames >= self.bounds.frames || !self.room.take(ends, frame.len(), now) {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let came = queue.released.iter().find(|(known, _)| known == frame).map(|(_, since)| *since);
-        queue.frames.push_back(Held { frame: frame.to_vec(), since: came.unwrap_or_else(Instant::now) });
-        self.bytes += frame.len();
+        queue.frames.push_back(Held { frame: frame.to_vec(), since: now });
     }
 
     /// Whether no connection lags any more, and the slots of the flows whose frames may go on.
@@ -201,22 +248,26 @@ impl Holder {
                 continue;
             }
             (queue.tried, queue.woken) = (Some(now), false);
-            queue.released.clear();
+            self.room.give_back(queue.gone());
             for held in queue.frames.drain(..) {
-                self.bytes -= held.frame.len();
                 if now - held.since > self.bounds.time {
                     self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.room.give_back(held.frame.len());
                     continue;
                 }
                 if let Err(error) = (&self.tap).write(&held.frame) {
                     tracing::debug!("a held frame can't be let go: {error}");
                     self.counts.dropped.fetch_add(1, Ordering::Relaxed);
                 }
-                queue.released.push((held.frame, held.since));
+                queue.released.push(held);
             }
         }
         self.flows.retain(|_, queue| {
-            !queue.frames.is_empty() || queue.tried.is_some_and(|tried| now - tried < 2 * AGAIN)
+            let kept = !queue.frames.is_empty() || queue.tried.is_some_and(|tried| now - tried < 2 * AGAIN);
+            if !kept {
+                self.room.give_back(queue.gone());
+            }
+            kept
         });
         let held = self.flows.values().map(|queue| queue.frames.len() as u64).sum();
         self.counts.now.store(held, Ordering::Relaxed);

@@ -2,7 +2,10 @@
 
 mod links;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    pin::pin,
+};
 
 use anyhow::{Context, Result};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -263,6 +266,21 @@ impl Network {
     pub fn bring_up(&self, index: u32, queue: u32) -> Result<()> {
         let link = LinkUnspec::new_with_index(index).up().arp(false).txqueuelen(queue);
         self.runtime.block_on(self.handle.link().change(link.build()).execute()).context("can't bring it up")
+    }
+
+    /// Packets that a device didn't take, or couldn't send, since it was made.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or there is no such device.
+    pub fn dropped(&self, index: u32) -> Result<u64> {
+        let mut links = pin!(self.handle.link().get().match_index(index).execute());
+        let found = self.runtime.block_on(links.try_next()).context("can't ask for a device's counters")?;
+        let link = found.context("there is no such device")?;
+        let counted = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Stats64(counted) => Some(counted.tx_dropped),
+            _ => None,
+        });
+        counted.context("the kernel tells no counters of that device")
     }
 
     /// Removes a device.

@@ -82,7 +82,7 @@ pub struct Policy {
     /// Frames that are held for one flow at most.
     #[serde(default = "defaults::hold_frames")]
     pub hold_frames: usize,
-    /// Bytes that are held in all at most.
+    /// Bytes that are held in all at most; as many again for connections that found no room before.
     #[serde(default = "defaults::hold_bytes")]
     pub hold_bytes: usize,
     /// Devices to attach to; none: those that the endpoints are reached by, and the one that has the service's address; where

@@ -119,18 +119,18 @@ fn follow(flow: &mut Flow) {
     }
 }
 
-/// An acknowledgement with all that the client may know, made from the packet at hand.
+/// Tells the client all that it may know: beside the answer that it is sent, or by an acknowledgement that is made from the
+/// packet at hand.
 #[inline(always)]
 pub(super) fn ack_client(flow: &mut Flow, step: &mut Step) {
     raise_edge(flow);
-    step.to_client = Emit {
-        kind: emit::BARE,
-        flags: tcp::ACK,
-        seq: flow.view_next,
-        ack: flow.shown,
-        window: shown_window(flow),
-        ..Emit::default()
-    };
+    let (ack, window) = (flow.shown, shown_window(flow));
+    if step.to_client.carries() {
+        step.to_client = Emit { ack, window, ..step.to_client };
+        return;
+    }
+    let (kind, flags, seq) = (emit::BARE, tcp::ACK, flow.view_next);
+    step.to_client = Emit { kind, flags, seq, ack, window, ..Emit::default() };
 }
 
 /// The reset that tells the client of its connection's end, at this number of its view.

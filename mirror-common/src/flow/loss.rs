@@ -176,7 +176,7 @@ pub(super) fn lose<S: Switch>(
     }
     if flow.state == flow_state::OPEN {
         if raise_shown(flow) {
-            acknowledge(flow, step);
+            ack_client(flow, step);
         }
         if flow.has(Flow::RETURNING) && flow.leg(side.other()).state == leg_state::DOWN {
             ask_dial(flow, side.other(), terms.now_ms, step);
@@ -323,17 +323,6 @@ pub(super) fn tell_not_taken(flow: &Flow, service: &Service, step: &mut Step) {
     step.side = flow.authority;
     step.server = server(flow, flow.authority(), service);
     step.reason = LossReason::NotTaken as u8;
-}
-
-/// Tells the client what it may know: beside the answer that it is sent, or by itself.
-#[inline(always)]
-fn acknowledge(flow: &mut Flow, step: &mut Step) {
-    let with = step.to_client;
-    ack_client(flow, step);
-    if with.carries() {
-        let Emit { ack, window, .. } = step.to_client;
-        step.to_client = Emit { ack, window, ..with };
-    }
 }
 
 /// Looks at the clock of the leg that may be lost: the one that isn't the switch word's authority. The packet at hand goes on all

@@ -11,7 +11,7 @@ use lab::{
     gateway::{Gateway, policy_without_hook},
     load::{Load, wrk},
     net::{Host, Lab, Process, SERVICE_PORT, VIP},
-    nginx::{KeepAlive, Nginx, Role},
+    nginx::{KeepAlive, Nginx},
     wait::wait_for,
 };
 use netns_tests::Scene;
@@ -205,10 +205,7 @@ fn nginx_on_both_sides() -> Result<()> {
     let lab = Lab::builder().up()?;
     // nginx's own limits.
     let limits = KeepAlive { requests: 1_000, idle_seconds: 75 };
-    let start = |host: Host| {
-        let role = Role::Server { name: host.name().into() };
-        Nginx::start(&lab.host(host), host.service().into(), &role, limits)
-    };
+    let start = |host: Host| Nginx::on(&lab, host, host.name(), limits);
     let (_primary, _shadow) = (start(Host::Primary)?, start(Host::Shadow)?);
     let gateway = Gateway::start(&lab, &policy_without_hook("", "max_requests = 1000")?)?;
     gateway.ctl(&["join", "shop"])?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use lab::{
     gateway::{Gateway, policy_without_hook},
     net::{Host, SERVICE_PORT, VIP},
-    nginx::{KeepAlive, Nginx, Role, text},
+    nginx::{KeepAlive, Nginx, text},
 };
 use netns_tests::{SOON, hook, lab_builder};
 
@@ -47,10 +47,7 @@ fn ask(to: SocketAddr) -> Result<()> {
 #[test]
 fn a_long_answer_behind_an_unheard_one_goes_on_as_it_came() -> Result<()> {
     let lab = lab_builder()?.up()?;
-    let start = |host: Host| {
-        let role = Role::Server { name: "nginx".into() };
-        Nginx::start(&lab.host(host), SocketAddr::from(host.service()), &role, KeepAlive::default())
-    };
+    let start = |host: Host| Nginx::on(&lab, host, "nginx", KeepAlive::default());
     let _servers = [start(Host::Primary)?, start(Host::Shadow)?];
     let made = policy_without_hook(&format!("hook = \"{}\"\nstall = \"10s\"", hook()?), "")?;
     let gateway = Gateway::start(&lab, &made)?;
