@@ -244,7 +244,8 @@ enum Command {
     /// requests of HTTP/1.x over IPv4 in clear, and a name server's queries over UDP; of the rest, the connections, and why.
     #[command(after_help = "Example:\n  mirror observe 10.0.2.2:8080 --for 10m\n  \
                       mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'\n  \
-                      mirror observe 10.0.2.2:53/udp 10.0.2.2:53\n  mirror observe --policy policies/services.toml")]
+                      mirror observe 10.0.2.2:53/udp 10.0.2.2:53\n  \
+                      mirror observe '[2001:db8:2::2]:8080'\n  mirror observe --policy policies/services.toml")]
     Observe(observe::Args),
     #[command(flatten)]
     Provisioning(provision::Task),

@@ -13,7 +13,7 @@ mod tally;
 use std::{
     collections::HashMap,
     io::{ErrorKind, IsTerminal as _},
-    net::SocketAddrV4,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -96,8 +96,8 @@ pub struct Services(pub Vec<Observed>);
 
 /// All that was seen so far.
 struct Observer {
-    service: SocketAddrV4,
-    connections: HashMap<SocketAddrV4, Connection>,
+    service: SocketAddr,
+    connections: HashMap<SocketAddr, Connection>,
     /// Where it has datagrams.
     questions: Option<Questions>,
     walk: Walk,
@@ -165,42 +165,37 @@ impl Observer {
     fn datagram(&mut self, bytes: &[u8], now: Instant) {
         let Some(questions) = &mut self.questions else { return };
         let Ok(packet) = LaxSlicedPacket::from_ip(bytes) else { return };
-        let Some(LaxNetSlice::Ipv4(ip)) = packet.net else { return };
+        let (Some([from, to]), Some(ip)) = (addresses(&packet), packet.ip_payload()) else { return };
         let ports = |bytes: &[u8]| match bytes {
             [a, b, c, d, ..] => Some((u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))),
             _ => None,
         };
-        let (ports, payload) = match packet.transport {
+        let (ports, payload) = match &packet.transport {
             Some(TransportSlice::Udp(udp)) => {
                 (Some((udp.source_port(), udp.destination_port())), Some(udp.payload()))
             }
-            _ if ip.header().protocol() == IpNumber::UDP => (ports(ip.payload().payload), None),
+            _ if ip.ip_number == IpNumber::UDP => (ports(ip.payload), None),
             _ => return,
         };
         let Some((source, destination)) = ports else { return };
-        let from = SocketAddrV4::new(ip.header().source_addr(), source);
-        let to = SocketAddrV4::new(ip.header().destination_addr(), destination);
+        let (from, to) = (SocketAddr::new(from, source), SocketAddr::new(to, destination));
         if to == self.service {
             self.seen.packets += 1;
             questions.ask(from, payload, now, &mut self.seen);
         } else if from == self.service {
             self.seen.packets += 1;
             // Its first fragment has what tells whose answer it is.
-            questions
-                .answer(to, payload.unwrap_or_else(|| ip.payload().payload.get(8..).unwrap_or_default()));
+            questions.answer(to, payload.unwrap_or_else(|| ip.payload.get(8..).unwrap_or_default()));
         }
     }
 
     /// The client and what it is about; `None`: not this service's.
-    fn segment<'a>(&self, bytes: &'a [u8]) -> Option<(SocketAddrV4, Segment<'a>)> {
+    fn segment<'a>(&self, bytes: &'a [u8]) -> Option<(SocketAddr, Segment<'a>)> {
         let packet = LaxSlicedPacket::from_ip(bytes).ok()?;
-        let (Some(LaxNetSlice::Ipv4(ip)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
-        else {
-            return None;
-        };
-        let ip = ip.header();
-        let from = SocketAddrV4::new(ip.source_addr(), tcp.source_port());
-        let to = SocketAddrV4::new(ip.destination_addr(), tcp.destination_port());
+        let [from, to] = addresses(&packet)?;
+        let Some(TransportSlice::Tcp(tcp)) = packet.transport else { return None };
+        let (from, to) =
+            (SocketAddr::new(from, tcp.source_port()), SocketAddr::new(to, tcp.destination_port()));
         let from_client = to == self.service;
         if !from_client && from != self.service {
             return None;
@@ -208,7 +203,7 @@ impl Observer {
         Some((if from_client { from } else { to }, Segment::new(from_client, &tcp)))
     }
 
-    fn open(&mut self, client: SocketAddrV4, segment: &Segment<'_>, now: Instant) {
+    fn open(&mut self, client: SocketAddr, segment: &Segment<'_>, now: Instant) {
         if self.connections.get(&client).is_some_and(|known| known.is_opened_by(segment)) {
             return;
         }
@@ -227,6 +222,19 @@ impl Observer {
             self.connections.retain(|_, connection| !connection.silent(now, SILENT));
         }
         self.connections.len() < MAX_CONNECTIONS
+    }
+}
+
+/// Source and destination.
+fn addresses(packet: &LaxSlicedPacket<'_>) -> Option<[IpAddr; 2]> {
+    match packet.net.as_ref()? {
+        LaxNetSlice::Ipv4(ip) => {
+            Some([ip.header().source_addr().into(), ip.header().destination_addr().into()])
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            Some([ip.header().source_addr().into(), ip.header().destination_addr().into()])
+        }
+        LaxNetSlice::Arp(_) => None,
     }
 }
 

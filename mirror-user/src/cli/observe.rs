@@ -54,11 +54,7 @@ impl Args {
 /// Where packets can't be heard.
 pub(super) async fn run(args: &Args, policy: Option<&Policy>, json: bool) -> Result<()> {
     let Args { services, devices, time, sample, .. } = args;
-    let (targets, left_out) = policy.map_or_else(|| (services.clone(), Vec::new()), observe::of_policy);
-    for server in &left_out {
-        eprintln!("{server} isn't observed: IPv6 is mirrored, but not observed yet");
-    }
-    ensure!(!targets.is_empty(), "nothing is left to observe");
+    let targets = policy.map_or_else(|| services.clone(), observe::of_policy);
     ensure!(targets.len() <= MAX_SERVICES, "{} services: at most {MAX_SERVICES} at once", targets.len());
     let alone = targets.len() == 1;
     let spec = |target| Spec { target, devices: devices.clone(), time: *time, sample: *sample };

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddrV4,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_nanos(TIMEOUT_NS);
 const SAME: Duration = Duration::from_millis(5);
 
 /// A client's questions by their identifiers; of a service without those by 0.
-type Key = (SocketAddrV4, u16);
+type Key = (SocketAddr, u16);
 
 /// Those whose answers are awaited.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Questions {
     /// A client's datagram; `None`: in fragments, so that nobody reads it.
     pub(super) fn ask(
         &mut self,
-        client: SocketAddrV4,
+        client: SocketAddr,
         payload: Option<&[u8]>,
         now: Instant,
         seen: &mut Observed,
@@ -67,7 +67,7 @@ impl Questions {
     }
 
     /// A server's datagram.
-    pub(super) fn answer(&mut self, client: SocketAddrV4, payload: &[u8]) {
+    pub(super) fn answer(&mut self, client: SocketAddr, payload: &[u8]) {
         let message = message(payload);
         let id = if datagram::is_dns(&self.service) { message.id } else { 0 };
         if datagram::answers(&self.service, id, message) {
@@ -104,11 +104,11 @@ fn message(payload: &[u8]) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
-    const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 2), 40_000);
+    const CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 2)), 40_000);
     const QUERY: u16 = 0x0100;
     const UPDATE: u16 = 0x2800;
     const RESPONSE: u16 = 0x8000;

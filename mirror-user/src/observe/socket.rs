@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Read as _},
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
@@ -112,6 +113,7 @@ enum Place {
 }
 
 /// An instruction of classic BPF, whose jumps have names.
+#[derive(Clone, Copy)]
 struct Instruction {
     place: Place,
     code: u32,
@@ -120,14 +122,51 @@ struct Instruction {
     to: [Place; 2],
 }
 
-/// Lets what is of a service over IPv4 pass whose client's port is among one in `sample`: classic BPF (Linux,
+/// How an IP header is read.
+struct Family {
+    ethertype: i32,
+    /// Where it says what follows it.
+    protocol: u32,
+    /// Where its source and destination begin.
+    addresses: [u32; 2],
+    /// Puts its length into X.
+    length: Instruction,
+    /// The service's address.
+    service: Vec<u32>,
+}
+
+impl Family {
+    fn of(service: IpAddr) -> Self {
+        use libc::{BPF_B, BPF_IMM, BPF_LDX, BPF_MSH, BPF_W};
+        let heard = |code, operand| Instruction { place: Place::Heard, code, operand, to: [Place::Next; 2] };
+        match service {
+            IpAddr::V4(service) => Self {
+                ethertype: libc::ETH_P_IP,
+                protocol: 9,
+                addresses: [12, 16],
+                length: heard(BPF_LDX | BPF_B | BPF_MSH, 0),
+                service: vec![service.to_bits()],
+            },
+            IpAddr::V6(service) => Self {
+                ethertype: libc::ETH_P_IPV6,
+                protocol: 6,
+                addresses: [8, 24],
+                // TCP or UDP follows at once: of what has extension headers nothing is heard, fragments among it.
+                length: heard(BPF_LDX | BPF_W | BPF_IMM, 40),
+                service: (0..4).rev().map(|word| (service.to_bits() >> (32 * word)) as u32).collect(),
+            },
+        }
+    }
+}
+
+/// Lets what is of a service pass whose client's port is among one in `sample`: classic BPF (Linux,
 /// Documentation/networking/filter.rst).
 fn filter(target: &Target, devices: &[u32], sample: u16) -> Vec<SockFilter> {
     use Place::{Drop, FromClient, Heard, Next, Sampled};
     use libc::{
-        BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_LD, BPF_LDX,
+        BPF_ABS, BPF_ALU, BPF_AND, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_LD,
     };
-    use libc::{BPF_MSH, BPF_RET, BPF_RSH, BPF_W, SKF_AD_IFINDEX, SKF_AD_OFF, SKF_AD_PROTOCOL};
+    use libc::{BPF_RET, BPF_RSH, BPF_W, SKF_AD_IFINDEX, SKF_AD_OFF, SKF_AD_PROTOCOL};
     let at = |place, code, operand, to| Instruction { place, code, operand, to };
     let plain = |code, operand| at(Next, code, operand, [Next; 2]);
     let load = |size, operand| plain(BPF_LD | size | BPF_ABS, operand);
@@ -135,33 +174,40 @@ fn filter(target: &Target, devices: &[u32], sample: u16) -> Vec<SockFilter> {
     let load_port = |offset| plain(BPF_LD | BPF_H | BPF_IND, offset);
     let only = |operand, no| at(Next, BPF_JMP | BPF_JEQ, operand, [Next, no]);
     let aside = |what: i32| (SKF_AD_OFF + what) as u32;
-    let (addr, port) = (target.service.ip().to_bits(), u32::from(target.service.port()));
+    let (family, port) = (Family::of(target.service.ip()), u32::from(target.service.port()));
+    let only_service = |begin: u32, no: Place| {
+        let words = (begin..).step_by(4).zip(&family.service);
+        words.flat_map(|(at, word)| [load(BPF_W, at), only(*word, no)]).collect::<Vec<_>>()
+    };
     let protocol = if target.datagrams.is_some() { libc::IPPROTO_UDP } else { libc::IPPROTO_TCP };
 
     let mut code = vec![
         load(BPF_W, aside(SKF_AD_PROTOCOL)),
-        only(libc::ETH_P_IP as u32, Drop),
-        load(BPF_B, 9),
+        only(family.ethertype as u32, Drop),
+        load(BPF_B, family.protocol),
         only(protocol as u32, Drop),
-        // Fragments but the first have no ports.
-        load(BPF_H, 6),
-        at(Next, BPF_JMP | BPF_JSET, 0x1fff, [Drop, Next]),
     ];
+    if target.service.is_ipv4() {
+        // Fragments but the first have no ports.
+        code.extend([load(BPF_H, 6), at(Next, BPF_JMP | BPF_JSET, 0x1fff, [Drop, Next])]);
+    }
     if !devices.is_empty() {
         code.push(load(BPF_W, aside(SKF_AD_IFINDEX)));
         code.extend(devices.iter().map(|device| at(Next, BPF_JMP | BPF_JEQ, *device, [Heard, Next])));
         code.push(at(Next, BPF_JMP | BPF_JA, 0, [Drop; 2]));
     }
+    code.push(family.length);
+    code.extend(only_service(family.addresses[0], FromClient));
     code.extend([
-        at(Heard, BPF_LDX | BPF_B | BPF_MSH, 0, [Next; 2]),
-        load(BPF_W, 12),
-        only(addr, FromClient),
         load_port(0),
         only(port, FromClient),
         load_port(2),
         at(Next, BPF_JMP | BPF_JA, 0, [Sampled; 2]),
-        at(FromClient, BPF_LD | BPF_W | BPF_ABS, 16, [Next; 2]),
-        only(addr, Drop),
+    ]);
+    let from_client = code.len();
+    code.extend(only_service(family.addresses[1], Drop));
+    code[from_client].place = FromClient;
+    code.extend([
         load_port(2),
         only(port, Drop),
         load_port(0),

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, SocketAddrV4},
+    net::{AddrParseError, SocketAddr},
     str::FromStr,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use crate::policy::{DNS_PORT, Datagrams, Policy};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its address.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// Over UDP, and then what its datagrams are.
     pub datagrams: Option<Datagrams>,
     /// What it is called, where it is called anything.
@@ -48,11 +48,9 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let service = match address.parse() {
-            Ok(SocketAddr::V4(service)) => service,
-            Ok(SocketAddr::V6(_)) => return Err("IPv6 is mirrored, but not observed yet".into()),
-            Err(error) => return Err(error.to_string()),
-        };
+        let service: SocketAddr = address.parse().map_err(|error: AddrParseError| error.to_string())?;
+        // No packet says its link-local address's zone.
+        let service = SocketAddr::new(service.ip(), service.port());
         let datagrams = match (protocol, service.port()) {
             ("tcp", _) => None,
             ("udp", DNS_PORT) => Some(Datagrams::Dns),
@@ -65,27 +63,24 @@ impl FromStr for Target {
     }
 }
 
-/// The servers of a policy's primary, at each port of their services; and those that can't be observed.
-pub fn of_policy(policy: &Policy) -> (Vec<Target>, Vec<SocketAddr>) {
-    let (mut targets, mut left_out) = (Vec::new(), Vec::new());
+/// The servers of a policy's primary, at each port of their services.
+pub fn of_policy(policy: &Policy) -> Vec<Target> {
+    let mut targets = Vec::new();
     for service in policy.services() {
         let Some(end) = service.side(Side::Primary) else { continue };
         // Its address of the other family has the same servers.
         for listener in service.all().filter(|listener| listener.vip.ip() == service.vip.ip()) {
             for server in end.servers() {
                 let port = listener.ports[Side::Primary as usize].unwrap_or(server.port());
-                match SocketAddr::new(server.ip(), port) {
-                    SocketAddr::V4(at) => targets.push(Target {
-                        service: at,
-                        datagrams: listener.datagrams,
-                        name: service.name().map(Into::into),
-                    }),
-                    at => left_out.push(at),
-                }
+                targets.push(Target {
+                    service: SocketAddr::new(server.ip(), port),
+                    datagrams: listener.datagrams,
+                    name: service.name().map(Into::into),
+                });
             }
         }
     }
-    (targets, left_out)
+    targets
 }
 
 #[cfg(test)]
@@ -98,12 +93,11 @@ mod tests {
         assert_eq!(read("10.0.2.2:80"), Ok(("10.0.2.2:80".into(), None)));
         assert_eq!(read("10.0.2.2:53/tcp"), Ok(("10.0.2.2:53".into(), None)));
         assert_eq!(read("10.0.2.2:53/udp"), Ok(("10.0.2.2:53/udp".into(), Some(Datagrams::Dns))));
-        for (text, says) in [
-            ("10.0.2.2:514/udp", "--policy"),
-            ("10.0.2.2:53/sctp", "tcp or udp"),
-            ("[2001:db8::1]:53/udp", "IPv6"),
-            ("10.0.2.2", "invalid"),
-        ] {
+        assert_eq!(read("[2001:db8::1]:80"), Ok(("[2001:db8::1]:80".into(), None)));
+        assert_eq!(read("[fe80::1%2]:80"), Ok(("[fe80::1]:80".into(), None)));
+        for (text, says) in
+            [("10.0.2.2:514/udp", "--policy"), ("10.0.2.2:53/sctp", "tcp or udp"), ("10.0.2.2", "invalid")]
+        {
             let error = read(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
@@ -112,19 +106,18 @@ mod tests {
     #[test]
     fn a_policys_services_are_observed_at_their_primarys_servers() {
         let of = |name: &str, text: &str| {
-            let (targets, left_out) = of_policy(&Policy::parse(name, text).unwrap());
             let named = |target: Target| format!("{}{target}", target.name.clone().unwrap_or_default());
-            (targets.into_iter().map(named).collect::<Vec<_>>(), left_out.len())
+            of_policy(&Policy::parse(name, text).unwrap()).into_iter().map(named).collect::<Vec<_>>()
         };
         let dns = of("dns.toml", include_str!("../../../policies/dns.toml"));
-        assert_eq!(dns, (vec!["10.0.2.2:53/udp".into(), "10.0.2.2:53".into()], 0));
-        let (services, _) = of("services.toml", include_str!("../../../policies/services.toml"));
+        assert_eq!(dns, ["10.0.2.2:53/udp", "10.0.2.2:53"]);
+        let services = of("services.toml", include_str!("../../../policies/services.toml"));
         assert!(services.contains(&"web10.0.2.2:8080".into()), "{services:?}");
         assert!(services.contains(&"api10.0.2.3:9000".into()), "{services:?}");
         assert!(services.contains(&"api10.0.2.4:9000".into()), "{services:?}");
         let text = include_str!("../../../policies/http.toml");
         let six = text.replace("10.0.2.2:8080\"     #", "[2001:db8:2::2]:8080\"     #");
         let six = six.replace("nat = \"10.0.2.101\"", "nat = \"2001:db8:2::101\"");
-        assert_eq!(of("six.toml", &six), (Vec::new(), 1));
+        assert_eq!(of("six.toml", &six), ["[2001:db8:2::2]:8080"]);
     }
 }

@@ -1,6 +1,10 @@
 //! What was seen, counted.
 
-use std::{collections::BTreeMap, net::SocketAddrV4, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -125,7 +129,7 @@ impl Connections {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Observed {
     /// Of which service.
-    pub service: SocketAddrV4,
+    pub service: SocketAddr,
     /// What that is called, where it is called anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -158,7 +162,7 @@ pub struct Observed {
 impl Default for Observed {
     fn default() -> Self {
         Self {
-            service: SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0),
+            service: (Ipv4Addr::UNSPECIFIED, 0).into(),
             name: None,
             protocol: "tcp",
             devices: Vec::new(),

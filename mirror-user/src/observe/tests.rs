@@ -1,12 +1,23 @@
 //! Packets as they pass by, and what is said of them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use etherparse::PacketBuilder;
 
 use super::*;
 
-const SERVICE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), 8_080);
+/// Service and client.
+const FOUR: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)), 8_080),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 1, 2)), 40_000),
+];
+const SIX: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2)), 8_080),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 2)), 40_000),
+];
 const GET: &str = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &str = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
@@ -14,17 +25,21 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
 /// An observer, and a connection that passes it.
 struct Passing {
     observer: Observer,
-    client: SocketAddrV4,
+    service: SocketAddr,
+    client: SocketAddr,
     /// Next sequence numbers of client and server.
     next: [u32; 2],
 }
 
 impl Passing {
     fn new() -> Self {
-        let target = Target { service: SERVICE, datagrams: None, name: None };
+        Self::between(FOUR)
+    }
+
+    fn between([service, client]: [SocketAddr; 2]) -> Self {
+        let target = Target { service, datagrams: None, name: None };
         let spec = Spec { target, devices: Vec::new(), time: Duration::ZERO, sample: 1 };
-        let client = SocketAddrV4::new(Ipv4Addr::new(10, 0, 1, 2), 40_000);
-        let mut passing = Self { observer: Observer::new(&spec), client, next: [0; 2] };
+        let mut passing = Self { observer: Observer::new(&spec), service, client, next: [0; 2] };
         passing.open();
         passing
     }
@@ -40,9 +55,13 @@ impl Passing {
 
     /// A packet, `back` bytes before the next one's place, that acknowledges all but the last `unacked` bytes.
     fn send(&mut self, from_client: bool, flags: &str, payload: &str, back: u32, unacked: u32) {
-        let (from, to) = if from_client { (self.client, SERVICE) } else { (SERVICE, self.client) };
+        let (from, to) = if from_client { (self.client, self.service) } else { (self.service, self.client) };
         let [mine, theirs] = if from_client { self.next } else { [self.next[1], self.next[0]] };
-        let builder = PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64);
+        let builder = match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+            (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
+            ends => panic!("{ends:?}"),
+        };
         let mut builder = builder.tcp(from.port(), to.port(), mine.wrapping_sub(back), 65_535);
         if flags.contains('S') {
             builder = builder.syn();
@@ -89,14 +108,16 @@ impl Passing {
 
 #[test]
 fn reads_one_after_another_could_be_shifted_and_writes_not() {
-    let mut passing = Passing::new();
-    for request in [GET, POST, GET, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        passing.ask(request);
-        passing.answer(if request.starts_with("HEAD") { &OK[..OK.len() - 4] } else { OK });
+    for ends in [FOUR, SIX] {
+        let mut passing = Passing::between(ends);
+        for request in [GET, POST, GET, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+            passing.ask(request);
+            passing.answer(if request.starts_with("HEAD") { &OK[..OK.len() - 4] } else { OK });
+        }
+        passing.ask(GET);
+        assert_eq!(passing.seen(), (4, 1, vec![]));
+        assert!(passing.unread().is_empty());
     }
-    passing.ask(GET);
-    assert_eq!(passing.seen(), (4, 1, vec![]));
-    assert!(passing.unread().is_empty());
 }
 
 #[test]
@@ -276,6 +297,16 @@ fn a_syn_that_is_seen_twice_opens_one_connection() {
 fn strangers_and_fragments_of_packets_are_nothing() {
     let mut passing = Passing::new();
     let before = passing.observer.seen.packets;
+    // From the service's own addresses, of the other family.
+    let mut six = Passing::between(SIX);
+    passing.observer.service = SIX[0];
+    six.observer.service = FOUR[0];
+    for other in [&mut passing, &mut six] {
+        let seen = other.observer.seen.packets;
+        other.ask(GET);
+        assert_eq!(other.observer.seen.packets, seen);
+    }
+    passing.observer.service = FOUR[0];
     let mut other = Vec::new();
     let builder = PacketBuilder::ipv4([10, 0, 1, 2], [10, 0, 2, 2], 64).tcp(40_000, 8_081, 1, 100);
     builder.write(&mut other, GET.as_bytes()).unwrap();

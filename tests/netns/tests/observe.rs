@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -113,6 +113,46 @@ fn it_says_which_requests_could_be_shifted_and_why_the_rest_can_not() -> Result<
     ensure!(seen["packets"] == 0, "on a device where nothing passes: {seen}");
     let seen = half.seen()?;
     ensure!(seen["connections"]["opened"] == sampled, "{sampled} of {ports:?}: {seen}");
+    Ok(())
+}
+
+/// A service's IPv6 is its own: what its IPv4 gets beside it isn't counted.
+#[test]
+fn over_ipv6_the_same_is_said() -> Result<()> {
+    let lab = lab_builder()?.six(true).up()?;
+    let primary = lab.host(Host::Primary);
+    // At all addresses, of either family.
+    let everywhere = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), SERVICE_PORT);
+    let _server = ListsServer::start(&primary, everywhere, "primary", &["--volatile"])?;
+    let address = Host::Primary.address6();
+    let _resolver = NameServer::start(&primary, address, 1)?;
+    let at = |port| SocketAddr::new(address.into(), port);
+    let services = [at(SERVICE_PORT).to_string(), format!("{}/udp", at(names::PORT))];
+    let all = Observer::of(&lab, &services.each_ref().map(String::as_str), &[])?;
+    let named = Observer::of(&lab, &[&services[0]], &["--device", "eth0"])?;
+    let elsewhere = Observer::of(&lab, &[&services[0]], &["--device", "lo"])?;
+    let mut six = netns_tests::connect(&lab, Host::Gateway, at(SERVICE_PORT))?;
+    for request in [READ, WRITE, READ] {
+        talk(&mut six, &[request], 1)?;
+    }
+    talk(&mut six, &[&[READ, READ].concat()], 2)?;
+    talk(&mut connect(&lab)?, &[READ], 1)?;
+    let client = lab.host(Host::Gateway).run(|| UdpSocket::bind("[::]:0"))??;
+    client.connect(at(names::PORT))?;
+    client.set_read_timeout(Some(SOON))?;
+    for (id, becomes) in [(1, None), (2, Some(Ipv4Addr::LOCALHOST))] {
+        client.send(&Ask { id, name: "a.test".into(), becomes }.bytes())?;
+        client.recv(&mut [0; 512])?;
+    }
+    let seen = all.seen()?;
+    for requests in [&seen[0], &named.seen()?] {
+        ensure!(requests["shiftable"] == 2 && requests["writes"] == 1, "{requests}");
+        ensure!(requests["kept"] == json!({"joined": 2}) && requests["missed"] == 0, "{requests}");
+        ensure!(requests["connections"]["opened"] == 1, "{requests}");
+    }
+    ensure!(seen[1]["shiftable"] == 1 && seen[1]["writes"] == 1 && seen[1]["requests"] == 2, "{seen}");
+    let seen = elsewhere.seen()?;
+    ensure!(seen["packets"] == 0, "on a device where nothing passes: {seen}");
     Ok(())
 }
 
