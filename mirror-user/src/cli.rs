@@ -241,7 +241,7 @@ enum Command {
     /// Read a service's traffic where it passes by, touch none of it, and say what share a shadow could answer
     ///
     /// The first step, before any policy: on a gateway, or on the server itself. Needs CAP_NET_RAW, and no daemon. Counted are
-    /// requests of HTTP/1.x over IPv4 in clear, and a name server's queries over UDP; of the rest, the connections, and why.
+    /// requests of HTTP/1.x in clear, and a name server's queries over UDP; of the rest, the connections, and why.
     #[command(after_help = "Example:\n  mirror observe 10.0.2.2:8080 --for 10m\n  \
                       mirror observe 10.0.2.2:8080 --json | jq '.shiftable / .requests'\n  \
                       mirror observe 10.0.2.2:53/udp 10.0.2.2:53\n  \
