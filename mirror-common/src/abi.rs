@@ -205,6 +205,8 @@ impl App {
     pub const RELEASED: u64 = 253;
     /// The policy names servers of its that have never joined.
     pub const UNJOINED: u64 = 252;
+    /// It was put out on purpose, to be joined again.
+    pub const REJOINING: u64 = 251;
 }
 
 /// Settings of the datapath: one element, 16 bytes. Writer: daemon, before attaching.

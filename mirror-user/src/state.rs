@@ -108,7 +108,7 @@ impl State {
         let breaker = |side: Side| {
             let mut breaker = Breaker::new(policy.clone());
             // It fell out while another daemon looked on, or none.
-            if !word.member(side) && at > 0 && reason != App::RELEASED {
+            if !word.member(side) && at > 0 && !on_purpose(reason) {
                 breaker.fell(now);
             }
             breaker
@@ -275,13 +275,13 @@ impl State {
 
     /// A side was put out on purpose, by this word.
     pub fn released(&mut self, word: SwitchWord) {
-        self.puts_out(why(App::RELEASED));
+        self.puts_out(App::RELEASED);
         self.follow(word);
     }
 
-    /// A side is about to be put out on purpose, and why.
-    pub fn puts_out(&mut self, reason: &str) {
-        self.pending = Pending::on_purpose(reason);
+    /// A side is about to be put out on purpose: [`App::RELEASED`] or [`App::REJOINING`].
+    pub fn puts_out(&mut self, reason: u64) {
+        self.pending = Pending::on_purpose(why(reason));
     }
 
     /// It wasn't.
@@ -327,7 +327,7 @@ impl State {
 }
 
 /// Why a side fell out of sync: [`App::out_of_sync_reason`].
-fn why(reason: u64) -> &'static str {
+pub fn why(reason: u64) -> &'static str {
     match reason {
         1 => "a leg that owed a write was closed by its server",
         2 => "a leg that owed a write was reset by its server",
@@ -335,6 +335,7 @@ fn why(reason: u64) -> &'static str {
         App::RESTARTED => "its server was restarted, and may have lost its memory",
         App::TRIPPED => "it lost leg after leg",
         App::RELEASED => "it is mirrored no more",
+        App::REJOINING => "put out to be joined again",
         App::UNJOINED => "the policy names servers there that have never joined",
         4 => "a leg that owed a write fell silent for longer than the stall budget",
         5 => "a leg was lost in the middle of a request, and its client sent the rest",
@@ -342,6 +343,11 @@ fn why(reason: u64) -> &'static str {
         8 => "it didn't answer a datagram that may have changed something, and the authority did",
         _ => "a client's connection ended while a write was owed",
     }
+}
+
+/// Whether a side that fell out for this reason was put out by whoever asked for it.
+fn on_purpose(reason: u64) -> bool {
+    matches!(reason, App::RELEASED | App::REJOINING)
 }
 
 fn loss_of(reason: u32) -> Option<Loss> {

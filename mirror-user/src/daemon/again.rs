@@ -13,13 +13,11 @@ use crate::{
     flows,
     moves::{Mover, Phases},
     policy::Policy,
+    state::why,
 };
 
 /// Connections whose answers are under way are looked at this often.
 const LOOK: Duration = Duration::from_millis(20);
-
-/// Why it is out of sync meanwhile, and behind a hook that fails.
-const WHY: &str = "put out to be joined again";
 
 /// How long all of it may take: the reads that the mirror has begun to answer, its writes, and the join.
 pub(super) fn longest(policy: &Policy) -> Duration {
@@ -61,15 +59,15 @@ impl Shared {
         self.wait_until_unheard(mirror, policy.join_deadline)?;
         // Before the swap, so that nobody sees the word before it is known why.
         let state = || self.state.lock().map_err(|_| anyhow::anyhow!("poisoned"));
-        state()?.puts_out(WHY);
+        state()?.puts_out(App::REJOINING);
         let begun = Instant::now();
         let put_out = mover.put_out(&mut |which| self.end(which));
         let mut state = state()?;
         match put_out {
             Ok(phases) => {
-                mover.words.keep_reason(0, App::RELEASED);
+                mover.words.keep_reason(0, App::REJOINING);
                 state.follow(mover.words.load(0));
-                state.say(format!("the {} is {WHY}: {phases}", mirror.name()));
+                state.say(format!("the {} is {}: {phases}", mirror.name(), why(App::REJOINING)));
                 Ok(())
             }
             Err(error) => {

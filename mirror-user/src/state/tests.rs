@@ -148,7 +148,9 @@ fn a_daemon_that_comes_back_knows_who_fell_out_and_who_was_let_go() {
     let alone = SwitchWord::initial();
     let found = |at, reason| State::new(alone, (at, reason), twenty()).breakers;
     assert_eq!(found(5, App::TRIPPED)[1].standing(), Standing::Open);
-    assert_eq!(found(5, App::RELEASED)[1].standing(), Standing::Closed);
+    for on_purpose in [App::RELEASED, App::REJOINING] {
+        assert_eq!(found(5, on_purpose)[1].standing(), Standing::Closed);
+    }
     assert_eq!(found(0, 0)[1].standing(), Standing::Closed, "it has never joined");
     assert_eq!(found(5, App::TRIPPED)[0].standing(), Standing::Closed);
     let (mut state, word) = mirrored();
@@ -162,12 +164,15 @@ fn a_daemon_that_comes_back_knows_who_fell_out_and_who_was_let_go() {
 fn what_is_put_out_to_be_joined_again_opens_no_breaker_and_what_falls_out_meanwhile_does() {
     let (mut state, word) = mirrored();
     let out = word.out_of_sync(Side::Shadow).unwrap();
-    state.puts_out("to be joined again");
+    state.puts_out(App::REJOINING);
     state.follow(out);
-    assert_eq!((state.sides[1].reason.as_str(), state.sides[1].in_sync), ("to be joined again", false));
+    assert_eq!(
+        (state.sides[1].reason.as_str(), state.sides[1].in_sync),
+        ("put out to be joined again", false)
+    );
     assert_eq!(state.breakers[1].standing(), Standing::Closed);
     state.follow(word);
-    state.puts_out("to be joined again");
+    state.puts_out(App::REJOINING);
     state.keeps();
     let kind = EventKind::OutOfSync as u32;
     state.note(&Event { kind, side: 1, reason: LossReason::Stalled as u32, ..Event::default() });

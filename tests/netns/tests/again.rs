@@ -116,6 +116,21 @@ fn who_has_the_authority_stays_and_a_copy_that_fails_leaves_the_mirror_out() -> 
     scene.end_proven(client)
 }
 
+/// The next daemon says why the mirror is out, and takes it for no failure.
+#[test]
+fn a_daemon_that_dies_between_the_two_leaves_the_reason_behind() -> Result<()> {
+    let mut scene = Scene::new()?.joined()?;
+    scene.gateway.stop()?;
+    scene.gateway.run(&[("MIRROR_FAULT", "hook-started")])?;
+    scene.ctl(&["join", "shop", "--again"]).err().context("the daemon outlived its fault")?;
+    scene.gateway.process()?.wait(SOON)?;
+    scene.gateway.run(&[])?;
+    let shadow = scene.gateway.status()?["shadow"].clone();
+    ensure!(shadow["in_sync"] == false && shadow["reason"] == "put out to be joined again", "{shadow}");
+    ensure!(shadow["breaker"] == "closed", "{shadow}");
+    scene.ctl(&["join", "shop"]).map(drop)
+}
+
 /// More than sockets hold.
 const BYTES: u64 = 20_000_000;
 
