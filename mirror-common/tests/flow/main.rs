@@ -16,6 +16,7 @@ mod offers;
 mod opening;
 mod order;
 mod pressure;
+mod requests;
 mod resets;
 mod sack;
 mod settled;
