@@ -122,3 +122,14 @@ fn a_mirror_that_lost_an_answer_is_waited_for() {
         behind.turn(READ, ANSWER);
     }
 }
+
+/// The same where both are HEADs: the one that is outstanding, and the one that comes.
+#[test]
+fn no_head_takes_the_place_of_an_outstanding_head() {
+    let mut behind = Behind::new();
+    behind.turn(HEAD, HEAD_ANSWER);
+    for _ in 0..63 {
+        behind.turn(READ, ANSWER);
+    }
+    is(&behind.asks(HEAD), Verdict::HeldUnsettled);
+}

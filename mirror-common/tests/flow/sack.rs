@@ -409,3 +409,30 @@ fn four_blocks_of_the_clients_reach_the_authority() {
     let unsent = [begin + 9_001, begin + 9_500];
     assert_eq!(says(&mut scene, &[blocks[0], unsent, unsent, blocks[1]]), blocks[..2]);
 }
+
+/// T5: a block that grows by a byte is news, at either end, and the second one, too.
+#[test]
+fn each_byte_that_a_block_grows_by_is_shown() {
+    let mut scene = Scene::uploading([true; 2]);
+    scene.reports(Side::Primary, piece(1), &[[piece(2), piece(11)]]);
+    let first = |n: u32| vec![[piece(2), piece(3) + n]];
+    let second = |n: u32| vec![[piece(2), piece(3)], [piece(10) - n, piece(11)]];
+    for blocks in (0..300).map(first).chain((0..300).map(second)) {
+        let step = scene.reports(Side::Shadow, piece(1), &blocks);
+        is(&step, Verdict::Raised);
+        assert_eq!(shown(&step, 2), blocks);
+    }
+}
+
+/// T5: what lies behind an option's end is another packet's: not a server's block, however well it would fit.
+#[test]
+fn what_lies_behind_an_options_end_is_not_kept() {
+    let mut scene = Scene::uploading([true; 2]);
+    let leg = scene.flow.legs[0];
+    let own = |n: usize| piece(n).wrapping_add(leg.offset);
+    let mut sack = option(&[[own(2), own(3)]]);
+    sack.blocks[1] = [own(5), own(6)];
+    let segment = Segment { seq: leg.sent_max, ack: own(1), window: 60_000, sack, ..scene.segment() };
+    scene.server_sends(Side::Primary, &segment);
+    assert_eq!(scene.flow.kept, [[piece(2), piece(3)], [0; 2], [0; 2]]);
+}
