@@ -367,7 +367,6 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
                 if seq::since(seg.now_ms, flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
                     flow.leg_mut(side).dialled_ms = seg.now_ms;
                     step.to_leg[side as usize] = syn(flow, side);
-                    sent += 1;
                 }
             }
             leg_state::DOWN if lacks => {

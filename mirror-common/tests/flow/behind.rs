@@ -1,7 +1,7 @@
 //! A leg far behind the other one: reads go on without it.
 
 use mirror_common::{
-    flow::{Flow, Step},
+    flow::{Flow, Leg, Step},
     switch_word::Side,
     verdict::Verdict,
 };
@@ -132,4 +132,17 @@ fn no_head_takes_the_place_of_an_outstanding_head() {
         behind.turn(READ, ANSWER);
     }
     is(&behind.asks(HEAD), Verdict::HeldUnsettled);
+}
+
+/// Where both have a hole, one in what nobody heard before a move and one behind it, both are waited for.
+#[test]
+fn two_legs_with_holes_are_waited_for_as_one_is() {
+    let mut behind = Behind::new();
+    for _ in 0..16 {
+        behind.turn(READ, ANSWER);
+    }
+    for leg in &mut behind.scene.flow.legs {
+        leg.flags |= Leg::HOLE;
+    }
+    is(&behind.asks(READ), Verdict::HeldUnsettled);
 }

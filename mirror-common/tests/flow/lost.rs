@@ -276,8 +276,8 @@ fn the_answer_by_which_a_mirror_is_found_late_tells_of_the_room_that_is_left() {
     is(&scene.client(READ.len(), &long, ANSWER.len()), Verdict::Mirrored);
     let sent = READ.len() + long.len();
     scene.now_ms += 1;
-    let edge = scene.flow.shown_edge;
-    scene.flow.leg_mut(Side::Primary).edge = edge;
+    // The mirror would have room for more.
+    scene.flow.leg_mut(Side::Shadow).edge += 64_000;
     let step = scene.server(Side::Primary, ANSWER.len(), ANSWER, sent);
     is(&step, Verdict::Forwarded);
     assert!(step.events & Step::LEG_LOST != 0);

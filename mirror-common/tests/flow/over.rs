@@ -80,6 +80,28 @@ fn out_of_sync_is_told_with_the_side_and_the_service() {
     assert_eq!((due, told(&step)), (Due::Free, (true, Side::Shadow as u8, Event::server(5, 0))));
 }
 
+/// A connection that ends though its authority lives leaves nothing in doubt: what the mirror hasn't answered it may never do, and it
+/// is out of sync. Taken for doubtful, it would stay a member until the authority's next write was answered.
+#[test]
+fn an_end_without_the_authoritys_loss_puts_the_mirror_out_of_sync() {
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, READ.len());
+    }
+    is(&scene.says(Side::Shadow, tcp::RST, ANSWER.len(), READ.len()), Verdict::LegLost);
+    assert!(scene.flow.has(Flow::RETURNING));
+    // As if the word had moved beside a write that the primary owes.
+    scene.word = scene.word.with_authority(Side::Shadow);
+    scene.flow.set(Flow::COUNTED, true);
+    (scene.flow.write_turn, scene.writes, scene.now_ms) = (2, 1, scene.now_ms + scene.service.stall_ms);
+    let (due, step) = scene.sweep_over(sweep::ACT);
+    assert_eq!(due, Due::Emit);
+    is(&step, Verdict::FailedMidAnswer);
+    assert_eq!((scene.doubts, scene.writes, scene.word.member(Side::Primary)), (0, 0, false));
+}
+
 /// A slot is free two seconds behind the last end: of the client, of each leg, acknowledged by each. As long as one is missing, its
 /// segment finds its connection.
 #[test]

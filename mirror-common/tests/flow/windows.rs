@@ -306,8 +306,8 @@ fn the_acknowledgement_is_that_of_the_slower_leg_and_not_of_one_that_is_gone() {
                     continue;
                 }
                 let mut scene = Scene::established(true);
-                scene.flow.authority = heard as u8;
                 is(&scene.client(0, READ, 0), Verdict::Mirrored);
+                scene.flow.authority = heard as u8;
                 if gone {
                     scene.flow.leg_mut(slow).state = leg_state::NONE;
                 }
@@ -333,4 +333,22 @@ fn more_room_than_the_field_can_say_is_shown_as_the_most() {
     let step = scene.window(Side::Shadow, READ.len(), 1_024);
     is(&step, Verdict::Raised);
     assert_eq!(step.to_client.window, 0xffff);
+}
+
+/// Where what the client sent beyond its window is acknowledged, and no room is left, none is shown: by the wrap it would be the most.
+#[test]
+fn an_edge_behind_the_acknowledgement_is_no_room() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    for side in Side::BOTH {
+        scene.window(side, READ.len(), 1_000);
+    }
+    let edge = scene.flow.shown - 1;
+    scene.flow.shown_edge = edge;
+    for leg in &mut scene.flow.legs {
+        leg.edge = edge;
+    }
+    let step = scene.client(0, READ, 0);
+    is(&step, Verdict::TurnedBack);
+    assert_eq!(step.to_client.window, 0);
 }
