@@ -432,10 +432,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         step.end(Verdict::DeferredOrder);
         return;
     }
-    if unread && flow.has(Flow::HELD) {
-        // What waited has come through, this very segment or its like.
-        flow.set(Flow::HELD, false);
-    }
+    // What waited has come through, this very segment or its like. Where a leg is still dialled, the segment waits, and that is said.
+    flow.set(Flow::HELD, false);
     flow.client_next = data_end;
     if seg.is(tcp::FIN) {
         step.events = break_off(flow, terms, step);
