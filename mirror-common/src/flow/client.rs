@@ -432,7 +432,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         step.end(Verdict::DeferredOrder);
         return;
     }
-    // What waited has come through, this very segment or its like. Where a leg is still dialled, the segment waits, and that is said.
+    // What waited has come through, this very segment or its like. Where a leg is still dialled, this waits, and `feed` says so.
     flow.set(Flow::HELD, false);
     flow.client_next = data_end;
     if seg.is(tcp::FIN) {

@@ -386,8 +386,8 @@ fn an_end_waits_for_the_rest_of_a_long_tail() {
     assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 2 + (far.answered + CLOSE.len()) as u32);
 }
 
-/// On the way back the answerer is the word's authority again: its server is told of the client's window, and the read is nobody
-/// else's to ask for.
+/// On the way back the answerer is the word's authority again: its server is told of the client's window, and the read is
+/// nobody else's to ask for.
 #[test]
 fn ahead_on_the_way_back_the_answerer_is_the_primary() {
     let mut scene = Scene::established(true);
@@ -401,8 +401,8 @@ fn ahead_on_the_way_back_the_answerer_is_the_primary() {
     assert_eq!(step.to_leg.map(|emit| emit.window), [1_000, 0xffff]);
 }
 
-/// A leg that is behind can be expected to go on in the middle of an answer that was asked for: of its head, or of its body. In the
-/// middle of one that wasn't, nobody knows what comes next.
+/// A leg that is behind can be expected to go on in the middle of an answer that was asked for: of its head, or of its body.
+/// In the middle of one that wasn't, nobody knows what comes next.
 #[test]
 fn a_leg_in_the_middle_of_an_owed_answer_catches_up_and_of_another_one_does_not() {
     for piece in [&ANSWER[..10], &ANSWER[..ANSWER.len() - 2]] {
@@ -417,8 +417,8 @@ fn a_leg_in_the_middle_of_an_owed_answer_catches_up_and_of_another_one_does_not(
     is(&far.asks(READ), Verdict::KeptUnsettled);
 }
 
-/// A client that has closed behind its read waits for it all the same: an answerer that ends without it is lost, and the read asked
-/// again. The end of the one that nobody hears any more is nobody's.
+/// A client that has closed behind its read waits for it all the same: an answerer that ends without it is lost, and the read
+/// asked again. The end of the one that nobody hears any more is nobody's.
 #[test]
 fn behind_the_clients_end_the_answerer_alone_is_missed() {
     let fin = tcp::FIN | tcp::ACK;

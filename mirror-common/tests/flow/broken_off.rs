@@ -341,8 +341,8 @@ fn behind_a_hole_the_rest_of_a_body_that_was_answered_early_is_no_request() {
     assert!(scene.flow.has(Flow::OPAQUE) && scene.writes == 0);
 }
 
-/// A move breaks off what alone is owed: though a leg is behind in reads before it, which nobody waits for; and where there is one leg
-/// only, which has answered the write before.
+/// A move breaks off what alone is owed: though a leg is behind in reads before it, which nobody waits for; and where there
+/// is one leg only, which has answered the write before.
 #[test]
 fn what_is_owed_beside_it_is_no_write() {
     let broken_off = |scene: &mut Scene| {

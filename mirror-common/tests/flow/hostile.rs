@@ -167,7 +167,8 @@ fn holes_of_an_absorbed_body_are_acknowledged_over() {
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1 + 5_100);
 }
 
-/// T27: nor is one in what can't be told apart, or ends with its connection: where that is, what is missing isn't known to be a body's.
+/// T27: nor is one in what can't be told apart, or ends with its connection: where that is, what is missing isn't known to be
+/// a body's.
 #[test]
 fn holes_of_what_has_no_known_end_are_not_acknowledged_over() {
     let acked = |scene: &mut Scene, at: usize| {

@@ -266,8 +266,8 @@ fn the_request_by_which_a_mirror_is_found_late_goes_on() {
     assert_eq!((step.hold_copy, frozen.writes), (1, 0), "it waits");
 }
 
-/// The window beside such an acknowledgement is what is left behind it: with the old one the client would be let send more than the
-/// leg has room for.
+/// The window beside such an acknowledgement is what is left behind it: with the old one the client would be let send more
+/// than the leg has room for.
 #[test]
 fn the_answer_by_which_a_mirror_is_found_late_tells_of_the_room_that_is_left() {
     let long =

@@ -111,8 +111,8 @@ fn without_a_mirror_one_word_is_enough() {
     is(&scene.client(OFFER.len(), WRITE, ANSWER.len()), Verdict::Forwarded);
 }
 
-/// A server that closes without a word has said that it will never say one: what the client asks behind that is reset, as it is on
-/// every connection that its server has closed, and doesn't wait for as long as its client does.
+/// A server that closes without a word has said that it will never say one: what the client asks behind that is reset, as it
+/// is on every connection that its server has closed, and doesn't wait for as long as its client does.
 #[test]
 fn a_server_that_closes_upon_an_offer_says_no_more() {
     let mut scene = offered();

@@ -27,7 +27,8 @@ impl Scene {
     }
 }
 
-/// The mirror has the stall budget for what it owes: until then its connection's slot is kept, and no write is taken for lost.
+/// The mirror has the stall budget for what it owes: until then its connection's slot is kept, and no write is taken for
+/// lost.
 #[test]
 fn a_write_that_is_owed_behind_the_connections_end_is_waited_for() {
     let mut scene = Scene::reset_behind_a_write();
@@ -80,8 +81,8 @@ fn out_of_sync_is_told_with_the_side_and_the_service() {
     assert_eq!((due, told(&step)), (Due::Free, (true, Side::Shadow as u8, Event::server(5, 0))));
 }
 
-/// A connection that ends though its authority lives leaves nothing in doubt: what the mirror hasn't answered it may never do, and it
-/// is out of sync. Taken for doubtful, it would stay a member until the authority's next write was answered.
+/// A connection that ends though its authority lives leaves nothing in doubt: what the mirror hasn't answered it may never
+/// do, and it is out of sync. Taken for doubtful, it would stay a member until the authority's next write was answered.
 #[test]
 fn an_end_without_the_authoritys_loss_puts_the_mirror_out_of_sync() {
     let mut scene = Scene::established(true);
@@ -102,8 +103,8 @@ fn an_end_without_the_authoritys_loss_puts_the_mirror_out_of_sync() {
     assert_eq!((scene.doubts, scene.writes, scene.word.member(Side::Primary)), (0, 0, false));
 }
 
-/// A slot is free two seconds behind the last end: of the client, of each leg, acknowledged by each. As long as one is missing, its
-/// segment finds its connection.
+/// A slot is free two seconds behind the last end: of the client, of each leg, acknowledged by each. As long as one is
+/// missing, its segment finds its connection.
 #[test]
 fn a_slot_is_kept_until_every_end_is_said_and_acknowledged() {
     let over = |change: &dyn Fn(&mut Flow)| {
@@ -135,8 +136,8 @@ fn a_slot_is_kept_until_every_end_is_said_and_acknowledged() {
     }
 }
 
-/// An end that overtakes the answer to a read is the client's at once, whose own kernel puts it behind: held back, it would come a
-/// timeout later.
+/// An end that overtakes the answer to a read is the client's at once, whose own kernel puts it behind: held back, it would
+/// come a timeout later.
 #[test]
 fn an_end_that_overtakes_a_reads_answer_is_shown() {
     let mut scene = Scene::established(true);
@@ -157,8 +158,8 @@ fn a_servers_number_is_believed_within_any_window() {
     }
 }
 
-/// Without a crowd a client that never finished opening its connection is no half-open one of a flood, nor is in a crowd what is
-/// given up for another reason.
+/// Without a crowd a client that never finished opening its connection is no half-open one of a flood, nor is in a crowd what
+/// is given up for another reason.
 #[test]
 fn only_a_crowds_half_open_connection_is_counted_as_one() {
     let mut scene = Scene::established(true);

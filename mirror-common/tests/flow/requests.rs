@@ -9,8 +9,8 @@ fn kinds(step: &Step) -> [u8; 2] {
     step.to_leg.map(|emit| emit.kind)
 }
 
-/// T25: what has no acknowledgement, or lies beyond all that the client was let send, isn't its own. Taken for it, a stranger's
-/// segment would keep an idle connection's slot for as long as it liked, and reach the server.
+/// T25: what has no acknowledgement, or lies beyond all that the client was let send, isn't its own. Taken for it, a
+/// stranger's segment would keep an idle connection's slot for as long as it liked, and reach the server.
 #[test]
 fn what_is_not_within_the_window_or_acknowledges_nothing_changes_nothing() {
     let beyond = |scene: &Scene| scene.flow.shown_edge.wrapping_add(65_537);
@@ -45,8 +45,8 @@ fn what_begins_before_the_shown_acknowledgement_is_turned_back() {
     assert_eq!((step.to_client.kind, step.to_client.ack), (emit::BARE, scene.flow.client_next));
 }
 
-/// T36: a read that must be asked again, and comes joined with what must wait behind it: it goes to the authority alone. Held as a
-/// whole, it would wait for its own answer.
+/// T36: a read that must be asked again, and comes joined with what must wait behind it: it goes to the authority alone. Held
+/// as a whole, it would wait for its own answer.
 #[test]
 fn a_read_that_is_asked_again_is_so_though_another_request_comes_with_it() {
     let asked_again = |returning: bool| {
@@ -89,8 +89,8 @@ fn rest_of_a_body(length: usize, has: &[Side], down: bool) -> Step {
     scene.client(head.len(), &[&vec![b'x'; length], WRITE].concat(), 0)
 }
 
-/// It goes to those that lack it: a leg that has it all would answer each such piece with an acknowledgement, which looks like a
-/// loss; and one that is down can't be sent a thing.
+/// It goes to those that lack it: a leg that has it all would answer each such piece with an acknowledgement, which looks
+/// like a loss; and one that is down can't be sent a thing.
 #[test]
 fn of_a_segment_that_waits_the_known_part_goes_to_who_lacks_it() {
     for (has, down, to) in [
@@ -116,8 +116,8 @@ fn a_part_that_is_too_long_to_be_said_waits() {
     assert_eq!(kinds(&step), [emit::NONE; 2]);
 }
 
-/// What comes again goes to the leg that lacks it, and nothing is held for one that is down and has it: the copy would take room
-/// in the TAP, and come back for nothing.
+/// What comes again goes to the leg that lacks it, and nothing is held for one that is down and has it: the copy would take
+/// room in the TAP, and come back for nothing.
 #[test]
 fn nothing_is_held_for_a_leg_that_lacks_nothing() {
     for (lacks, verdict, hold) in [(0, Verdict::Forwarded, 0), (1, Verdict::HeldDialling, 1)] {
@@ -142,8 +142,8 @@ fn chunks_without_a_hole_are_followed_to_their_end() {
     assert_eq!(scene.flow.turns, 2);
 }
 
-/// Over a hole they end with the answer of a server that has all: by either alone, more of the body would be taken for a request,
-/// and the connection for one of another protocol, for good.
+/// Over a hole they end with the answer of a server that has all: by either alone, more of the body would be taken for a
+/// request, and the connection for one of another protocol, for good.
 #[test]
 fn chunks_with_a_hole_end_with_the_answer_to_all_of_them() {
     let hole = CHUNKED.len() + 20;
@@ -217,8 +217,8 @@ fn a_held_request_is_told_of_as_held() {
     is(&kept(leg_state::DIALLING), Verdict::HeldDialling);
 }
 
-/// What waited for a leg's handshake has come through when the client goes on: on a connection that is told apart no more, such as one
-/// of TLS, each of the server's segments woke the daemon, for as long as the connection lasted.
+/// What waited for a leg's handshake has come through when the client goes on: on a connection that is told apart no more,
+/// such as one of TLS, each of the server's segments woke the daemon, for as long as the connection lasted.
 #[test]
 fn what_has_come_through_wakes_nobody_any_more() {
     const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";

@@ -7,8 +7,8 @@ const FIN: u8 = tcp::FIN | tcp::ACK;
 /// A write whose body is still to come.
 const HALF: &[u8] = b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf";
 
-/// H7: what is waited for, and says what can't be told apart, is followed blindly: nobody can tell when it has finished, and the
-/// client would wait for it. An answer to nothing that was asked is none of that.
+/// H7: what is waited for, and says what can't be told apart, is followed blindly: nobody can tell when it has finished, and
+/// the client would wait for it. An answer to nothing that was asked is none of that.
 #[test]
 fn a_leg_that_is_waited_for_and_can_not_be_told_apart_is_followed() {
     let (mut scene, _) = Scene::returning();
@@ -30,8 +30,8 @@ fn what_is_held_goes_on_when_the_awaited_leg_has_finished() {
     assert_eq!(step.events & Step::WAKE, Step::WAKE);
 }
 
-/// One whose server closes while the client hasn't acknowledged what the lost one has shown is dialled anew as soon as it has:
-/// the client would be heard by nobody from then on.
+/// One whose server closes while the client hasn't acknowledged what the lost one has shown is dialled anew as soon as it
+/// has: the client would be heard by nobody from then on.
 #[test]
 fn an_awaited_leg_that_has_closed_is_dialled_anew() {
     for waited in Side::BOTH {
@@ -53,8 +53,8 @@ fn an_awaited_leg_that_has_closed_is_dialled_anew() {
     }
 }
 
-/// The awaited leg is lost, too, while the first one's successor is there: that takes over at once. Waited for, it would have nothing to
-/// finish, and the client would wait for ever.
+/// The awaited leg is lost, too, while the first one's successor is there: that takes over at once. Waited for, it would have
+/// nothing to finish, and the client would wait for ever.
 #[test]
 fn a_successor_that_is_open_takes_over_from_the_awaited_leg_at_once() {
     let mut scene = Scene::established(true);
@@ -75,8 +75,8 @@ fn a_successor_that_is_open_takes_over_from_the_awaited_leg_at_once() {
     assert_eq!(step.to_leg[1].kind, emit::FORWARD);
 }
 
-/// In the middle of a body that both have answered early the old authority is lost behind a move: the open leg has as much of it, and
-/// goes on. One that would have to be dialled would begin in its middle, and the connection ends.
+/// In the middle of a body that both have answered early the old authority is lost behind a move: the open leg has as much of
+/// it, and goes on. One that would have to be dialled would begin in its middle, and the connection ends.
 #[test]
 fn in_the_middle_of_a_request_an_open_leg_takes_over_and_no_successor_does() {
     for (state, verdict) in [(leg_state::OPEN, Verdict::LegLost), (leg_state::NONE, Verdict::FailedMidAnswer)]
@@ -94,8 +94,8 @@ fn in_the_middle_of_a_request_an_open_leg_takes_over_and_no_successor_does() {
     }
 }
 
-/// The circuit breaker counts failures at what was asked. A server that ends its connection in the middle of what nobody asked
-/// for, such as a 408, fails at nothing.
+/// The circuit breaker counts failures at what was asked. A server that ends its connection in the middle of what nobody
+/// asked for, such as a 408, fails at nothing.
 #[test]
 fn a_server_that_was_asked_nothing_fails_at_nothing() {
     for flags in [tcp::RST, FIN] {
@@ -107,8 +107,8 @@ fn a_server_that_was_asked_nothing_fails_at_nothing() {
     }
 }
 
-/// A side that is out of sync has its leg reset when the next turn begins; one that is only being dialled is forgotten, as its
-/// server knows of nothing.
+/// A side that is out of sync has its leg reset when the next turn begins; one that is only being dialled is forgotten, as
+/// its server knows of nothing.
 #[test]
 fn a_side_that_is_out_of_sync_has_its_open_leg_reset() {
     for (state, sent) in [(leg_state::OPEN, emit::BARE), (leg_state::DIALLING, emit::NONE)] {

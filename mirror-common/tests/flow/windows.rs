@@ -323,8 +323,8 @@ fn the_acknowledgement_is_that_of_the_slower_leg_and_not_of_one_that_is_gone() {
     }
 }
 
-/// T7: the room of a leg that is left alone may be more than the client's field can say by the scale that it was told: cut off above,
-/// such a window would look shut.
+/// T7: the room of a leg that is left alone may be more than the client's field can say by the scale that it was told: cut
+/// off above, such a window would look shut.
 #[test]
 fn more_room_than_the_field_can_say_is_shown_as_the_most() {
     let mut scene = Scene::with_scales(7, [0, 14], [1_000; 2]);
@@ -335,7 +335,8 @@ fn more_room_than_the_field_can_say_is_shown_as_the_most() {
     assert_eq!(step.to_client.window, 0xffff);
 }
 
-/// Where what the client sent beyond its window is acknowledged, and no room is left, none is shown: by the wrap it would be the most.
+/// Where what the client sent beyond its window is acknowledged, and no room is left, none is shown: by the wrap it would be
+/// the most.
 #[test]
 fn an_edge_behind_the_acknowledgement_is_no_room() {
     let mut scene = Scene::established(true);

@@ -100,8 +100,8 @@ fn drags_at(flow: &mut Flow, now_ms: u32) -> bool {
     late(flow, Side::Shadow, now_ms, 500)
 }
 
-/// Its clock begins when it is first seen so, whatever turn was marked before, and with each answer anew: a mirror of which every
-/// answer takes nine seconds keeps up.
+/// Its clock begins when it is first seen so, whatever turn was marked before, and with each answer anew: a mirror of which
+/// every answer takes nine seconds keeps up.
 #[test]
 fn an_answer_that_nobody_hears_has_its_time_from_the_others_end_on() {
     let mut flow = dragging();
