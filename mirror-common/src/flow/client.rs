@@ -367,7 +367,6 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
                 if seq::since(seg.now_ms, flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
                     flow.leg_mut(side).dialled_ms = seg.now_ms;
                     step.to_leg[side as usize] = syn(flow, side);
-                    sent += 1;
                 }
             }
             leg_state::DOWN if lacks => {
@@ -433,10 +432,8 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         step.end(Verdict::DeferredOrder);
         return;
     }
-    if unread && flow.has(Flow::HELD) {
-        // What waited has come through, this very segment or its like.
-        flow.set(Flow::HELD, false);
-    }
+    // What waited has come through, this very segment or its like. Where a leg is still dialled, this waits, and `feed` says so.
+    flow.set(Flow::HELD, false);
     flow.client_next = data_end;
     if seg.is(tcp::FIN) {
         step.events = break_off(flow, terms, step);

@@ -55,6 +55,7 @@ mod tests {
         let mut at = |now_ms| presses(&mut flow, Side::Shadow, now_ms, 60_000);
         assert!(!at(2_560));
         assert!(!at(2_559));
+        assert!(!at(2_560 - 4 * 256), "behind by all that a clock may be");
         assert!(!at(2_560 + 60_000 - 256));
         assert!(at(2_560 + 60_160));
     }

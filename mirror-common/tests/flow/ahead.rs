@@ -385,3 +385,63 @@ fn an_end_waits_for_the_rest_of_a_long_tail() {
     assert_eq!(step.to_client.flags, fin);
     assert_eq!(far.scene.flow.view_next, SERVER_ISS[0] + 2 + (far.answered + CLOSE.len()) as u32);
 }
+
+/// On the way back the answerer is the word's authority again: its server is told of the client's window, and the read is
+/// nobody else's to ask for.
+#[test]
+fn ahead_on_the_way_back_the_answerer_is_the_primary() {
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    is(&scene.server(Side::Shadow, 0, ANSWER, READ.len()), Verdict::Forwarded);
+    scene.word = scene.word.with_weight(0);
+    let step = scene.client(READ.len(), READ, ANSWER.len());
+    is(&step, Verdict::MirroredAhead);
+    assert_eq!((scene.flow.answerer(), scene.flow.has(Flow::MOVED)), (Side::Primary, false));
+    assert_eq!(step.to_leg.map(|emit| emit.window), [1_000, 0xffff]);
+}
+
+/// A leg that is behind can be expected to go on in the middle of an answer that was asked for: of its head, or of its body.
+/// In the middle of one that wasn't, nobody knows what comes next.
+#[test]
+fn a_leg_in_the_middle_of_an_owed_answer_catches_up_and_of_another_one_does_not() {
+    for piece in [&ANSWER[..10], &ANSWER[..ANSWER.len() - 2]] {
+        let mut far = Far::behind(1);
+        far.shadow(0, piece);
+        far.scene.word = far.scene.word.with_weight(10_000);
+        is(&far.asks(READ), Verdict::MirroredAhead);
+    }
+    let mut far = Far::behind(1);
+    far.shadow(0, &[ANSWER, &ANSWER[..10]].concat());
+    far.scene.word = far.scene.word.with_weight(10_000);
+    is(&far.asks(READ), Verdict::KeptUnsettled);
+}
+
+/// A client that has closed behind its read waits for it all the same: an answerer that ends without it is lost, and the read
+/// asked again. The end of the one that nobody hears any more is nobody's.
+#[test]
+fn behind_the_clients_end_the_answerer_alone_is_missed() {
+    let fin = tcp::FIN | tcp::ACK;
+    for (side, verdict) in [(Side::Shadow, Verdict::LegLost), (Side::Primary, Verdict::FinAbsorbed)] {
+        let mut far = Far::ahead(1);
+        is(&far.scene.client_says(fin, far.sent, far.answered), Verdict::Mirrored);
+        far.primary(ANSWER);
+        far.shadow(0, ANSWER);
+        let at = if side == Side::Primary { far.answered + ANSWER.len() } else { ANSWER.len() };
+        is(&far.scene.says(side, fin, at, far.sent + 1), verdict);
+    }
+}
+
+/// A tail that is just a segment is shown whole behind a little, and its end with it.
+#[test]
+fn a_tail_of_just_a_segment_is_shown_with_its_end() {
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1000\r\n\r\n";
+    let head = String::from_utf8_lossy(head).replace("1000", &format!("{:04}", 1_460 - head.len()));
+    let tail = [head.as_bytes(), &vec![b'x'; 1_460 - head.len()]].concat();
+    let bytes = [LITTLE, &tail].concat();
+    let fin = tcp::FIN | tcp::ACK;
+    let mut far = Far::ahead(1);
+    let step = far.scene.server_flags(Side::Shadow, 0, &bytes, far.sent, fin);
+    is(&step, Verdict::TailForwarded);
+    assert_eq!((far.shows(&step, &bytes), step.to_client.flags), ((far.answered, tail), fin));
+}

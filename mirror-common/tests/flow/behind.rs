@@ -1,7 +1,7 @@
 //! A leg far behind the other one: reads go on without it.
 
 use mirror_common::{
-    flow::{Flow, Step},
+    flow::{Flow, Leg, Step},
     switch_word::Side,
     verdict::Verdict,
 };
@@ -121,4 +121,28 @@ fn a_mirror_that_lost_an_answer_is_waited_for() {
     for _ in 0..40 {
         behind.turn(READ, ANSWER);
     }
+}
+
+/// The same where both are HEADs: the one that is outstanding, and the one that comes.
+#[test]
+fn no_head_takes_the_place_of_an_outstanding_head() {
+    let mut behind = Behind::new();
+    behind.turn(HEAD, HEAD_ANSWER);
+    for _ in 0..63 {
+        behind.turn(READ, ANSWER);
+    }
+    is(&behind.asks(HEAD), Verdict::HeldUnsettled);
+}
+
+/// Where both have a hole, one in what nobody heard before a move and one behind it, both are waited for.
+#[test]
+fn two_legs_with_holes_are_waited_for_as_one_is() {
+    let mut behind = Behind::new();
+    for _ in 0..16 {
+        behind.turn(READ, ANSWER);
+    }
+    for leg in &mut behind.scene.flow.legs {
+        leg.flags |= Leg::HOLE;
+    }
+    is(&behind.asks(READ), Verdict::HeldUnsettled);
 }

@@ -340,3 +340,29 @@ fn behind_a_hole_the_rest_of_a_body_that_was_answered_early_is_no_request() {
     is(&scene.client(second, &CHUNKED[second..], ANSWER.len()), Verdict::Mirrored);
     assert!(scene.flow.has(Flow::OPAQUE) && scene.writes == 0);
 }
+
+/// A move breaks off what alone is owed: though a leg is behind in reads before it, which nobody waits for; and where there
+/// is one leg only, which has answered the write before.
+#[test]
+fn what_is_owed_beside_it_is_no_write() {
+    let broken_off = |scene: &mut Scene| {
+        let how = sweep::ACT | sweep::BREAK_OFF;
+        let step = scene.run(|flow, terms, step| {
+            on_sweep(flow, how, terms, step);
+        });
+        step.verdict == Verdict::BrokenOff as u8
+    };
+    let mut behind = Scene::established(true);
+    for n in 0..2 {
+        is(&behind.client(n * READ.len(), READ, n * ANSWER.len()), Verdict::Mirrored);
+        behind.server(Side::Primary, n * ANSWER.len(), ANSWER, (n + 1) * READ.len());
+    }
+    is(&behind.client(2 * READ.len(), HEAD, 2 * ANSWER.len()), Verdict::Mirrored);
+    assert!(broken_off(&mut behind));
+    let mut alone = Scene::established(false);
+    alone.client(0, WRITE, 0);
+    alone.client(WRITE.len(), HEAD, 0);
+    assert!(!broken_off(&mut alone), "it owes the first one, too");
+    alone.server(Side::Primary, 0, ANSWER, WRITE.len());
+    assert!(broken_off(&mut alone));
+}

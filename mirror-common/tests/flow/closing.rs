@@ -27,7 +27,7 @@ impl Scene {
     }
 
     /// The shadow was asked a read and is lost; the primary, which is in the middle of its own answer, is waited for.
-    fn returning() -> (Scene, Step) {
+    pub(super) fn returning() -> (Scene, Step) {
         let mut scene = Scene::established(true);
         scene.word = scene.word.with_weight(10_000);
         // So late that a leg may be dialled again, and not so long that the flow is idle.

@@ -26,6 +26,7 @@ fn the_mirror_does_what_a_dead_authority_was_asked_and_stays_in_sync() {
     is(&step, Verdict::Reset);
     assert_eq!((step.to_client.flags & tcp::RST, step.to_leg[1].kind), (tcp::RST, emit::NONE));
     assert_eq!((scene.flow.state, scene.flow.leg(Side::Shadow).state), (flow_state::ENDED, leg_state::OPEN));
+    assert!(Side::BOTH.iter().all(|side| !scene.flow.hears(*side)), "from here on nobody is heard");
     assert_eq!((scene.writes, scene.doubts, scene.word.member(Side::Shadow)), (1, 1, true));
     let step = scene.server(Side::Shadow, 0, ANSWER, WRITE.len());
     assert_eq!(step.to_client.kind, emit::NONE, "nobody hears it");

@@ -139,6 +139,23 @@ fn an_endless_absorbed_answer_costs_its_leg() {
     assert!(scene.word.member(Side::Shadow));
 }
 
+/// The same of one that the client hears is its download, however long it takes.
+#[test]
+fn a_long_heard_answer_is_not_cut_off() {
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    is(&scene.server(Side::Shadow, 0, HUGE, READ.len()), Verdict::Forwarded);
+    let mut sent = HUGE.len();
+    for _ in 0..60 {
+        scene.now_ms += 400;
+        is(&scene.server(Side::Shadow, sent, &[b'x'; 1_000], READ.len()), Verdict::Forwarded);
+        sent += 1_000;
+        is(&scene.client_says(tcp::ACK, READ.len(), sent), Verdict::Forwarded);
+    }
+}
+
 /// T27: a hole in a body that nobody reads isn't repaired; one in front of a head is.
 #[test]
 fn holes_of_an_absorbed_body_are_acknowledged_over() {
@@ -148,6 +165,36 @@ fn holes_of_an_absorbed_body_are_acknowledged_over() {
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1, "the head hasn't come");
     scene.server(Side::Shadow, 0, HUGE, READ.len());
     assert_eq!(body(&mut scene, 5_000).to_leg[1].ack, SERVER_ISS[1] + 1 + 5_100);
+}
+
+/// T27: nor is one in what can't be told apart, or ends with its connection: where that is, what is missing isn't known to be
+/// a body's.
+#[test]
+fn holes_of_what_has_no_known_end_are_not_acknowledged_over() {
+    let acked = |scene: &mut Scene, at: usize| {
+        let step = scene.server(Side::Shadow, at + 50, b"xyz", READ.len());
+        step.to_leg[1].ack.wrapping_sub(SERVER_ISS[1] + 1) as usize
+    };
+    let mut opaque = Scene::established(true);
+    opaque.client(0, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0);
+    assert!(opaque.flow.has(Flow::OPAQUE));
+    let step = opaque.server(Side::Shadow, 50, b"xyz", 11);
+    assert_eq!(step.to_leg[1].ack, SERVER_ISS[1] + 1);
+    let mut endless = Scene::established(true);
+    is(&endless.client(0, READ, 0), Verdict::Mirrored);
+    let head: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+    endless.server(Side::Shadow, 0, head, READ.len());
+    assert_eq!(acked(&mut endless, head.len()), head.len());
+}
+
+/// What isn't told apart is shown as it comes, over holes, too: the client's kernel puts it in order.
+#[test]
+fn of_an_opaque_connection_nothing_waits_for_what_is_missing() {
+    let mut scene = Scene::established(true);
+    scene.client(0, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0);
+    let step = scene.server(Side::Primary, 50, b"\x16\x03\x03", 11);
+    is(&step, Verdict::Forwarded);
+    assert_eq!((step.to_client.kind, step.to_client.seq), (emit::FORWARD, SERVER_ISS[0] + 51));
 }
 
 /// H7: a shadow's answer that can't be told apart is none, where the primary's can: the connection was taken for one of another

@@ -120,3 +120,12 @@ fn a_client_that_has_closed_is_not_waited_for() {
     scene.client_says(tcp::ACK | tcp::FIN, READ.len(), 0);
     assert_eq!(answers(&mut scene, 0, ANSWER).to_leg[1].kind, emit::BARE);
 }
+
+/// RFC 9293, 3.8.6.3: of every second segment at the latest. One that nobody asked for would wait behind the answer's.
+#[test]
+fn a_second_segment_is_acknowledged_at_once() {
+    let mut scene = asked();
+    assert_eq!(answers(&mut scene, 0, ANSWER).to_leg[1].kind, emit::NONE);
+    let step = scene.server(Side::Shadow, ANSWER.len(), ANSWER, READ.len());
+    assert_eq!((step.to_leg[1].kind, step.to_leg[1].ack), (emit::BARE, ANSWERED + ANSWER.len() as u32));
+}

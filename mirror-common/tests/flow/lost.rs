@@ -266,6 +266,40 @@ fn the_request_by_which_a_mirror_is_found_late_goes_on() {
     assert_eq!((step.hold_copy, frozen.writes), (1, 0), "it waits");
 }
 
+/// The window beside such an acknowledgement is what is left behind it: with the old one the client would be let send more
+/// than the leg has room for.
+#[test]
+fn the_answer_by_which_a_mirror_is_found_late_tells_of_the_room_that_is_left() {
+    let long =
+        [READ[..READ.len() - 2].to_vec(), b"x: ".to_vec(), vec![b'y'; 1_000], b"\r\n\r\n".to_vec()].concat();
+    let mut scene = nearly_overdue();
+    is(&scene.client(READ.len(), &long, ANSWER.len()), Verdict::Mirrored);
+    let sent = READ.len() + long.len();
+    scene.now_ms += 1;
+    // The mirror would have room for more.
+    scene.flow.leg_mut(Side::Shadow).edge += 64_000;
+    let step = scene.server(Side::Primary, ANSWER.len(), ANSWER, sent);
+    is(&step, Verdict::Forwarded);
+    assert!(step.events & Step::LEG_LOST != 0);
+    assert_eq!(u32::from(step.to_client.window), (scene.flow.shown_edge - scene.flow.shown) >> 7);
+}
+
+/// An acknowledgement by which a mirror is found late waits for nothing, nor does what must wait on a connection that ends.
+#[test]
+fn what_need_not_wait_is_not_held_by_a_loss() {
+    let mut scene = nearly_overdue();
+    scene.now_ms += 1;
+    let step = scene.says(Side::Primary, tcp::ACK, ANSWER.len(), READ.len());
+    is(&step, Verdict::LegLost);
+    assert_eq!(step.hold_copy, 0);
+
+    let mut ending = half_heard();
+    ending.now_ms += ending.service.stall_ms;
+    let step = ending.client(READ.len(), WRITE, ANSWER.len() - 1);
+    is(&step, Verdict::FailedMidAnswer);
+    assert_eq!((step.hold_copy, ending.flow.state), (0, flow_state::ENDED));
+}
+
 /// What only a lost leg had may be on its way: the client has the stall budget to acknowledge it, and then the other one goes on.
 #[test]
 fn what_a_lost_leg_has_shown_is_waited_for() {

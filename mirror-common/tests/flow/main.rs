@@ -15,10 +15,13 @@ mod measure;
 mod offers;
 mod opening;
 mod order;
+mod over;
 mod pressure;
+mod requests;
 mod resets;
 mod sack;
 mod settled;
+mod taken_over;
 mod windows;
 
 use std::collections::BTreeMap;

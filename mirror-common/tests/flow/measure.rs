@@ -97,6 +97,23 @@ fn a_turn_is_unanswered_that_the_mirror_has_answered_and_the_authority_has_not_b
     assert!(!waits(&scene, 9_000));
 }
 
+/// Requests that were sent ahead: as long as an earlier answer comes, the last one's is on its way.
+#[test]
+fn a_turn_behind_an_answer_that_comes_is_not_unanswered() {
+    let mut scene = Scene::established(true);
+    let cut = ANSWER.len() - 2;
+    ask(&mut scene, READ, 1_000);
+    answer(&mut scene, Side::Primary, 0, &ANSWER[..cut], 1_100);
+    for n in 1..3 {
+        ask(&mut scene, READ, 1_000 + n);
+    }
+    for n in 0..3 {
+        answer(&mut scene, Side::Shadow, n * ANSWER.len(), ANSWER, 1_200);
+    }
+    answer(&mut scene, Side::Primary, cut, &ANSWER[cut..=cut], 1_300);
+    assert!(!unanswered(&scene.flow, 9_000, 2_000));
+}
+
 /// A full queue of connections at the authority shows in no answer.
 #[test]
 fn a_syn_is_unanswered_that_the_mirror_has_answered_and_the_authority_has_not() {

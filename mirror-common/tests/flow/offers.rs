@@ -101,3 +101,39 @@ fn a_request_in_the_same_segment_makes_the_connection_opaque() {
     scene.client(0, &[OFFER, READ].concat(), 0);
     assert!(scene.flow.has(Flow::OPAQUE));
 }
+
+/// Where one server alone was asked, its word is all that there is to wait for.
+#[test]
+fn without_a_mirror_one_word_is_enough() {
+    let mut scene = Scene::established(false);
+    is(&scene.client(0, OFFER, 0), Verdict::Forwarded);
+    scene.server(Side::Primary, 0, ANSWER, OFFER.len());
+    is(&scene.client(OFFER.len(), WRITE, ANSWER.len()), Verdict::Forwarded);
+}
+
+/// A server that closes without a word has said that it will never say one: what the client asks behind that is reset, as it
+/// is on every connection that its server has closed, and doesn't wait for as long as its client does.
+#[test]
+fn a_server_that_closes_upon_an_offer_says_no_more() {
+    let mut scene = offered();
+    scene.server(Side::Shadow, 0, ANSWER, OFFER.len());
+    is(&scene.says(Side::Primary, tcp::FIN | tcp::ACK, 0, OFFER.len()), Verdict::Forwarded);
+    is(&scene.client(OFFER.len(), READ, 1), Verdict::Reset);
+}
+
+/// A body in chunks with an offer, over a hole: its answers say both, where it ends, and that nothing was taken up.
+#[test]
+fn an_offer_whose_chunks_have_a_hole_is_settled_by_its_answers() {
+    let offer = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\ntransfer-encoding: chunked\r\n\r\n3\r\n";
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, offer, 0), Verdict::Mirrored);
+    let sent = offer.len() + 23;
+    is(&scene.client(sent - 3, b"xyz", 0), Verdict::Mirrored);
+    assert!(scene.flow.has(Flow::OFFERED) && scene.flow.parse.scanner.until_close());
+    for side in Side::BOTH {
+        scene.server(side, 0, ANSWER, sent);
+    }
+    assert!(!scene.flow.has(Flow::OFFERED) && !scene.flow.parse.scanner.until_close());
+    is(&scene.client(sent, READ, ANSWER.len()), Verdict::Mirrored);
+    assert_eq!(scene.flow.turns, 2);
+}

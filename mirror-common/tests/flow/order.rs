@@ -289,3 +289,16 @@ fn a_group_picks_its_own_count() {
         assert_eq!((Group::client(7).pick(client, all), Group::ALL.pick(client, all)), (client, all));
     }
 }
+
+/// A mirror that is a turn ahead, and in the middle of that answer, owes the client's eyes nothing.
+#[test]
+fn a_mirror_that_is_ahead_of_the_authority_does_not_lag() {
+    let mut scene = Scene::established(true);
+    scene.client(0, WRITE, 0);
+    scene.client(WRITE.len(), POST, 0);
+    let sent = WRITE.len() + POST.len();
+    let more = [ANSWER, &ANSWER[..ANSWER.len() - 1]].concat();
+    scene.server(Side::Shadow, 0, &more, sent);
+    scene.server(Side::Primary, 0, ANSWER, sent);
+    assert_eq!((scene.all().0, scene.writes), (0, 1));
+}

@@ -409,3 +409,37 @@ fn four_blocks_of_the_clients_reach_the_authority() {
     let unsent = [begin + 9_001, begin + 9_500];
     assert_eq!(says(&mut scene, &[blocks[0], unsent, unsent, blocks[1]]), blocks[..2]);
 }
+
+/// T5: whichever bit of a block's numbers is another one, it is news; of the second one, too.
+#[test]
+fn a_block_that_differs_in_any_bit_is_shown() {
+    const ROUND: u32 = 1 << 13;
+    let mut scene = Scene::uploading([true; 2]);
+    scene.reports(Side::Primary, piece(1), &[[piece(2), piece(11)]]);
+    let mut is_news = |blocks: &[[u32; 2]]| {
+        let step = scene.reports(Side::Shadow, piece(1), blocks);
+        is(&step, Verdict::Raised);
+        assert_eq!(shown(&step, 2), blocks);
+    };
+    for bit in (0..12).map(|n| 1 << n) {
+        for end in [ROUND, ROUND | bit] {
+            is_news(&[[piece(2), end]]);
+        }
+        for begin in [ROUND, ROUND | bit] {
+            is_news(&[[piece(2), piece(3)], [begin, piece(11)]]);
+        }
+    }
+}
+
+/// T5: what lies behind an option's end is another packet's: not a server's block, however well it would fit.
+#[test]
+fn what_lies_behind_an_options_end_is_not_kept() {
+    let mut scene = Scene::uploading([true; 2]);
+    let leg = scene.flow.legs[0];
+    let own = |n: usize| piece(n).wrapping_add(leg.offset);
+    let mut sack = option(&[[own(2), own(3)]]);
+    sack.blocks[1] = [own(5), own(6)];
+    let segment = Segment { seq: leg.sent_max, ack: own(1), window: 60_000, sack, ..scene.segment() };
+    scene.server_sends(Side::Primary, &segment);
+    assert_eq!(scene.flow.kept, [[piece(2), piece(3)], [0; 2], [0; 2]]);
+}

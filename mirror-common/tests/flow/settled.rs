@@ -202,3 +202,21 @@ fn what_reaches_one_leg_brings_the_other_nothing() {
     assert_eq!(probe.to_leg.map(|emit| emit.kind), [emit::NONE, emit::FORWARD]);
     assert_ne!(scene.flow.leg(Side::Primary).flags & Leg::OWES_ACK, 0);
 }
+
+/// A read behind the body of the turn before, of the same leg, hasn't been answered by that body's rest: it may be
+/// asked of the other one until its own answer begins.
+#[test]
+fn the_rest_of_the_last_answer_does_not_answer_the_next_read() {
+    let cut = ANSWER.len() - 2;
+    let mut scene = Scene::established(true);
+    scene.word = scene.word.with_weight(10_000);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.server(Side::Primary, 0, ANSWER, READ.len());
+    is(&scene.server(Side::Shadow, 0, &ANSWER[..cut], READ.len()), Verdict::Forwarded);
+    is(&scene.client(READ.len(), READ, cut), Verdict::Mirrored);
+    is(&scene.server(Side::Shadow, cut, &ANSWER[cut..], 2 * READ.len()), Verdict::Forwarded);
+    assert!(scene.flow.has(Flow::MOVED));
+    scene.client_says(tcp::ACK, 2 * READ.len(), ANSWER.len());
+    is(&scene.says(Side::Shadow, tcp::RST, ANSWER.len(), 2 * READ.len()), Verdict::LegLost);
+    is(&scene.server(Side::Primary, ANSWER.len(), ANSWER, 2 * READ.len()), Verdict::Forwarded);
+}

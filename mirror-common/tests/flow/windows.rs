@@ -295,3 +295,61 @@ fn a_leg_with_less_room_than_the_field_can_say_is_probed() {
         assert_eq!(probe.to_leg.map(|emit| emit.kind), [emit::FORWARD, probed]);
     }
 }
+
+/// T1: what one leg lacks isn't shown, whichever the client hears; and one that is gone lacks nothing.
+#[test]
+fn the_acknowledgement_is_that_of_the_slower_leg_and_not_of_one_that_is_gone() {
+    for gone in [false, true] {
+        for slow in Side::BOTH {
+            for heard in Side::BOTH {
+                if gone && heard == slow {
+                    continue;
+                }
+                let mut scene = Scene::established(true);
+                is(&scene.client(0, READ, 0), Verdict::Mirrored);
+                scene.flow.authority = heard as u8;
+                if gone {
+                    scene.flow.leg_mut(slow).state = leg_state::NONE;
+                }
+                let step = scene.window(slow.other(), READ.len(), 1_000);
+                is(&step, if gone { Verdict::Raised } else { Verdict::AbsorbedAck });
+                let shown = ISS + 1 + if gone { READ.len() as u32 } else { 0 };
+                assert_eq!(scene.flow.shown, shown, "{slow:?} {heard:?}");
+                if gone {
+                    assert_eq!((step.to_client.kind, step.to_client.ack), (emit::BARE, shown));
+                }
+            }
+        }
+    }
+}
+
+/// T7: the room of a leg that is left alone may be more than the client's field can say by the scale that it was told: cut
+/// off above, such a window would look shut.
+#[test]
+fn more_room_than_the_field_can_say_is_shown_as_the_most() {
+    let mut scene = Scene::with_scales(7, [0, 14], [1_000; 2]);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    scene.flow.leg_mut(Side::Primary).state = leg_state::NONE;
+    let step = scene.window(Side::Shadow, READ.len(), 1_024);
+    is(&step, Verdict::Raised);
+    assert_eq!(step.to_client.window, 0xffff);
+}
+
+/// Where what the client sent beyond its window is acknowledged, and no room is left, none is shown: by the wrap it would be
+/// the most.
+#[test]
+fn an_edge_behind_the_acknowledgement_is_no_room() {
+    let mut scene = Scene::established(true);
+    is(&scene.client(0, READ, 0), Verdict::Mirrored);
+    for side in Side::BOTH {
+        scene.window(side, READ.len(), 1_000);
+    }
+    let edge = scene.flow.shown - 1;
+    scene.flow.shown_edge = edge;
+    for leg in &mut scene.flow.legs {
+        leg.edge = edge;
+    }
+    let step = scene.client(0, READ, 0);
+    is(&step, Verdict::TurnedBack);
+    assert_eq!(step.to_client.window, 0);
+}

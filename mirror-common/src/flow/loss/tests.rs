@@ -85,3 +85,50 @@ fn a_leg_is_behind_by_its_own_fault() {
     both.legs[0].acked = 9;
     assert!(!late(&mut both, Side::Shadow, 1_500, 500), "the primary is as far back");
 }
+
+/// An answer that goes on when the other leg's is over: the shadow's, which nobody hears.
+fn dragging() -> Flow {
+    let mut flow = Flow { authority: Side::Primary as u8, ..silent() };
+    let shadow = flow.leg_mut(Side::Shadow);
+    (shadow.sent_max, shadow.parse.at, shadow.mark_turn) = (100, 200, 1);
+    flow
+}
+
+/// Whether it is lost at a time in milliseconds; its server is heard all the while.
+fn drags_at(flow: &mut Flow, now_ms: u32) -> bool {
+    flow.leg_mut(Side::Shadow).heard_ms = now_ms;
+    late(flow, Side::Shadow, now_ms, 500)
+}
+
+/// Its clock begins when it is first seen so, whatever turn was marked before, and with each answer anew: a mirror of which
+/// every answer takes nine seconds keeps up.
+#[test]
+fn an_answer_that_nobody_hears_has_its_time_from_the_others_end_on() {
+    let mut flow = dragging();
+    assert!(!drags_at(&mut flow, 50_000), "the clock begins");
+    assert!(!drags_at(&mut flow, 59_999));
+    assert!(drags_at(&mut flow, 60_000));
+    let mut next = dragging();
+    drags_at(&mut next, 50_000);
+    for leg in &mut next.legs {
+        leg.answered = 2;
+    }
+    next.turns = 2;
+    assert!(!drags_at(&mut next, 59_999) && !drags_at(&mut next, 69_998));
+    assert!(drags_at(&mut next, 69_999));
+}
+
+/// One that the client hears, or waits for, may take as long as it does; and of what can't be told apart no end is known.
+#[test]
+fn an_answer_that_is_waited_for_has_no_time() {
+    let lost = |change: &dyn Fn(&mut Flow)| {
+        let mut flow = dragging();
+        change(&mut flow);
+        drags_at(&mut flow, 50_000);
+        drags_at(&mut flow, 60_000)
+    };
+    assert!(lost(&|_| {}));
+    assert!(!lost(&|flow| flow.authority = Side::Shadow as u8), "the client hears it");
+    assert!(!lost(&|flow| flow.set(Flow::RETURNING, true)), "the client waits for it");
+    assert!(!lost(&|flow| flow.set(Flow::OPAQUE, true)));
+}
