@@ -20,6 +20,8 @@ const MACHINE_PATHS: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/var/tmp/", "target")];
 /// Marks of unfinished work. Split likewise.
 const MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+/// Folders that tools keep, the fuzzer's `corpus` and `artifacts` among them.
+const BY_TOOLS: [&str; 5] = ["target", ".git", "node_modules", "corpus", "artifacts"];
 /// Characters of a reason behind such a mark.
 const REASON: usize = 20;
 
@@ -59,7 +61,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("can't list {}", directory.display()))? {
         let entry = entry?;
         let name = entry.file_name();
-        if name == "target" || name == ".git" || name == "node_modules" {
+        if BY_TOOLS.iter().any(|by_tool| name == *by_tool) {
             continue;
         }
         match entry.file_type()? {
