@@ -57,7 +57,7 @@ enum Task {
     Bench(bench::BenchArgs),
     /// The long runs at full length: 10^8 steps of the world, a million requests, 20 kills a point (needs root)
     Soak(soak::SoakArgs),
-    /// Plant ten faults, one at a time: the deterministic world must find each
+    /// Plant faults, one at a time: the deterministic world must find each
     Faults,
     /// Arbitrary packets at the gateway, led by what they reach: libFuzzer on rustup's nightly
     Fuzz(fuzz::FuzzArgs),
