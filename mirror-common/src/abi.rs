@@ -315,7 +315,8 @@ pub struct Event {
     pub slot: u32,
     /// See `slot`.
     pub generation: u32,
-    /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server ([`Event::server`]).
+    /// The side that it is about, where it is about one: bits 0–7; bits 8–15 the server ([`Event::server`]); of a lost leg bits
+    /// 16–31 [`Event::answered`].
     pub side: u32,
     /// [`crate::flow::LossReason`] where a leg was lost, with [`crate::flow::LossReason::FAILED`] where its server failed, and
     /// [`crate::flow::LossReason::NEVER_OPEN`] where it never answered a SYN.
@@ -333,7 +334,18 @@ impl Event {
         self.side >> 12 & (MAX_APP_SERVICES as u32 - 1)
     }
 
+    /// How many requests the server has answered on a leg that it closes as its last answer said: 65,535 at most. 0: otherwise.
+    pub const fn answered(&self) -> u32 {
+        self.side >> 16
+    }
+
     /// The bits that say so.
+    #[inline(always)]
+    pub const fn with_answered(answered: u32) -> u32 {
+        if answered < 1 << 16 { answered << 16 } else { 0xffff << 16 }
+    }
+
+    /// The bits that say which server it is.
     #[inline(always)]
     pub const fn server(service: u32, backend: u32) -> u8 {
         (service << 4 | backend & (backend::MAX_BACKENDS as u32 - 1)) as u8

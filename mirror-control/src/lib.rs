@@ -13,6 +13,7 @@ pub mod journal;
 pub mod migration;
 pub mod moves;
 pub mod precondition;
+pub mod request_limit;
 pub mod restart;
 pub mod scaler;
 pub mod throughput;

@@ -182,6 +182,7 @@ pub fn step(step: &Step, app: u32, slot: u32, generation: u32) {
         event(EventKind::OutOfSync, app, slot, generation, side, reason);
     }
     if step.events & Step::LEG_LOST != 0 {
+        let side = side | Event::with_answered(step.answered);
         event(EventKind::LegLost, app, slot, generation, side, reason);
     }
     if step.events & Step::LEG_OPEN != 0 {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The record's mark and version: XDP's program and TC's are replaced one after the other.
-const MARK: u32 = 0x6d69_7204;
+const MARK: u32 = 0x6d69_7205;
 /// What of the mark isn't the version.
 const MARK_ONLY: u32 = 0xffff_ff00;
 

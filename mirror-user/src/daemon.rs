@@ -48,7 +48,7 @@ use crate::{
     },
     resources::watch::Watch,
     series::keeper::Keeper,
-    state::State,
+    state::{FoundLimit, State},
     tap,
 };
 
@@ -233,7 +233,20 @@ fn sweep(shared: &Shared) {
             }
         }
         state.follow(shared.mover.words.load(0));
+        let found = state.limits_found();
+        drop(state);
+        if let Err(error) = limit_requests(shared, &found) {
+            tracing::error!("the datapath isn't told how many requests a server answers: {error:#}");
+        }
     }
+}
+
+fn limit_requests(shared: &Shared, found: &[FoundLimit]) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut datapath = shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?;
+    found.iter().try_for_each(|one| datapath.limit_requests(one.service, one.side, one.requests))
 }
 
 /// For tests: how many times faster than the clock the time of migrations, forecasts and scaling passes.

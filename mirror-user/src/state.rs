@@ -25,7 +25,7 @@ use crate::{
     words::monotonic_ns,
 };
 
-pub use backends::{Backend, Backends, Served};
+pub use backends::{Backend, Backends, FoundLimit, Served};
 
 /// Notices that are kept.
 const NOTICES: usize = 256;
@@ -92,6 +92,7 @@ pub struct State {
     pub weight: (u32, u64),
     policy: BreakerPolicy,
     pending: Option<Pending>,
+    limits_found: Vec<FoundLimit>,
     not_taken: [NotTaken; 2],
     events: Events,
 }
@@ -122,6 +123,7 @@ impl State {
             policy,
             sides: [standing(Side::Primary), standing(Side::Shadow)],
             legs_lost: [0; 2],
+            limits_found: Vec::new(),
             not_taken: Default::default(),
             notices: VecDeque::new(),
             swept: crate::datapath::Swept::default(),
@@ -182,6 +184,7 @@ impl State {
                 }
                 _ => {}
             }
+            self.note_limit(event, side);
             let loss = loss_of(event.reason).filter(|_| counts);
             // An older daemon's policy may have had more of them.
             if let Some((loss, served)) = loss.zip(self.served.get_mut(event.service() as usize)) {
@@ -226,6 +229,25 @@ impl State {
         let what = if rehearsed { "rehearsal" } else { wanted.name() };
         *self.moves.entry((what, result)).or_default() += 1;
         result
+    }
+
+    /// A server has closed a leg: perhaps behind as many requests as it ever answers.
+    fn note_limit(&mut self, event: &Event, side: Side) {
+        let Some(served) = self.served.get_mut(event.service() as usize) else { return };
+        let limit = served.limits[side as usize].as_mut().filter(|_| event.answered() > 0);
+        let Some(requests) = limit.and_then(|limit| limit.closed_behind(event.answered())) else { return };
+        let of = served.of();
+        self.limits_found.push(FoundLimit { service: event.service(), side, requests });
+        self.say(format!(
+            "the {}{of} closes connections behind {requests} requests: it gets no more on one (`max_requests = {requests}` in the \
+             policy says so from the start)",
+            side.name()
+        ));
+    }
+
+    /// Limits of requests that were found since the last call.
+    pub fn limits_found(&mut self) -> Vec<FoundLimit> {
+        std::mem::take(&mut self.limits_found)
     }
 
     /// Takes in what a sweep found, and how long it took.

@@ -88,6 +88,17 @@ fn server(flow: &Flow, side: Side, service: &Service) -> u8 {
     Event::server(service.number(), backend::number(flow.leg(side).port))
 }
 
+/// How many requests a server has answered on a leg that it closes as its last answer said: its limit, perhaps. 0: it closes
+/// without a word, or was asked to.
+#[inline(always)]
+fn answered_until_close(flow: &Flow, loss: Loss) -> u32 {
+    let leg = flow.leg(loss.side());
+    let said = loss.0 >> 8 == LossReason::Closed as u32 && leg.flags & Leg::CLOSING != 0;
+    // A read that the other side alone was asked counts as answered by both, and was fed to one.
+    let owed = flow.turns.wrapping_sub(leg.answered);
+    if said && !flow.has(Flow::LAST_ASKED) { leg.fed.wrapping_sub(owed) } else { 0 }
+}
+
 /// Takes a leg away, and says what that came to. The loss of the switch word's authority is the connection's end; any
 /// other's is hidden, unless the client was in the middle of its answer.
 #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -123,6 +134,7 @@ pub(super) fn lose<S: Switch>(
         step.events |= Step::OUT_OF_SYNC;
     }
     step.events |= Step::LEG_LOST | Step::WAKE;
+    step.answered = answered_until_close(flow, loss);
     let whole = answered(flow, side);
     if failed(flow.leg(side), flow.turns, whole, loss.0 >> 8) {
         step.reason |= LossReason::FAILED;

@@ -88,6 +88,8 @@ pub struct Step {
     pub server: u8,
     /// What the order over connections asks of the request that begins ([`super::order`]).
     pub order: u8,
+    /// Where a server closes its leg, as its last answer said: how many requests it has answered on it. 0: otherwise.
+    pub answered: u32,
     /// What the packet's SACK option becomes in those that keep its options: the blocks to one receiver, NOPs to any other.
     pub sack: Sack,
     /// What it had to tell of turns.

@@ -46,6 +46,23 @@ fn a_write_that_crosses_the_mirrors_close_is_its_successors() {
     assert_eq!((scene.writes, scene.word.member(Side::Shadow)), (0, true));
 }
 
+/// T31: behind how many requests a server closes is told where it said so in its last answer, and nobody asked for it.
+#[test]
+fn a_close_that_was_said_tells_how_many_requests_were_answered() {
+    const CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+    const LAST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    for (request, answer, answered) in [(READ, CLOSE, 2), (READ, ANSWER, 0), (LAST, CLOSE, 0)] {
+        let mut scene = served();
+        let asked = READ.len() + request.len();
+        is(&scene.client(READ.len(), request, ANSWER.len()), Verdict::Mirrored);
+        scene.server(Side::Primary, ANSWER.len(), ANSWER, asked);
+        scene.server(Side::Shadow, ANSWER.len(), answer, asked);
+        let lost = scene.says(Side::Shadow, FIN, ANSWER.len() + answer.len(), asked);
+        assert_eq!(lost.answered, answered);
+        assert!(answered == 0 || lost.events & Step::LEG_LOST != 0);
+    }
+}
+
 /// Whatever else the mirror's end may be, the write may have been begun: by a reset, behind a part of it, over an answer that is
 /// missing.
 #[test]

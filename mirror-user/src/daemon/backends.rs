@@ -43,7 +43,11 @@ pub(super) fn served(policy: &Policy, datapath: &Datapath) -> Result<Vec<Served>
             };
             backends[side as usize].0 = end.servers().iter().map(one).collect();
         }
-        all.push(Served::new(service.name(), backends, 1 + service.ports.len()));
+        let mut unknown = [false; 2];
+        for (side, end) in service.sides() {
+            unknown[side as usize] = end.max_requests == 0;
+        }
+        all.push(Served::new(service.name(), backends, 1 + service.ports.len()).with_unknown_limits(unknown));
     }
     Ok(all)
 }

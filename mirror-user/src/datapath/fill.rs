@@ -9,7 +9,7 @@ use mirror_common::{
         self, Config, Service, ServiceKey, Tuple, maps, six,
         udp::{self, Silence},
     },
-    switch_word::SwitchWord,
+    switch_word::{Side, SwitchWord},
 };
 
 use super::{Datapath, Segments, pools::Server};
@@ -173,6 +173,20 @@ impl Datapath {
         // Last: with it all is there that a question needs.
         let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
         services.insert(key, service, 0)?;
+        Ok(())
+    }
+
+    /// Feeds no leg to a side's servers of a service more than so many requests.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit_requests(&mut self, service: u32, side: Side, requests: u32) -> Result<()> {
+        let mut services: HashMap<_, ServiceKey, Service> = HashMap::try_from(self.map(maps::SERVICES)?)?;
+        let all = services.iter().collect::<Result<Vec<_>, _>>()?;
+        for (key, mut known) in all.into_iter().filter(|(_, known)| known.number() == service) {
+            known.endpoints[side as usize].max_requests = requests;
+            services.insert(key, known, 0)?;
+        }
         Ok(())
     }
 

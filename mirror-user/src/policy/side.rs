@@ -28,7 +28,8 @@ pub struct Endpoint {
     /// The gateway's own address that its legs come from, of the same family; or `"keep"`: the client's, of the same family,
     /// where the one server's way back leads through the gateway. The services of an application may share it.
     nat: Option<Nat>,
-    /// Requests that a server answers on one connection before it closes it; 0: no limit.
+    /// Requests that a server answers on one connection before it closes it; 0: none, or it is found out where the server's last
+    /// answers say that they are.
     #[serde(default)]
     pub max_requests: u32,
     /// Largest segment on the way to it, in bytes; 0: whatever the client says, and towards an IPv6 server no more than the

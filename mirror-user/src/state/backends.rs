@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use mirror_common::{abi::backend::MAX_BACKENDS, switch_word::Side};
 use mirror_control::{
     backends::{Health, taking},
+    request_limit::RequestLimit,
     restart::Losses,
 };
 
@@ -28,6 +29,17 @@ pub struct Backend {
     pub since_ns: u64,
 }
 
+/// How many requests a side's servers of a service answer on one connection, as they have shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundLimit {
+    /// The service's number.
+    pub service: u32,
+    /// Whose servers.
+    pub side: Side,
+    /// The limit.
+    pub requests: u32,
+}
+
 /// One service. An application's are in the policy's order: that is their number in the datapath.
 #[derive(Clone, Debug, Default)]
 pub struct Served {
@@ -37,13 +49,21 @@ pub struct Served {
     pub backends: [Backends; 2],
     /// By side: legs that were lost.
     pub losses: [Losses; 2],
+    /// By side: how many requests its servers answer on a connection, where the policy doesn't say it.
+    pub limits: [Option<RequestLimit>; 2],
 }
 
 impl Served {
     /// One whose legs go to so many ports.
     pub fn new(name: Option<&str>, backends: [Backends; 2], ports: usize) -> Self {
         let losses = [Losses::of(ports), Losses::of(ports)];
-        Self { name: name.map(Into::into), backends, losses }
+        Self { name: name.map(Into::into), backends, losses, limits: [None; 2] }
+    }
+
+    /// The same whose servers' limits of requests are found out, by side.
+    #[must_use]
+    pub fn with_unknown_limits(self, unknown: [bool; 2]) -> Self {
+        Self { limits: unknown.map(|unknown| unknown.then(RequestLimit::default)), ..self }
     }
 
     /// Of which service something is, in words: nothing, or ` of api`.

@@ -30,6 +30,26 @@ fn many_refusals_at_once_put_the_shadow_out_and_say_why() {
     assert_eq!(state.unfit(word, false), None, "a side that has joined again starts anew");
 }
 
+/// A mirror's server closes behind as many requests again and again, as it says: it is to get no more on a connection.
+#[test]
+fn a_limit_of_requests_is_found_where_the_policy_says_none() {
+    let (mut state, _) = mirrored();
+    let close = || {
+        let event = lost(0, LossReason::Closed);
+        Event { side: event.side | Event::with_answered(1_000), ..event }
+    };
+    (0..4).for_each(|_| state.note(&close()));
+    assert_eq!(state.limits_found(), [], "the policy says it");
+    state.serves(vec![Served::default().with_unknown_limits([false, true])]);
+    (0..4).for_each(|_| state.note(&close()));
+    let found = FoundLimit { service: 0, side: Side::Shadow, requests: 1_000 };
+    assert_eq!((state.limits_found(), state.limits_found()), (vec![found], vec![]));
+    let said = state.notices.back().unwrap();
+    assert!(said.starts_with("the shadow closes connections behind 1000 requests"), "{said}");
+    assert_eq!(close().answered(), 1_000);
+    assert_eq!(Event { side: Event::with_answered(u32::MAX), ..close() }.answered(), 65_535);
+}
+
 #[test]
 fn connections_that_are_not_taken_are_counted_and_are_no_restart() {
     let (mut state, word) = mirrored();
