@@ -15,20 +15,19 @@ fn a_limit_that_its_answers_tell_of_is_kept_to_from_then_on() -> Result<()> {
     let far = LinkSpec::wire(Impairment::round_trip(20_000));
     let lab = lab_builder()?.link(Host::Shadow, far).up()?;
     let scene = Scene::on(lab, "stall = \"10s\"", "", &["--max-requests", "5"])?.joined()?;
-    scene.ctl(&["weight", "shop", "50"])?;
-    // Reads with time to think: nothing is on its way when a connection ends.
-    let mut readers = scene.client(4);
-    readers.write_fraction = 0.0;
-    readers.think = Duration::from_millis(50);
-    readers.requests = Some(100);
-    all_answered(&scene.run_client(readers)?)?;
+    // With time to think: nothing is on its way when a connection ends.
+    let mut slow = scene.client(4);
+    slow.think = Duration::from_millis(100);
+    slow.requests = Some(100);
+    all_answered(&scene.run_client(slow)?)?;
     scene.wait_status("it is said", |status| {
         status["notices"].to_string().contains("the shadow closes connections behind 5 requests")
     })?;
-    let mut writers = scene.client(8);
-    writers.run = "writers".into();
-    writers.requests = Some(2_000);
-    all_answered(&scene.run_client(writers)?)?;
+    scene.ctl(&["weight", "shop", "50"])?;
+    let mut busy = scene.client(8);
+    busy.run = "busy".into();
+    busy.requests = Some(2_000);
+    all_answered(&scene.run_client(busy)?)?;
     let status = scene.gateway.status()?;
     ensure!(status["shadow"]["in_sync"] == true, "{status}");
     ensure!(scene.passive_opens(Host::Shadow)? > 200, "few connections reached the shadow");
