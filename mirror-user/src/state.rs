@@ -239,8 +239,8 @@ impl State {
         let of = served.of();
         self.limits_found.push(FoundLimit { service: event.service(), side, requests });
         self.say(format!(
-            "the {}{of} closes connections behind {requests} requests: it gets no more on one (`max_requests = {requests}` in the \
-             policy says so from the start)",
+            "the {}{of} closes connections behind {requests} requests: it gets no more on one \
+             (`max_requests = {requests}` in the policy says so from the start)",
             side.name()
         ));
     }
