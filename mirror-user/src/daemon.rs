@@ -241,12 +241,15 @@ fn sweep(shared: &Shared) {
     }
 }
 
+/// The datapath hears of it first: where `status` says that a server gets no more requests, it gets no more.
 fn limit_requests(shared: &Shared, found: &[FoundLimit]) -> Result<()> {
-    if found.is_empty() {
-        return Ok(());
+    let poisoned = || anyhow!("poisoned");
+    for one in found {
+        let FoundLimit { service, side, requests } = *one;
+        shared.datapath.lock().map_err(|_| poisoned())?.limit_requests(service, side, requests)?;
+        shared.state.lock().map_err(|_| poisoned())?.limited(one);
     }
-    let mut datapath = shared.datapath.lock().map_err(|_| anyhow!("poisoned"))?;
-    found.iter().try_for_each(|one| datapath.limit_requests(one.service, one.side, one.requests))
+    Ok(())
 }
 
 /// For tests: how many times faster than the clock the time of migrations, forecasts and scaling passes.

@@ -236,18 +236,23 @@ impl State {
         let Some(served) = self.served.get_mut(event.service() as usize) else { return };
         let limit = served.limits[side as usize].as_mut().filter(|_| event.answered() > 0);
         let Some(requests) = limit.and_then(|limit| limit.closed_behind(event.answered())) else { return };
-        let of = served.of();
         self.limits_found.push(FoundLimit { service: event.service(), side, requests });
-        self.say(format!(
-            "the {}{of} closes connections behind {requests} requests: it gets no more on one \
-             (`max_requests = {requests}` in the policy says so from the start)",
-            side.name()
-        ));
     }
 
     /// Limits of requests that were found since the last call.
     pub fn limits_found(&mut self) -> Vec<FoundLimit> {
         std::mem::take(&mut self.limits_found)
+    }
+
+    /// The datapath keeps to such a limit from now on.
+    pub fn limited(&mut self, found: &FoundLimit) {
+        let FoundLimit { service, side, requests } = found;
+        let of = self.served.get(*service as usize).map(Served::of).unwrap_or_default();
+        self.say(format!(
+            "the {}{of} closes connections behind {requests} requests: it gets no more on one \
+             (`max_requests = {requests}` in the policy says so from the start)",
+            side.name()
+        ));
     }
 
     /// Takes in what a sweep found, and how long it took.

@@ -43,10 +43,7 @@ pub(super) fn served(policy: &Policy, datapath: &Datapath) -> Result<Vec<Served>
             };
             backends[side as usize].0 = end.servers().iter().map(one).collect();
         }
-        let mut unknown = [false; 2];
-        for (side, end) in service.sides() {
-            unknown[side as usize] = end.max_requests == 0;
-        }
+        let unknown = Side::BOTH.map(|side| service.side(side).is_some_and(|end| end.max_requests == 0));
         all.push(Served::new(service.name(), backends, 1 + service.ports.len()).with_unknown_limits(unknown));
     }
     Ok(all)

@@ -44,6 +44,7 @@ fn a_limit_of_requests_is_found_where_the_policy_says_none() {
     (0..4).for_each(|_| state.note(&close()));
     let found = FoundLimit { service: 0, side: Side::Shadow, requests: 1_000 };
     assert_eq!((state.limits_found(), state.limits_found()), (vec![found], vec![]));
+    state.limited(&found);
     let said = state.notices.back().unwrap();
     assert!(said.starts_with("the shadow closes connections behind 1000 requests"), "{said}");
     assert_eq!(close().answered(), 1_000);
