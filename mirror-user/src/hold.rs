@@ -48,14 +48,14 @@ pub struct Bounds {
 pub struct Counts {
     /// Frames that came.
     pub held: AtomicU64,
-    /// Frames in hand now.
+    /// Frames in hand now, and those that are tried.
     pub now: AtomicU64,
     /// Given up: over a bound in number, bytes or time, or the TAP's queue was full.
     pub dropped: AtomicU64,
 }
 
 impl Counts {
-    /// Frames in hand now, so far, and given up.
+    /// Frames in hand now or tried, so far, and given up.
     pub fn load(&self) -> [u64; 3] {
         [&self.now, &self.held, &self.dropped].map(|count| count.load(Ordering::Relaxed))
     }
@@ -85,6 +85,11 @@ impl Queue {
             return false;
         }
         self.woken || self.tried.is_none_or(|tried| now - tried >= AGAIN)
+    }
+
+    /// Its frames, those that are tried among them: whether they come back isn't known yet.
+    fn held(&self) -> usize {
+        self.frames.len() + self.released.len()
     }
 
     /// Those that were let go and haven't come back have gone on. Says how many bytes they were.
@@ -214,8 +219,8 @@ impl Holder {
             return;
         }
         self.counts.held.fetch_add(1, Ordering::Relaxed);
-        let (frames, now) = (queue.frames.len() + queue.released.len(), Instant::now());
-        if frames >= self.bounds.frames || !self.room.take(ends, frame.len(), now) {
+        let now = Instant::now();
+        if queue.held() >= self.bounds.frames || !self.room.take(ends, frame.len(), now) {
             self.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -269,7 +274,7 @@ impl Holder {
             }
             kept
         });
-        let held = self.flows.values().map(|queue| queue.frames.len() as u64).sum();
+        let held = self.flows.values().map(|queue| queue.held() as u64).sum();
         self.counts.now.store(held, Ordering::Relaxed);
         Ok(())
     }
@@ -310,6 +315,17 @@ fn event_of(bytes: &[u8]) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every 20 ms a status was read between the two, that said that nothing is held.
+    #[test]
+    fn a_frame_that_is_tried_is_held_until_it_has_not_come_back() {
+        let mut queue = Queue::default();
+        queue.frames.push_back(Held { frame: vec![1, 2], since: Instant::now() });
+        assert_eq!(queue.held(), 1);
+        queue.released.extend(queue.frames.drain(..));
+        assert_eq!(queue.held(), 1);
+        assert_eq!((queue.gone(), queue.held()), (2, 0));
+    }
 
     /// What wakes a frame may be faster than the frame: it was tried again only when its time had come.
     #[test]
