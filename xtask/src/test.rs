@@ -81,7 +81,7 @@ impl Stage {
             }
             Self::Verifier => verify(args).map(|()| Count::default()),
             Self::Prog => fixtures(args),
-            Self::Netns => scenarios::run(args.name.as_deref(), Built::of(args.built.as_deref())?),
+            Self::Netns => scenarios::run(args.name.as_deref(), built(args)?),
         }
     }
 }
@@ -171,24 +171,27 @@ pub(crate) fn build_for_another() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// What loads the kernel side's object, built behind it: a stage that is run by itself would test an older one, without a word.
+fn built(args: &TestArgs) -> Result<Built> {
+    if let Some(file) = &args.built {
+        return Built::read_from(file);
+    }
+    ebpf::build(&args.build)?;
+    Built::new()
+}
+
 /// Loads every program. What one may cost is of the kernel that the tests are usually run on.
 fn verify(args: &TestArgs) -> Result<()> {
-    let (object, options) = match &args.built {
-        None => {
-            let object = ebpf::build(&args.build)?;
-            Built::of(None)?;
-            (object, vec![])
-        }
-        Some(_) => (bpf_dir().join("mirror.o"), vec!["--no-budget".to_owned()]),
-    };
-    verifier::load_by(&mut Command::new(target().join("debug/verifier")), &object, &options)
+    built(args)?;
+    let options: &[String] = if args.built.is_some() { &["--no-budget".to_owned()] } else { &[] };
+    verifier::load_by(&mut Command::new(target().join("debug/verifier")), &bpf_dir().join("mirror.o"), options)
 }
 
 /// The fixtures, at whichever hook each names.
 fn fixtures(args: &TestArgs) -> Result<Count> {
     programs::ensure(scenarios::PROGRAMS)?;
     let mut total = Count::default();
-    for tests in Built::of(args.built.as_deref())?.package("tests/prog") {
+    for tests in built(args)?.package("tests/prog") {
         let mut command = tests.command(&["--quiet"]);
         total += count::run(command.args(&args.name))?;
     }

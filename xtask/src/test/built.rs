@@ -59,17 +59,16 @@ impl Built {
         Self::said().map(|said| Self::read(&said))
     }
 
-    /// What `file` says was built, or what is built now.
+    /// What [`Built::say_to`] wrote into `file`.
     ///
     /// # Errors
-    /// When it can't be read, or as [`Built::new`].
-    pub(super) fn of(file: Option<&Path>) -> Result<Self> {
-        let Some(path) = file else { return Self::new() };
-        let said = fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))?;
+    /// When it can't be read.
+    pub(super) fn read_from(file: &Path) -> Result<Self> {
+        let said = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
         Ok(Self::read(&said))
     }
 
-    /// Builds what isn't built yet, and writes for [`Built::of`] what that is.
+    /// Builds what isn't built yet, and writes for [`Built::read_from`] what that is.
     ///
     /// # Errors
     /// As [`Built::new`], or when it can't be written.
