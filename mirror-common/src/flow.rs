@@ -274,7 +274,8 @@ impl Flow {
     pub const CLIENT_FIN: u32 = 8;
     /// A client's probe was sent on: its answer is shown.
     pub const PROBED: u32 = 16;
-    /// Something of the flow is held.
+    /// A request is held that the flow hasn't taken in: it waits for what segments of either server bring. (A copy for a leg
+    /// that is dialled waits for that alone.)
     pub const HELD: u32 = 32;
     /// The authority's leg is lost; the other takes over when it has finished.
     pub const RETURNING: u32 = 64;

@@ -166,9 +166,10 @@ impl Holder {
         loop {
             let wait = if self.flows.is_empty() { Duration::from_secs(1) } else { AGAIN / 4 };
             self.wait(wait)?;
-            self.take_in()?;
             let all = self.thawed();
             let (caught_up, woken) = self.read_events();
+            // Behind the events: what they wake came before them.
+            self.take_in()?;
             self.let_go(all || caught_up, &woken)?;
             let dropped = self.tap_queue.dropped(Instant::now());
             self.counts.dropped.fetch_add(dropped, Ordering::Relaxed);

@@ -363,7 +363,6 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
             }
             leg_state::DIALLING => {
                 step.hold_copy = 1;
-                flow.set(Flow::HELD, true);
                 if seq::since(seg.now_ms, flow.leg(side).dialled_ms) >= SYN_AGAIN_MS {
                     flow.leg_mut(side).dialled_ms = seg.now_ms;
                     step.to_leg[side as usize] = syn(flow, side);
@@ -371,7 +370,6 @@ fn feed(flow: &mut Flow, seg: &Segment, end: u32, step: &mut Step) {
             }
             leg_state::DOWN if lacks => {
                 step.hold_copy = 1;
-                flow.set(Flow::HELD, true);
                 if may_dial(flow.leg(side), seg.now_ms) {
                     step.dial = 1 + side as u8;
                 }
@@ -432,7 +430,7 @@ fn new_bytes<S: Switch>(flow: &mut Flow, seg: &Segment, end: u32, terms: &mut Te
         step.end(Verdict::DeferredOrder);
         return;
     }
-    // What waited has come through, this very segment or its like. Where a leg is still dialled, this waits, and `feed` says so.
+    // What waited has come through, this very segment or its like.
     flow.set(Flow::HELD, false);
     flow.client_next = data_end;
     if seg.is(tcp::FIN) {

@@ -210,7 +210,7 @@ pub(super) fn spared(flow: &Flow, side: Side, refused: bool) -> bool {
         && !flow.has(Flow::OPAQUE | Flow::RETURNING | Flow::ASK_AGAIN)
         && !owes_write(flow, side)
         && at_boundary(flow)
-        // What is held is a copy of a turn that the other one answers, or it is the turn that waits for this leg.
+        // The turn that is held may wait for this leg, unless one before it still does.
         && !(refused && flow.has(Flow::HELD) && flow.leg(side).acked == flow.client_next)
 }
 

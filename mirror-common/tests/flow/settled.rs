@@ -123,7 +123,7 @@ fn a_refused_leg_is_the_connections_end_where_its_turn_waits_for_it() {
     for (held, lacks, verdict) in [
         (true, false, Verdict::Reset),
         (false, false, Verdict::Refused),
-        // What is held is a copy of what the primary has got.
+        // One that the primary answers waits for it, too.
         (true, true, Verdict::Refused),
     ] {
         let mut scene = moved();
