@@ -40,9 +40,11 @@ pub(crate) const FOLDER: &str = "tests/netns";
 
 /// Scenarios of what the daemon decides or the demo shows, whichever hook carries the packets: here they run at TC alone, for
 /// time. `cargo xtask soak` has every scenario at both hooks.
-const ONCE: [&str; 22] = [
+const ONCE: [&str; 25] = [
     "again",
     "backends",
+    "breaker",
+    "capabilities",
     "cli",
     "daemon",
     "daemon_moves",
@@ -52,6 +54,7 @@ const ONCE: [&str; 22] = [
     "hostile",
     "ipv6",
     "kinds",
+    "metrics",
     "migration",
     "observe",
     "orders",
