@@ -184,7 +184,11 @@ fn built(args: &TestArgs) -> Result<Built> {
 fn verify(args: &TestArgs) -> Result<()> {
     built(args)?;
     let options: &[String] = if args.built.is_some() { &["--no-budget".to_owned()] } else { &[] };
-    verifier::load_by(&mut Command::new(target().join("debug/verifier")), &bpf_dir().join("mirror.o"), options)
+    verifier::load_by(
+        &mut Command::new(target().join("debug/verifier")),
+        &bpf_dir().join("mirror.o"),
+        options,
+    )
 }
 
 /// The fixtures, at whichever hook each names.
