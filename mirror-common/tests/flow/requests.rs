@@ -228,9 +228,17 @@ fn what_waits_for_a_handshake_is_woken_by_nothing_else() {
         is(&scene.client(0, says, 0), Verdict::HeldDialling);
         assert_eq!(scene.syn_ack(Side::Shadow, 7).events & Step::WAKE, Step::WAKE);
         is(&scene.client(0, says, 0), Verdict::Mirrored);
-        let step = scene.server(Side::Primary, 0, ANSWER, says.len());
-        is(&step, Verdict::Forwarded);
-        assert_eq!(step.events & Step::WAKE, 0);
+        assert_eq!(scene.flow.has(Flow::OPAQUE), says == HELLO);
+        let answer = |scene: &mut Scene, at: usize, asked: usize| {
+            let step = scene.server(Side::Primary, at, ANSWER, asked);
+            is(&step, Verdict::Forwarded);
+            assert_eq!(step.events & Step::WAKE, 0);
+        };
+        answer(&mut scene, 0, says.len());
+        // The client goes on.
+        is(&scene.client(says.len(), says, ANSWER.len()), Verdict::Mirrored);
+        assert!(!scene.flow.has(Flow::HELD));
+        answer(&mut scene, ANSWER.len(), 2 * says.len());
     }
 }
 

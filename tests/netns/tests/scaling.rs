@@ -264,8 +264,7 @@ fn limits_rise_before_the_need_fall_slowly_and_stay_where_nothing_is_measured() 
     stage.kill_meter()?;
     stage.think(1_000)?;
     let (mut held, _) = stage.second()?;
-    // Longer than a limit is held that isn't needed any more.
-    for _ in 0..16 {
+    for _ in 0..25 {
         let (limit, _) = stage.second()?;
         ensure!(limit >= held, "{held} became {limit} though nothing is measured: {:#?}", stage.told()?);
         held = limit;
